@@ -1,0 +1,46 @@
+# Two commands for people: `make demo` and `make test`. All make what they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench drills clean
+
+demo: $(VENV)/core
+	@$(BIN)/blackstart demo $(SCENARIO) $(ARGS)
+
+test: $(VENV)/test
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	cd $(VENV)/src && ../bin/mypy --config-file ../../pyproject.toml
+	$(BIN)/vermin -q --no-tips --violations -t=3.8- injectors/agent.py injectors/file_agent.py injectors/proxy.py \
+	  drills/measure/prober.py scenarios/demo/service.py
+	$(BIN)/pytest -q $(ARGS)
+
+bench: $(VENV)/test
+	$(BIN)/python -m tests.bench $(ARGS)
+
+drills: $(VENV)/core
+	$(BIN)/python tests/drills/all_scenarios.py $(ARGS)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blackstart needs Python 3.11 or newer; name one with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/blackstart
+
+$(VENV)/core: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/core
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/check: $(VENV)/test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,check]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

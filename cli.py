@@ -1,0 +1,223 @@
+"""Commands: parse, call, print, exit. What they need is imported when they run, so that `--help` stays quick."""
+
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+
+app = typer.Typer(
+    name="blackstart",
+    help="Disaster drills for AI model services: inject faults, measure what users went through, prove that all was put back.",
+    epilog="Exit codes: 0 passed, 1 failed, 2 usage, 3 inconclusive, 4 aborted, 5 dirty (something may still be broken), 70 internal.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RUNS = Path("blackstart-runs")
+ServiceFile = Annotated[Path, typer.Option("--service", "-s", help="The service profile.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="The folder that run folders are made in.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a scenario's field, e.g. observe=20s. Repeatable."),
+]
+Scenarios = Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="Scenario files, or names of shipped scenarios.")]
+
+
+class Format(StrEnum):
+    """How stored runs are rendered."""
+
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+    JUNIT = "junit"
+    MARKDOWN = "markdown"
+
+
+class RunFormat(StrEnum):
+    """What `run` prints on stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@app.command(epilog="Example: blackstart demo engine-hang-zombie --hardened")
+def demo(
+    scenario: Annotated[str, typer.Argument(help="A shipped scenario.")] = "replica-kill-midstream",
+    *,
+    hardened: Annotated[bool, typer.Option(help="Switch the demo service's flaws off.")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    settings: Settings = None,
+    out: Out = RUNS,
+) -> None:
+    """Drill the bundled model service on this machine: start it, break it, measure, undo, report."""
+    from .commands import demo as command
+
+    _leave(command(scenario, settings or [], out, hardened=hardened, show=show))
+
+
+@app.command(epilog="Example: blackstart init drills --from-url http://127.0.0.1:8000")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path(),
+    *,
+    url: Annotated[str, typer.Option("--from-url", help="Where the service answers.", show_default=False)],
+) -> None:
+    """Write service.yaml and a first scenario, with what the service says of itself."""
+    from .commands import init as command
+
+    _leave(command(folder, url))
+
+
+@app.command(epilog="Example: blackstart validate service.yaml drills/*.yaml")
+def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenarios and service profiles.")]) -> None:
+    """Show all errors of all files at once. Touches nothing."""
+    from .commands import validate as command
+
+    _leave(command(files))
+
+
+@app.command(epilog="Example: blackstart doctor --service service.yaml")
+def doctor(service: ServiceFile) -> None:
+    """Tell per fault kind whether this machine and these rights can drill the service, or what is missing. Reads only."""
+    from .commands import doctor as command
+
+    _leave(command(service))
+
+
+@app.command(epilog="Example: blackstart plan store-loss --service service.yaml")
+def plan(
+    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one.")],
+    *,
+    service: ServiceFile,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show exact targets, blast radius, undo records and probes. Touches nothing."""
+    from .commands import plan as command
+
+    _leave(command(scenario, service, settings or [], as_json=as_json))
+
+
+@app.command(epilog="Example: blackstart run drills/replica-kill.yaml --service service.yaml --yes --format json")
+def run(
+    scenarios: Scenarios,
+    *,
+    service: ServiceFile,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after showing the plan.")] = False,
+    out: Out = RUNS,
+    repeat: Annotated[int, typer.Option(min=1, help="Run each scenario so often.")] = 1,
+    settings: Settings = None,
+    form: Annotated[RunFormat, typer.Option("--format", help="What is printed on stdout.")] = RunFormat.TEXT,
+    kill_switch: Annotated[Path | None, typer.Option(help="Stop and undo as soon as this file exists.")] = None,
+) -> None:
+    """Run drills one after another; the worst verdict is the exit code."""
+    from .commands import RunOptions
+    from .commands import run as command
+
+    _leave(command(scenarios, service, RunOptions(settings or [], out, kill_switch, yes, repeat, form is RunFormat.JSON)))
+
+
+@app.command(epilog="Example: blackstart recover --all")
+def recover(
+    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name or folder.")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Every run that may have left something.")] = False,
+    out: Out = RUNS,
+) -> None:
+    """Undo what a dead run left, and prove it. Safe to repeat."""
+    from .commands import recover as command
+
+    _leave(command(name, out, everything=everything))
+
+
+@app.command(epilog="Example: blackstart report latest --format markdown")
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs; `latest` is the newest.")],
+    *,
+    form: Annotated[Format, typer.Option("--format", help="How.")] = Format.TEXT,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Into this file instead of stdout.")] = None,
+    out: Out = RUNS,
+) -> None:
+    """Render stored runs; every figure is recomputed from the journal and the raw samples."""
+    from .commands import report as command
+
+    _leave(command(runs, form.value, output, out))
+
+
+@app.command(epilog="Example: blackstart scenarios store-loss --copy drills")
+def scenarios(
+    name: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
+    *,
+    copy: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy the file (or all) into a folder.")] = None,
+) -> None:
+    """List the scenarios that ship, show or copy one."""
+    from .commands import scenarios as command
+
+    _leave(command(name, copy))
+
+
+@app.command(epilog="Example: blackstart faults network-partition")
+def faults(kind: Annotated[str | None, typer.Argument(help="Show this one.")] = None) -> None:
+    """List the kinds of faults: what each does, proves, needs and undoes."""
+    from .commands import faults as command
+
+    _leave(command(kind))
+
+
+@app.command(epilog="Example: blackstart schema --explain 'faults[].at'")
+def schema(
+    which: Annotated[str, typer.Argument(metavar="[scenario|service|result]", help="Which JSON Schema.")] = "scenario",
+    *,
+    explain: Annotated[str | None, typer.Option(metavar="PATH", help="Tell about one field instead.")] = None,
+) -> None:
+    """Print a JSON Schema, or explain one field."""
+    from .commands import schema as command
+
+    _leave(command(which, explain))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blackstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """What is common to all commands."""
+    del version
+
+
+def _leave(code: int) -> None:
+    raise typer.Exit(int(code))
+
+
+def _stop(number: int, _frame: Any) -> None:
+    """Outside a drill nothing is injected: a signal just ends the command. Within one, drills/interruption.py takes over."""
+    sys.stderr.write(f"\nstopped by {signal.Signals(number).name}\n")
+    raise SystemExit(4)
+
+
+def main() -> None:
+    """Run the command line. Catches what nobody caught: a person's mistake never shows a traceback, a bug of ours exits with 70."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        app()
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
+        from .commands import confess
+
+        sys.exit(confess(error))

@@ -1,0 +1,203 @@
+"""One whole drill: a run's folder, the lock, the plan, the prober, the engine; what comes out is the folder."""
+
+import json
+import os
+import platform as machine
+import random
+import secrets
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from .. import __version__
+from ..injectors.platforms import open_platform
+from ..injectors.platforms.base import Platform, Target
+from .engine import Engine
+from .guard import Guard
+from .interruption import interruptible
+from .journal import NAME as JOURNAL
+from .journal import DrillClock, Journal, read_journal
+from .loading import dump_scenario, dump_service
+from .measure.live import LiveView
+from .measure.probing import Prober, ProbingError, await_right, probe_config, record_golden
+from .measure.samples import SampleTail, read_samples
+from .observer import Observer
+from .plan import Plan, plan
+from .progress import Phase, Progress
+from .refusal import Refused
+from .replay import faults_of
+from .scenario import Scenario
+from .service import Service
+from .state import drilling, left_on, mark_clean, mark_open, state_folder
+
+ROOM_NEEDED = 64 * 1024 * 1024  # bytes free in the run's folder before anything is injected: an hour of samples and reports
+KILL_SWITCH = "STOP"
+READY_S = 60.0  # for what was just started to answer right; after that the baseline says what is wrong with it
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `run` was asked for. `agree` is shown the plan and says whether to go on."""
+
+    scenario: Scenario
+    service: Service
+    runs: Path
+    environment: Mapping[str, str]
+    progress: Progress
+    agree: Callable[[Plan], bool]
+    kill_switch: Path | None = None
+
+
+def run_drill(request: Request) -> Path:
+    """Run the drill and return its folder; `replay.read_run` makes sense of it. Raises Refused, with nothing touched."""
+    scenario, service = request.scenario, request.service
+    state = state_folder(request.environment)
+    run = f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{scenario.name}-{secrets.token_hex(2)}"
+    with ExitStack() as stack:
+        stack.enter_context(drilling(state, service, run))
+        _nothing_left(state, service)
+        folder = _make_folder(request.runs, run)
+        stack.callback(_remove_if_unused, folder)
+        request.progress.phase(Phase.STARTING, None, service.name)
+        platform = stack.enter_context(_service_started(service, state, request.environment))
+        decided = plan(scenario, service, platform, seed_of(scenario))
+        if not request.agree(decided):
+            raise Refused(["not injecting: the plan was not agreed to"])
+        try:
+            service = record_golden(service)
+        except ProbingError as error:
+            raise Refused([f"not injecting: {error}"]) from error
+        _write_inputs(folder, decided, service)
+        _conduct(request, decided, service, platform, (folder, state))
+    return folder
+
+
+def planned(scenario: Scenario, service: Service, environment: Mapping[str, str]) -> Plan:
+    """The dry run: what `run_drill` would do now, short of doing it. Raises Refused."""
+    state = state_folder(environment)
+    _nothing_left(state, service)
+    with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
+        return plan(scenario, service, platform, seed_of(scenario))
+
+
+def seed_of(scenario: Scenario) -> int:
+    """The scenario's own, or a fresh one that the journal keeps."""
+    return scenario.seed if scenario.seed is not None else random.SystemRandom().randrange(2**32)
+
+
+@contextmanager
+def _service_started(service: Service, state: Path, environment: Mapping[str, str]) -> Iterator[Platform]:
+    """The platform, with those components running that the service file has a `start` for; ours are stopped at the end."""
+    with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
+        try:
+            if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
+                await_right(service, [url for _, url in _replica_urls(service, platform.find())], READY_S)
+            yield platform
+        finally:
+            platform.stop_started()
+
+
+def _nothing_left(state: Path, service: Service) -> None:
+    left = left_on(state, service)
+    if left:
+        raise Refused(
+            [f"not injecting: {run} may have left something on {service.name}; run: blackstart recover {run}" for run in left]
+        )
+
+
+def _make_folder(runs: Path, run: str) -> Path:
+    """The run's folder, proven writable and roomy before anything is injected."""
+    folder = runs / run
+    try:
+        folder.mkdir(parents=True)
+        (folder / "samples").mkdir()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise Refused(
+            [f"not injecting: the run's folder {folder} cannot be made: {error.strerror}; give another with --out"]
+        ) from error
+    if free < ROOM_NEEDED:
+        _remove_if_unused(folder)
+        raise Refused(
+            [
+                f"not injecting: {free // 2**20} MiB are free for {folder} and {ROOM_NEEDED // 2**20} MiB are needed; give another with --out"
+            ]
+        )
+    return folder
+
+
+def _remove_if_unused(folder: Path) -> None:
+    if not (folder / JOURNAL).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_inputs(folder: Path, decided: Plan, service: Service) -> None:
+    (folder / "scenario.yaml").write_text(dump_scenario(decided.scenario), encoding="utf-8")
+    (folder / "service.yaml").write_text(dump_service(service), encoding="utf-8")
+    (folder / "plan.json").write_text(json.dumps(decided.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def _replica_urls(service: Service, everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
+    """Where each replica answers by itself, past the gateway."""
+    urls = {}
+    for component in service.process.components if service.process else ():
+        if component.role == "replica" and (component.url or component.port):
+            urls[component.name] = component.url or f"http://127.0.0.1:{component.port}"
+    return tuple((target.name, urls[target.name]) for target in everything if target.name in urls)
+
+
+def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
+    folder, state = places
+    clock = DrillClock.starting_now()
+    replicas = _replica_urls(service, decided.everything)
+    config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
+    with interruptible() as interruption, Journal(folder / JOURNAL, clock) as journal:
+        journal.append(
+            "started", run=folder.name, pid=os.getpid(), origin=clock.origin, boot=boot_id(), environment=environment()
+        )
+        journal.append("planned", seed=decided.seed, phase_s=decided.phase_s, faults=[f.to_json() for f in decided.faults])
+        mark_open(state, folder.name, folder, service)
+        with Prober() as prober:
+            prober.start(config)
+            lanes = read_samples(folder / "samples").lanes
+            view = LiveView(decided.scenario, lanes)
+            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view)
+            switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
+            guard = Guard(decided.scenario.abort, switches, interruption, view)
+            engine = Engine(decided, platform, journal, observer, interruption, request.progress, guard)
+            try:
+                engine.run()
+            except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
+                journal.append("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        request.progress.phase(Phase.JUDGING, None)
+        journal.append("ended", signals=list(interruption.signals))
+    if clean(folder):
+        mark_clean(state, folder.name)
+
+
+def clean(folder: Path) -> bool:
+    """Whether every undo record of the run has its proof."""
+    records, _ = read_journal(folder / JOURNAL)
+    return all(fault.undo_verified for fault in faults_of(records) if fault.undo)
+
+
+def boot_id() -> str:
+    """Tells whether CLOCK_MONOTONIC and pids of another process are from this boot; empty where the system has none."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text(encoding="ascii").strip() if path.exists() else ""
+
+
+def environment() -> dict[str, str]:
+    """What the drill ran on, for the record."""
+    return {
+        "blackstart": __version__,
+        "python": machine.python_version(),
+        "system": f"{machine.system()} {machine.release()}",
+        "cores": str(os.cpu_count()),
+        "executable": Path(sys.executable).name,
+    }

@@ -1,0 +1,244 @@
+"""run(plan) -> journal: baseline, faults, observation, undo, settling. The only place that touches the world.
+
+Every undo record is on the disk before its fault begins, and from then on the fault is on the stack: it is undone on pass, on
+failure, on an abort, on a signal and on a bug of ours. What dies with the process ends at the site by itself.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Undo
+from ..injectors.platforms.base import Platform, PlatformError
+from .guard import Guard
+from .interruption import Interruption
+from .journal import Journal
+from .observer import Observer, ProberLost
+from .plan import Plan, PlannedFault, aim_again
+from .progress import Phase, Progress
+
+TICK_S = 0.1
+PROOF_EVERY_S = 0.05
+UNDO_PATIENCE_S = 60.0  # for a controller or supervisor to bring back what a fault ended
+READ_BACK_S = 60.0
+LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then
+
+
+class Stopped(Exception):
+    """The drill ends early; the message says why. Everything injected is undone."""
+
+
+class NotProven(Exception):
+    """A fault could not be injected or showed no evidence: there is nothing to measure."""
+
+
+@dataclass
+class Engine:
+    """One drill under way. `run` is the whole of it."""
+
+    plan: Plan
+    platform: Platform
+    journal: Journal
+    observer: Observer
+    interruption: Interruption
+    progress: Progress
+    guard: Guard
+    held: list[PlannedFault] = field(default_factory=list)
+    ends_s: dict[int, float] = field(default_factory=dict)  # fault -> when its `for` is over
+    last_action_s: float = 0.0
+
+    def run(self) -> None:
+        """The drill, from the baseline to the last read; its result is the journal. Raises only what is a bug."""
+        finished = False
+        try:
+            if self._steady():
+                self._inject_and_observe()
+                finished = True
+        except Stopped as stop:
+            self.journal.append("aborting", why=str(stop))
+        except (NotProven, ProberLost) as problem:
+            self.journal.append("inconclusive", why=str(problem))
+        finally:
+            struck = bool(self.held) or self.last_action_s > 0
+            self._undo_all()
+        if finished or (struck and not self.interruption.insisted):
+            self._settle(patient=finished)
+
+    def _now(self) -> float:
+        return self.journal.clock.now()
+
+    def _watch(self, until_s: float, done: Callable[[float], bool]) -> bool:
+        """Let the drill go on until `done` or the moment comes; returns whether it was `done`. Raises Stopped."""
+        while (now := self._now()) < until_s:
+            self.observer.poll()
+            self.progress.lanes(now, self.observer.view.states())
+            if why := self.guard.check(now):
+                raise Stopped(why)
+            if done(now):
+                return True
+            self.interruption.wait(TICK_S)
+        return False
+
+    def _steady(self) -> bool:
+        hold_s = self.plan.scenario.steady_state.hold.total_seconds()
+        self.progress.phase(Phase.BASELINE, hold_s)
+        start_s = self.journal.append("baseline", hold_s=hold_s)
+        self._watch(start_s + hold_s + LATEST_ANSWER_S, lambda _: False)
+        baseline = self.observer.baseline(start_s, self._now())
+        if not baseline.steady:
+            self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)
+            for why in baseline.why_not:
+                self.progress.note(f"not steady: {why}")
+            return False
+        self.journal.append("steady", start_s=start_s)
+        self._watch(self._now() + self.plan.phase_s, lambda _: False)
+        return True
+
+    def _inject_and_observe(self) -> None:
+        start_s = self._now()
+        pending = sorted(self.plan.faults, key=lambda fault: (fault.at_s, fault.index))
+        observe_s = self.plan.scenario.observe.total_seconds()
+        settle_s = self.plan.scenario.settle.total_seconds()
+        limit_s = start_s + observe_s
+        while self._now() < limit_s:
+            if pending and self._now() >= start_s + pending[0].at_s:
+                self._inject(pending.pop(0))
+                limit_s = self._now() + observe_s
+                continue
+            self._undo_ended()
+            next_s = min([start_s + pending[0].at_s if pending else limit_s, *self.ends_s.values()])
+            if pending or self.ends_s:
+                self._watch(next_s, lambda _: False)
+            elif self._watch(next_s, lambda now: self._recovered(now, settle_s)):
+                self.journal.append("recovered-live")
+                return
+        if self.observer.view.impact_seen():
+            self.journal.append("not-recovered-live", waited_s=observe_s)
+
+    def _recovered(self, now_s: float, settle_s: float) -> bool:
+        return now_s - self.last_action_s >= settle_s and self.observer.view.recovered(self.last_action_s, now_s)
+
+    def _inject(self, planned: PlannedFault) -> None:
+        index = planned.index
+        self.progress.phase(Phase.INJECTING, planned.injector.patience.total_seconds(), planned.fault.kind)
+        try:
+            aimed = self._mark(aim_again(planned, self.platform))
+            self.journal.append("undo-recorded", fault=index, undo=aimed.undo.to_json(), bites=aimed.bites)
+            self.held.append(aimed)  # from here on it is undone, whatever happens
+            before_s = self.journal.append("injecting", fault=index)
+            self.last_action_s = before_s
+            self.guard.fault_s = self.guard.fault_s or before_s
+            aimed.injector.inject(aimed.undo, self.platform)
+            evidence = self._proof(aimed)
+        except (FaultError, PlatformError) as error:
+            self.journal.append("not-effective", fault=index, why=str(error))
+            raise NotProven(f"{planned.fault.kind} is not proven: {error}") from error
+        proven_s = self.journal.append("effective", fault=index, lo_s=before_s, hi_s=self._now(), evidence=evidence.to_json())
+        self.last_action_s = proven_s
+        if planned.for_s is not None:
+            self.ends_s[index] = before_s + planned.for_s
+        names = ", ".join(target.name for target in aimed.targets)
+        self.progress.note(f"{planned.fault.kind} on {names}: {evidence.detail} ({evidence.source})")
+        self.progress.phase(Phase.OBSERVING, self.plan.scenario.observe.total_seconds())
+
+    def _mark(self, aimed: PlannedFault) -> PlannedFault:
+        undo = aimed.undo.stamped(
+            f"{self.journal.path.parent.name}.{aimed.index}",
+            aimed.fault.kind,
+            aimed.fault.parameters,
+            aimed.deadline_s,
+        )
+        return replace(aimed, undo=undo)
+
+    def _proof(self, aimed: PlannedFault) -> Evidence:
+        """Ask the second source until it confirms, or the fault's patience ends."""
+        limit_s = self._now() + aimed.injector.patience.total_seconds()
+        while True:
+            try:
+                return aimed.injector.verify(aimed.undo, self.platform)
+            except (FaultError, PlatformError):
+                if self._now() >= limit_s:
+                    raise
+            self.observer.poll()
+            if self.interruption.requested:
+                raise Stopped(f"stopped by {self.interruption.signals[0]}")
+            self.interruption.wait(PROOF_EVERY_S)
+
+    def _undo_ended(self) -> None:
+        for fault in [fault for fault in self.held if self.ends_s.get(fault.index, self._now() + 1) <= self._now()]:
+            self.held.remove(fault)
+            del self.ends_s[fault.index]
+            self._undo(fault)
+            self.progress.phase(Phase.OBSERVING, self.plan.scenario.observe.total_seconds())
+
+    def _undo_all(self) -> None:
+        self.ends_s.clear()
+        while self.held:
+            self._undo(self.held.pop())
+
+    def _undo(self, fault: PlannedFault) -> None:
+        self.progress.phase(Phase.UNDOING, UNDO_PATIENCE_S, fault.fault.kind)
+        wait = self.interruption.wait
+        outcome = undo_one(fault.injector, fault.undo, self.platform, self.journal, fault.index, wait)
+        if not fault.injector.instant:  # the service's own recovery was the undo; there is nothing new to watch
+            self.last_action_s = self._now()
+        self.progress.note(outcome)
+
+    def _settle(self, *, patient: bool) -> None:
+        """After the undo: watch on, since an outage can follow the undo as well; then read the ledger back."""
+        scenario = self.plan.scenario
+        settle_s, observe_s = scenario.settle.total_seconds(), scenario.observe.total_seconds()
+        longest_s = observe_s if patient else settle_s
+        self.progress.phase(Phase.SETTLING, longest_s)
+        since_s = self.last_action_s
+        try:
+            if since_s > 0:
+                self._watch(self._now() + longest_s, lambda now: self._recovered(now, settle_s))
+            if self.observer.has_ledger:
+                self.progress.phase(Phase.READING_BACK, READ_BACK_S)
+                counts = self.observer.read_back(READ_BACK_S)
+                self.journal.append("read-back", counts=counts)
+        except Stopped as stop:
+            if patient:
+                self.journal.append("aborting", why=str(stop))
+        except ProberLost as problem:
+            self.journal.append("inconclusive", why=str(problem))
+
+
+def undo_one(  # noqa: PLR0913 - the record, the world, the journal and time, each from its own owner
+    injector: Injector, undo: Undo, platform: Platform, journal: Journal, index: int, wait: Callable[[float], None]
+) -> str:
+    """Undo one fault and prove it; write what happened. Returns a line for people. Used by the drill and by `recover`."""
+    try:
+        before_s = _record(journal, "recovering", fault=index)
+        injector.recover(undo, platform)
+        _record(journal, "undone", fault=index, lo_s=before_s, hi_s=journal.clock.now())
+        evidence = _undo_proof(injector, undo, platform, journal.clock.now, wait)
+    except Exception as error:  # noqa: BLE001 - one undo that fails, however it fails, must not keep the others from being tried
+        _record(journal, "undo-failed", fault=index, why=f"{type(error).__name__}: {error}")
+        return f"{undo.kind}: NOT UNDONE: {error}"
+    _record(journal, "undo-verified", fault=index, evidence=evidence.to_json())
+    return f"{undo.kind}: undone: {evidence.detail} ({evidence.source})"
+
+
+def _record(journal: Journal, event: str, **fields: Any) -> float:
+    """A journal that cannot be written any more (a full disk) must not keep a fault in place: the verdict will be dirty."""
+    with suppress(OSError):
+        return journal.append(event, **fields)
+    return journal.clock.now()
+
+
+def _undo_proof(
+    injector: Injector, undo: Undo, platform: Platform, now: Callable[[], float], wait: Callable[[float], None]
+) -> Evidence:
+    limit_s = now() + UNDO_PATIENCE_S
+    while True:
+        try:
+            return injector.verify_recovered(undo, platform)
+        except ForeignChange:
+            raise
+        except (FaultError, PlatformError):
+            if now() >= limit_s:
+                raise
+        wait(PROOF_EVERY_S)

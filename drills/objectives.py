@@ -1,0 +1,217 @@
+"""Each objective of a scenario held against what was measured. What could not be measured never passes."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from .measure.values import DataLoss, Interval, Measurement, format_interval
+from .scenario import Bound, Scenario
+
+ENOUGH_WRITES = 10
+
+
+class Verdict(StrEnum):
+    """What a drill showed. The worst wins."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    ABORTED = "aborted"
+    INTERNAL = "internal"
+    DIRTY = "dirty"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One objective held against what was measured. `value` is an interval in seconds or a plain number, by `unit`."""
+
+    name: str  # rto, rpo, quality_loss, availability, time_to_detect, streams_cut
+    target: float
+    relation: str  # <= or >=, <, >
+    unit: str  # s, count, share
+    measured: str  # the name of the measurement: recovery_time, data_loss, ...
+    value: Interval | float | None
+    verdict: Verdict
+    text: str
+    censored: bool = False  # value is a lower bound only: "> x s"
+
+
+def objectives(scenario: Scenario, found: Measurement) -> list[Judged]:
+    """Each objective that the scenario has, held against what was measured."""
+    wanted = scenario.objectives
+    judged: list[Judged] = []
+    if wanted.rto is not None:
+        judged.append(_rto(found, wanted.rto.total_seconds()))
+    if wanted.rpo is not None:
+        judged.append(_rpo(found, wanted.rpo.total_seconds()))
+    if wanted.quality_loss is not None:
+        judged.append(_quality_loss(found, wanted.quality_loss))
+    if wanted.availability is not None:
+        judged.append(_availability(found, wanted.availability))
+    if wanted.time_to_detect is not None:
+        judged.append(_time_to_detect(found, wanted.time_to_detect.total_seconds()))
+    if wanted.time_to_redundancy is not None:
+        judged.append(_time_to_redundancy(found, wanted.time_to_redundancy.total_seconds()))
+    if wanted.streams_cut is not None:
+        judged.append(_streams_cut(found, wanted.streams_cut))
+    return judged
+
+
+def _held_against(value: Interval, target_s: float) -> Verdict:
+    if value.hi_s <= target_s:
+        return Verdict.PASSED
+    return Verdict.FAILED if value.lo_s > target_s else Verdict.INCONCLUSIVE
+
+
+def _not_had(one: Judged, found: Measurement, figure: str) -> Judged:
+    why = found.missing.get(figure, "it could not be measured")
+    return replace(one, value=None, verdict=Verdict.INCONCLUSIVE, text=f"{one.text} is not known: {why}.")
+
+
+def _rto(found: Measurement, target_s: float) -> Judged:
+    one = Judged("rto", target_s, "<=", "s", "recovery_time", None, Verdict.INCONCLUSIVE, "The recovery time")
+    recovery, allowed = found.recovery, f"up to {target_s:g} s were allowed"
+    if recovery.censored_after_s is not None:
+        least_s = recovery.censored_after_s
+        after_undo = "; it came back only after the fault was undone" if recovery.recovered is not None else ""
+        text = f"Not recovered: users were interrupted for more than {least_s:.1f} s{after_undo}; {allowed}."
+        return replace(one, value=Interval(least_s, least_s), censored=True, verdict=Verdict.FAILED, text=text)
+    if recovery.recovery_time is not None:
+        verdict = _held_against(recovery.recovery_time, target_s)
+        straddles = " (the interval straddles the target)" if verdict is Verdict.INCONCLUSIVE else ""
+        text = f"Users were interrupted for {format_interval(recovery.recovery_time)}; {allowed}{straddles}."
+        return replace(one, value=recovery.recovery_time, verdict=verdict, text=text)
+    uninterrupted = recovery.impact is None and (recovery.masked or recovery.degraded_s > 0)
+    if not uninterrupted:
+        return _not_had(one, found, "recovery_time")
+    value = Interval(0.0, recovery.longest_gap_s)
+    text = f"No interruption longer than {recovery.longest_gap_s:.2g} s was seen; {allowed}"
+    text += f"; for {recovery.degraded_s:.1f} s a part of the answers was bad" if recovery.degraded_s else ""
+    if value.hi_s > target_s:
+        return replace(one, value=value, text=f"{text}, and a shorter one could have gone unseen between two probes.")
+    return replace(one, value=value, verdict=Verdict.PASSED, text=f"{text}.")
+
+
+def _rpo(found: Measurement, target_s: float) -> Judged:
+    one = Judged("rpo", target_s, "<=", "s", "data_loss", None, Verdict.INCONCLUSIVE, "Data loss")
+    loss = found.data_loss
+    if loss is None:
+        return _not_had(one, found, "data_loss")
+    gone = loss.lost + loss.corrupt
+    if not gone:
+        return _nothing_lost(one, loss)
+    count = f"{gone} of {loss.acknowledged} acknowledged writes were lost" + (
+        f", {loss.corrupt} of them corrupt" if loss.corrupt else ""
+    )
+    if loss.oldest_lost is None:
+        verdict = Verdict.FAILED if target_s == 0 else Verdict.INCONCLUSIVE
+        return replace(one, verdict=verdict, text=f"{count}; how old the oldest was is not known, since no fault was proven.")
+    verdict = Verdict.FAILED if target_s == 0 else _held_against(loss.oldest_lost, target_s)
+    text = f"{count}, the oldest {format_interval(loss.oldest_lost)} before the fault; {_may_be_lost(target_s)}"
+    if verdict is Verdict.INCONCLUSIVE:
+        text += " (the interval straddles the target)"
+    elif verdict is Verdict.PASSED and (why := _why_unsure(loss)):
+        verdict, text = Verdict.INCONCLUSIVE, f"{text}, but {why}"
+    return replace(one, value=loss.oldest_lost, verdict=verdict, text=f"{text}.")
+
+
+def _nothing_lost(one: Judged, loss: DataLoss) -> Judged:
+    text = f"None of {loss.acknowledged} acknowledged writes was seen lost; {_may_be_lost(one.target)}"
+    if why := _why_unsure(loss):
+        return replace(one, value=None, text=f"{text}, but {why}.")
+    return replace(one, value=0.0, verdict=Verdict.PASSED, text=f"{text}.")
+
+
+def _may_be_lost(target_s: float) -> str:
+    return f"up to {target_s:g} s may be lost" if target_s else "none may be lost"
+
+
+def _why_unsure(loss: DataLoss) -> str:
+    if loss.unread:
+        return f"{loss.unread} could not be read back"
+    if loss.before_fault < ENOUGH_WRITES:
+        return f"only {loss.before_fault} were acknowledged shortly before the fault, {ENOUGH_WRITES} are needed"
+    if loss.reaches_back:
+        return "nothing older survived, so the loss may reach back further than the ledger"
+    return ""
+
+
+def _quality_loss(found: Measurement, most: int) -> Judged:
+    one = Judged("quality_loss", most, "<=", "count", "quality_loss", None, Verdict.INCONCLUSIVE, "Quality loss")
+    loss = found.quality_loss
+    if loss is None:
+        return _not_had(one, found, "quality_loss")
+    if loss.wrong_answers > most:
+        text = f"{loss.wrong_answers} of {loss.checked} answers were wrong though served as right; {most} may be."
+        return replace(one, value=float(loss.wrong_answers), verdict=Verdict.FAILED, text=text)
+    if not loss.checked:
+        return replace(one, text="Quality loss is not known: no answer came after the fault, so none could be checked.")
+    text = f"{loss.wrong_answers} of {loss.checked} answers were wrong; {most} may be."
+    return replace(one, value=float(loss.wrong_answers), verdict=Verdict.PASSED, text=text)
+
+
+def _availability(found: Measurement, bound: Bound) -> Judged:
+    one = Judged("availability", bound.limit, bound.relation, "share", "availability", None, Verdict.INCONCLUSIVE, "Availability")
+    seen = found.availability
+    if seen is None:
+        return _not_had(one, found, "availability")
+    text = f"{seen.requests:.2%} of {seen.requests_total} requests were answered right; {bound.relation} {bound.limit:.4g} is demanded"
+    needed = 1 / (1 - bound.limit) if bound.limit < 1 else 1
+    bad = (1 - seen.requests) * seen.requests_total
+    if seen.requests_total >= needed or bad > (1 - bound.limit) * needed + 1e-9:
+        verdict = Verdict.PASSED if bound.holds(seen.requests) else Verdict.FAILED
+        return replace(one, value=seen.requests, verdict=verdict, text=f"{text}.")
+    return replace(one, value=seen.requests, text=f"{text}, which takes at least {needed:.0f} requests to tell.")
+
+
+def _time_to_detect(found: Measurement, target_s: float) -> Judged:
+    one = Judged("time_to_detect", target_s, "<=", "s", "time_to_detect", None, Verdict.INCONCLUSIVE, "The time to detect")
+    if not found.time_to_detect:
+        return _not_had(one, found, "time_to_detect")
+    if found.recovery.impact is None:
+        if found.recovery.masked:
+            return replace(one, verdict=Verdict.PASSED, text="There was nothing to detect: users saw no interruption.")
+        return replace(one, text="The time to detect is not known: it counts from an interruption, and none was seen.")
+    seen = {source: gap for source, gap in found.time_to_detect.items() if gap is not None}
+    if not seen:
+        return replace(
+            one, verdict=Verdict.FAILED, text=f"Not detected by {', '.join(found.time_to_detect)}; {target_s:g} s were allowed."
+        )
+    first = min(seen, key=lambda source: seen[source].hi_s)
+    value = Interval(min(gap.lo_s for gap in seen.values()), seen[first].hi_s)
+    verdict = _held_against(value, target_s)
+    straddles = " (the interval straddles the target)" if verdict is Verdict.INCONCLUSIVE else ""
+    return replace(
+        one,
+        value=value,
+        verdict=verdict,
+        text=f"{first} noticed after {format_interval(value)}; {target_s:g} s were allowed{straddles}.",
+    )
+
+
+def _time_to_redundancy(found: Measurement, target_s: float) -> Judged:
+    one = Judged(
+        "time_to_redundancy", target_s, "<=", "s", "time_to_redundancy", None, Verdict.INCONCLUSIVE, "The time to redundancy"
+    )
+    seen, allowed = found.recovery, f"{target_s:g} s were allowed"
+    if seen.redundancy is not None:
+        verdict = _held_against(seen.redundancy, target_s)
+        straddles = " (the interval straddles the target)" if verdict is Verdict.INCONCLUSIVE else ""
+        text = f"Every replica answered again {format_interval(seen.redundancy)} after the fault; {allowed}{straddles}."
+        return replace(one, value=seen.redundancy, verdict=verdict, text=text)
+    least_s = seen.not_redundant_s
+    if least_s is None or least_s <= target_s:
+        return _not_had(one, found, "time_to_redundancy")
+    text = f"A replica was still missing {least_s:.1f} s after the fault; {allowed}."
+    return replace(one, value=Interval(least_s, least_s), censored=True, verdict=Verdict.FAILED, text=text)
+
+
+def _streams_cut(found: Measurement, most: int) -> Judged:
+    one = Judged("streams_cut", most, "<=", "count", "streams", None, Verdict.INCONCLUSIVE, "The number of streams cut")
+    seen = found.streams
+    if seen is None:
+        return _not_had(one, found, "streams")
+    if not seen.opened:
+        return replace(one, text="The number of streams cut is not known: no stream was open after the fault.")
+    verdict = Verdict.PASSED if seen.cut <= most else Verdict.FAILED
+    text = f"{seen.cut} of {seen.opened} streams were cut; {most} may be."
+    return replace(one, value=float(seen.cut), verdict=verdict, text=text)

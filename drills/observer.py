@@ -1,0 +1,55 @@
+"""The engine's eye: the prober's process, and a live view of what it has seen so far."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .finished import InjectedFault
+from .measure.live import LiveView
+from .measure.measurement import Observed, Window, steady
+from .measure.probing import Prober
+from .measure.samples import SampleTail
+from .measure.values import Baseline, LaneInfo, Probe
+from .scenario import Scenario
+
+
+class ProberLost(Exception):
+    """The prober ended by itself: from here on nothing was observed."""
+
+
+@dataclass
+class Observer:
+    """Polls the prober's samples into the live view. Keeps the probes of the baseline to judge the steady state."""
+
+    scenario: Scenario
+    lanes: Sequence[LaneInfo]
+    prober: Prober
+    tail: SampleTail
+    view: LiveView
+    _seen: list[Probe] = field(default_factory=list)
+    _judged: bool = False
+
+    @property
+    def has_ledger(self) -> bool:
+        return any(lane.kind == "ledger" for lane in self.lanes)
+
+    def poll(self) -> None:
+        """Take in what is new. Raises ProberLost when the prober is gone."""
+        new = self.tail.new()
+        self.view.feed(new)
+        if not self._judged:
+            self._seen.extend(new)
+        if not self.prober.alive():
+            raise ProberLost("the prober ended by itself; nothing was observed from then on")
+
+    def baseline(self, start_s: float, end_s: float) -> Baseline:
+        """The watch from `start_s` to `end_s` held against the scenario's steady state."""
+        self._judged = True
+        faults: tuple[InjectedFault, ...] = ()
+        window = Window(start_s, end_s, None, end_s)
+        observed = Observed(tuple(self.lanes), tuple(self._seen), (), (), (), faults, window)
+        self._seen = []
+        return steady(self.scenario, observed)
+
+    def read_back(self, timeout_s: float) -> dict[str, int]:
+        """Have every acknowledged write read again; returns counts by what was found."""
+        return self.prober.read_back(timeout_s)

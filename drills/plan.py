@@ -1,0 +1,200 @@
+"""Scenario and what is really there -> Plan: exact targets, blast radius, undo records. Changes nothing; this is the dry run."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..injectors.base import Injector, Refusal, Undo
+from ..injectors.model_files import ModelCorrupt
+from ..injectors.platforms.base import Platform, PlatformError, Target
+from .refusal import Refused
+from .scenario import Fault, Scenario, Selector
+from .service import Service
+
+EXPIRY_SLACK_S = 30.0  # what a fault may outlive its planned end at the site, when nobody ends it
+LONGEST_PHASE_S = 2.0  # injection is delayed by a random part of this, so that it does not fall in step with the service's timers
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """One fault with its victims. Moments are seconds from the start of the fault phase; `for_s` None: held to the end."""
+
+    index: int
+    fault: Fault
+    injector: Injector
+    targets: tuple[Target, ...]
+    candidates: int
+    at_s: float
+    for_s: float | None
+    deadline_s: float
+    bites: str
+    undo: Undo
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "kind": self.fault.kind,
+            "parameters": self.fault.parameters,
+            "targets": [target.to_json() for target in self.targets],
+            "candidates": self.candidates,
+            "at_s": self.at_s,
+            "for_s": self.for_s,
+            "ends_by_itself_after_s": self.deadline_s,
+            "bites": self.bites,
+            "privilege": self.injector.privilege.name.lower(),
+            "certifies": self.injector.certifies,
+            "undo": self.undo.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that `run` will do, decided before anything is touched."""
+
+    scenario: Scenario
+    service: Service
+    seed: int
+    phase_s: float
+    faults: tuple[PlannedFault, ...]
+    everything: tuple[Target, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.name,
+            "service": self.service.name,
+            "platform": self.service.platform,
+            "seed": self.seed,
+            "phase_s": self.phase_s,
+            "faults": [fault.to_json() for fault in self.faults],
+            "found": [target.to_json() for target in self.everything],
+        }
+
+
+def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) -> Plan:
+    """Resolve every selector, let every injector look, and hold the result against the blast radius.
+
+    `seed` decides the victims and the phase. Raises Refused with every reason at once.
+    """
+    reasons: list[str] = []
+    try:
+        everything = platform.find()
+    except PlatformError as error:
+        raise Refused([f"not injecting: {error}"]) from error
+    faults = []
+    for index, fault in enumerate(scenario.faults):
+        try:
+            faults.append(_planned(index, fault, (scenario, service, platform), everything, seed))
+        except (Refusal, PlatformError) as error:
+            text = str(error)
+            reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
+    reasons += _beyond_blast_radius(scenario, service, faults, everything)
+    reasons += _vacuous(faults)
+    if reasons:
+        raise Refused(reasons)
+    phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
+    return Plan(scenario, service, seed, phase_s, tuple(faults), everything)
+
+
+def choose(selector: Selector, role: str, everything: Sequence[Target], seed: int) -> tuple[tuple[Target, ...], int]:
+    """Candidates, then victims: all of the role (or the names), thinned by count or share in an order that the seed decides.
+
+    Two faults with the same selector hit the same victims. Returns the victims and the number of candidates.
+    """
+    wanted = selector.role or role
+    candidates = (
+        [t for t in everything if t.name in selector.names] if selector.names else [t for t in everything if t.role == wanted]
+    )
+    missing = sorted(set(selector.names) - {target.name for target in candidates})
+    there = ", ".join(f"{target.name} ({target.role})" for target in everything) or "nothing"
+    if missing:
+        raise Refusal(f"not injecting: no target is called {', '.join(missing)}; there is {there}")
+    if not candidates:
+        raise Refusal(f"not injecting: the selector matches nothing: no target has the role {wanted}; there is {there}")
+    number = len(candidates) if selector.names and selector.count is None else 1
+    if selector.count is not None:
+        number = selector.count
+    elif selector.share is not None:
+        number = math.ceil(selector.share * len(candidates) - 1e-9)
+    if number > len(candidates):
+        raise Refusal(f"not injecting: {number} targets of role {wanted} are asked for and {len(candidates)} are there: {there}")
+    shuffled = sorted(candidates, key=lambda target: target.name)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 - a choice of victims, not a secret
+    return tuple(sorted(shuffled[:number], key=lambda target: target.name)), len(candidates)
+
+
+def _planned(
+    index: int, fault: Fault, where: tuple[Scenario, Service, Platform], everything: Sequence[Target], seed: int
+) -> PlannedFault:
+    scenario, service, platform = where
+    injector = resolve(fault.injector, service)
+    targets, candidates = choose(fault.target, injector.default_role, everything, seed)
+    at_s = fault.at.total_seconds()
+    for_s = fault.for_.total_seconds() if fault.for_ is not None else None
+    held_s = for_s if for_s is not None else scenario.observe.total_seconds() - at_s + 2 * scenario.settle.total_seconds()
+    deadline_s = fault.deadline.total_seconds() - at_s if fault.deadline is not None else held_s + EXPIRY_SLACK_S
+    undo = injector.plan(targets, platform).stamped("", fault.kind, fault.parameters, deadline_s)
+    return PlannedFault(index, fault, injector, targets, candidates, at_s, for_s, deadline_s, injector.bites(undo), undo)
+
+
+def resolve(injector: Injector, service: Service) -> Injector:
+    """The injector with what only the service profile knows: where the model lies and how it is held."""
+    if isinstance(injector, ModelCorrupt) and service.model is not None:
+        return injector.with_model(str(service.folder / service.model.path), service.model.load)
+    return injector
+
+
+def _beyond_blast_radius(
+    scenario: Scenario, service: Service, faults: Sequence[PlannedFault], everything: Sequence[Target]
+) -> list[str]:
+    hit = {target.identity: target for fault in faults for target in fault.targets}
+    radius, reasons = scenario.blast_radius, []
+    if radius.targets is not None and len(hit) > radius.targets:
+        names = ", ".join(sorted(target.name for target in hit.values()))
+        reasons.append(f"not injecting: {len(hit)} targets would be hit ({names}); blast_radius.targets allows {radius.targets}")
+    for role in sorted({target.role for target in hit.values()}):
+        total = sum(target.role == role for target in everything)
+        struck = sum(target.role == role for target in hit.values())
+        if radius.share is not None and struck > radius.share * total + 1e-9:
+            reasons.append(
+                f"not injecting: {struck} of {total} targets of role {role} would be hit; blast_radius.share allows {radius.share:.0%}"
+            )
+        if role == "replica" and total - struck < service.protect.min_healthy:
+            reasons.append(
+                f"not injecting: {total - struck} of {total} replicas would stay untouched; "
+                f"protect.min_healthy of {service.name} demands {service.protect.min_healthy}"
+            )
+    return reasons
+
+
+def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
+    """A fault that shows only on restart, in a drill without one, would be passed by any service."""
+    reasons = []
+    for fault in faults:
+        restarted = {
+            target.name for later in faults if later.injector.restarts and later.at_s >= fault.at_s for target in later.targets
+        }
+        waiting = sorted({target.name for target in fault.targets} - restarted)
+        if fault.bites == "on-restart" and waiting:
+            reasons.append(
+                f"not injecting: {fault.fault.kind} bites only when {', '.join(waiting)} starts again, and nothing in this scenario "
+                "restarts it; add a rollout-restart or a replica-kill with the same target after it"
+            )
+    return reasons
+
+
+def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
+    """The same fault on what stands under the victims' names now: an earlier fault may have replaced them.
+
+    Raises Refusal when one is not there.
+    """
+    targets = []
+    for target in planned.targets:
+        now = platform.current(target.name)
+        if now is None:
+            raise Refusal(f"not injecting: {target.name} ({target.identity}) is gone and nothing stands in its place")
+        targets.append(now)
+    undo = planned.injector.plan(tuple(targets), platform)
+    stamped = undo.stamped(planned.undo.fault, planned.fault.kind, dict(planned.undo.parameters), planned.deadline_s)
+    return replace(planned, targets=tuple(targets), undo=stamped)

@@ -1,0 +1,88 @@
+"""recover: undo what a dead run left, from its folder alone, and prove it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..injectors.base import Evidence, Injector, Undo
+from ..injectors.platforms import open_platform
+from .drill import boot_id
+from .engine import undo_one
+from .finished import Record
+from .interruption import interruptible
+from .journal import NAME as JOURNAL
+from .journal import DrillClock, Journal, read_journal
+from .loading import decode_injector, load_service
+from .plan import resolve
+from .replay import faults_of
+from .service import Service
+from .state import drilling, mark_clean, open_runs, state_folder
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What became of one run: nothing was left, all was put back, or `left` names what is still broken."""
+
+    run: str
+    lines: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def runs_to_recover(named: str | None, runs: Path, environment: Mapping[str, str]) -> dict[str, Path]:
+    """The folders of the named run, or of all that may have left something. Raises KeyError for a run that nobody knows."""
+    known = open_runs(state_folder(environment))
+    if named is None:
+        return known
+    for candidate in (Path(named), runs / named):
+        if (candidate / JOURNAL).is_file():
+            return {candidate.resolve().name: candidate.resolve()}
+    return {named: known[named]}
+
+
+def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Recovered:
+    """Undo, newest first, everything of this run that has no proof of its undo. Idempotent; raises BeingDrilled while it runs."""
+    state = state_folder(environment)
+    records, _ = read_journal(folder / JOURNAL)
+    service = load_service(folder / "service.yaml")
+    open_faults = [fault for fault in faults_of(records) if fault.undo and not fault.undo_verified]
+    with drilling(state, service, f"recover {run}"):
+        if not open_faults:
+            mark_clean(state, run)
+            return Recovered(run, ("nothing was left",), ())
+        with (
+            open_platform(service.platform, service.process, service.folder, state, environment) as platform,
+            interruptible() as interruption,
+            Journal(folder / JOURNAL, _continued(records)) as journal,
+        ):
+            journal.append("recover-started")
+            lines = []
+            gone = service.demo and not platform.find()
+            for fault in reversed(open_faults):
+                if gone:  # the bundled service ends with the command that started it, and takes what was done to it along
+                    evidence = Evidence("process table", "nothing of the demo service is left")
+                    journal.append("undo-verified", fault=fault.index, evidence=evidence.to_json())
+                    lines.append(f"{fault.kind}: {evidence.detail}")
+                    continue
+                undo = Undo.from_json(dict(fault.undo or {}))
+                injector = _rebuilt(undo, service)
+                lines.append(undo_one(injector, undo, platform, journal, fault.index, interruption.wait))
+                say(lines[-1])
+            journal.append("recover-ended")
+    after, _ = read_journal(folder / JOURNAL)
+    left = tuple(f"{fault.kind}: {fault.undo_problem}" for fault in faults_of(after) if fault.undo and not fault.undo_verified)
+    if not left:
+        mark_clean(state, run)
+    return Recovered(run, tuple(lines), left)
+
+
+def _rebuilt(undo: Undo, service: Service) -> Injector:
+    return resolve(decode_injector(undo.kind, undo.parameters), service)
+
+
+def _continued(records: tuple[Record, ...]) -> DrillClock:
+    """The dead run's own clock in the same boot; after a reboot its last moment, with what the wall clock says has passed."""
+    started = records[0]
+    if started.fields["boot"] == boot_id() and boot_id():
+        return DrillClock(started.fields["origin"])
+    return DrillClock(time.monotonic() - records[-1].t_s)

@@ -1,0 +1,155 @@
+"""A run's folder -> FinishedRun: every figure recomputed from the journal and the raw samples alone."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .finished import FinishedRun, InjectedFault, Record
+from .journal import NAME as JOURNAL
+from .journal import read_journal
+from .loading import load_scenario, load_service
+from .measure.measurement import Observed, Window, measure
+from .measure.samples import read_samples
+from .refusal import Refused
+from .service import Service
+from .verdict import Ended, judge
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read, measure and judge a stored run, also one that died. Raises Refused, InvalidFiles."""
+    for name in (JOURNAL, "scenario.yaml", "service.yaml", "plan.json"):
+        if not (folder / name).is_file():
+            raise Refused([f"{folder} is not a run's folder: it has no {name}"])
+    records, intact = read_journal(folder / JOURNAL)
+    if not records:
+        raise Refused([f"{folder / JOURNAL} holds no readable record"])
+    scenario, service = load_scenario(folder / "scenario.yaml"), load_service(folder / "service.yaml")
+    text = (folder / "scenario.yaml").read_text(encoding="utf-8")
+    samples = read_samples(folder / "samples")
+    faults = tuple(replace(fault, undo_revives=_undo_revives(fault, service)) for fault in faults_of(records))
+    ended_s = records[-1].t_s if not samples.probes else max(records[-1].t_s, samples.probes[-1].end_s)
+    observed = Observed(
+        samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, _window(records, faults, ended_s)
+    )
+    measurement = measure(scenario, observed)
+    started = records[0]
+    return FinishedRun(
+        folder=folder,
+        run=started.fields["run"],
+        scenario=scenario,
+        scenario_text=text,
+        scenario_digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
+        service=service,
+        plan=json.loads((folder / "plan.json").read_text(encoding="utf-8")),
+        journal=records,
+        journal_intact=intact,
+        faults=faults,
+        probes=samples.probes,
+        writes=samples.writes,
+        read_back=samples.read_back,
+        measurement=measurement,
+        judgement=judge(scenario, measurement, faults, how_it_ended(records, faults)),
+        started_wall=started.wall,
+        ended_s=ended_s,
+        hardware="none",
+        environment=started.fields["environment"],
+    )
+
+
+def _undo_revives(fault: InjectedFault, service: Service) -> bool:
+    components = service.process.components if service.process else ()
+    revived = {component.name for component in components if component.start and not component.supervised}
+    return any(target["name"] in revived for target in fault.targets)
+
+
+def _first(records: Iterable[Record], *events: str) -> Record | None:
+    return next((record for record in records if record.event in events), None)
+
+
+def _window(records: tuple[Record, ...], faults: tuple[InjectedFault, ...], ended_s: float) -> Window:
+    """The moments between which figures are taken; a run that died in its baseline has only a beginning."""
+    baseline = _first(records, "baseline")
+    start_s = baseline.t_s if baseline else records[0].t_s
+    over = _first(records, "steady", "not-steady", "aborting", "inconclusive", "internal-error")
+    fault_s = min((fault.injecting_s for fault in faults if fault.injecting_s is not None), default=None)
+    end_s = next((record.t_s for record in records if record.event == "read-back"), ended_s)
+    return Window(start_s, over.t_s if over else ended_s, fault_s, max(end_s, fault_s or 0.0))
+
+
+def how_it_ended(records: tuple[Record, ...], faults: tuple[InjectedFault, ...]) -> Ended:
+    """Why the run stopped where it did, and what may still be broken."""
+    run = records[0].fields["run"]
+    dirty = tuple(
+        f"{fault.kind} on {', '.join(target['name'] for target in fault.targets)}: "
+        f"{fault.undo_problem or 'its undo was never proven'}; run: blackstart recover {run}"
+        for fault in faults
+        if fault.undo and not fault.undo_verified
+    )
+    aborting = _first(records, "aborting")
+    internal = _first(records, "internal-error")
+    unproven, unsteady = _first(records, "not-effective", "inconclusive"), _first(records, "not-steady")
+    died = not any(record.event == "ended" for record in records)
+    return Ended(
+        aborted=aborting.fields["why"] if aborting else "the run died before its end" if died and not internal else None,
+        internal=internal.fields["why"] if internal else None,
+        dirty=dirty,
+        no_fault=unproven.fields["why"]
+        if unproven
+        else f"the service was not steady before it: {'; '.join(unsteady.fields['why'])}"
+        if unsteady
+        else None,
+    )
+
+
+def faults_of(records: Iterable[Record]) -> tuple[InjectedFault, ...]:
+    """Each planned fault with what the journal tells of it. A later `undo-verified` (by `recover`) heals an `undo-failed`."""
+    told: dict[int, dict[str, Any]] = {}
+    for record in records:
+        fields = record.fields
+        if record.event == "planned":
+            for fault in fields["faults"]:
+                told[fault["index"]] = _untouched(fault)
+        elif "fault" in fields and fields["fault"] in told:
+            _tell(told[fields["fault"]], record)
+    return tuple(InjectedFault(**fault) for _, fault in sorted(told.items()))
+
+
+def _untouched(planned: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: planned[name] for name in ("index", "kind", "certifies", "bites")},
+        "targets": tuple(planned["targets"]),
+        "injecting_s": None,
+        "effective": None,
+        "evidence": None,
+        "recovering_s": None,
+        "undone": None,
+        "undo_verified": False,
+        "undo_evidence": None,
+        "undo_problem": "",
+        "undo": None,
+        "problem": "",
+    }
+
+
+def _tell(fault: dict[str, Any], record: Record) -> None:
+    fields = record.fields
+    match record.event:
+        case "undo-recorded":
+            fault.update(undo=fields["undo"], targets=tuple(fields["undo"]["targets"]), bites=fields["bites"])
+        case "injecting":
+            fault["injecting_s"] = record.t_s
+        case "effective":
+            fault.update(effective=(fields["lo_s"], fields["hi_s"]), evidence=fields["evidence"])
+        case "not-effective":
+            fault["problem"] = fields["why"]
+        case "recovering":
+            fault["recovering_s"] = record.t_s
+        case "undone":
+            fault["undone"] = (fields["lo_s"], fields["hi_s"])
+        case "undo-failed":
+            fault.update(undo_verified=False, undo_problem=fields["why"])
+        case "undo-verified":
+            fault.update(undo_verified=True, undo_evidence=fields["evidence"], undo_problem="")

@@ -1,0 +1,137 @@
+"""The service profile (`service.yaml`): where a model service lives, how it is asked, what may not be harmed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ..injectors.platforms.process_spec import ProcessSpec
+from ..injectors.values import Rate
+
+PORTS = range(1, 65536)
+ANY_NUMBER = range(2**63)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where users of the service knock."""
+
+    url: Annotated[str | None, "base URL, as a client of the service would use it"] = None
+    service: Annotated[str | None, "Kubernetes Service name"] = None
+    port: Annotated[int | None, "port of that Service", PORTS] = None
+    protocol: Annotated[Literal["openai", "kserve-v2", "http"], "how a question is asked"] = "http"
+    model: Annotated[str | None, "the model that is asked for"] = None
+    path: Annotated[str, "for protocol http: the path that is asked by the light lanes"] = "/"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How hard the service is probed, and from where."""
+
+    from_: Annotated[Literal["here", "in-cluster"], "where the prober runs"] = "here"
+    rate: Annotated[Rate | None, "of the fresh lane; by default 100 probes within the RTO, 10/s to 50/s"] = None
+    image: Annotated[str | None, "any image with python3, for a prober in a cluster"] = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model artefact that replicas read."""
+
+    path: Annotated[str, "a file or folder as a replica sees it; {name} stands for the replica's name"]
+    load: Annotated[Literal["mmap", "at-start"], "mapped (a change bites now) or read at start (on restart)"] = "at-start"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A fixed question whose answer must not change. `text` left out: recorded before the drill."""
+
+    prompt: Annotated[str | None, "protocol openai: the prompt"] = None
+    max_tokens: Annotated[int, "protocol openai: how much to answer", range(1, 2**31)] = 16
+    text: Annotated[str | None, "protocol openai: how the answer begins"] = None
+    request: Annotated[str | None, "protocol http: `METHOD /path`"] = None
+    body: Annotated[Any, "protocol http: JSON sent as the body"] = None
+    json: Annotated[Any, "protocol http: what the JSON answer must contain"] = None
+    status: Annotated[int, "protocol http: the status that is right", range(100, 600)] = 200
+    inputs: Annotated[tuple[Any, ...], "protocol kserve-v2: input tensors"] = ()
+    outputs: Annotated[tuple[Any, ...], "protocol kserve-v2: output tensors that must come back"] = ()
+    tolerance: Annotated[float, "how far a number may be off"] = 0.0
+
+
+@dataclass(frozen=True)
+class LedgerRoutes:
+    """How acknowledged writes are made and read back, for data loss. `{id}` stands for the write's id."""
+
+    write: Annotated[str, "`METHOD /path` that stores a JSON body with `id` and `text`; 200 or 201 acknowledges it"]
+    read: Annotated[str, "`METHOD /path` that returns the body of one id; 404 says that it is not there"]
+
+
+@dataclass(frozen=True)
+class SuccessRule:
+    """Parts of the success rule that this server never fulfils, switched off with a reason in the report."""
+
+    finish_reason: Annotated[bool, "a terminal finish_reason is demanded"] = True
+    done: Annotated[bool, "a stream must end with [DONE]"] = True
+    text: Annotated[bool, "delivered text must not be empty"] = True
+    model: Annotated[bool, "the answer names the model that was asked for"] = True
+
+
+@dataclass(frozen=True)
+class Protect:
+    """What no drill may harm."""
+
+    namespaces: Annotated[tuple[str, ...], "Kubernetes namespaces that are never touched"] = ("kube-system",)
+    min_healthy: Annotated[int, "replicas that a drill must leave untouched", ANY_NUMBER] = 0
+
+
+@dataclass(frozen=True)
+class KubernetesBlock:
+    """Where a service in a cluster lives."""
+
+    namespace: Annotated[str, "its namespace"]
+    workload: Annotated[str, "what runs its replicas: `deployment/NAME`, `statefulset/NAME`, ..."]
+    context: Annotated[str | None, "the kubeconfig's context; by default the current one"] = None
+
+
+@dataclass(frozen=True)
+class Compose:
+    """A service of a Compose project."""
+
+    project: Annotated[str, "the project's name"]
+    service: Annotated[str, "the service's name in it"]
+
+
+@dataclass(frozen=True)
+class DockerBlock:
+    """Which containers the service is made of, by exactly one of the three."""
+
+    compose: Annotated[Compose | None, "all containers of a Compose service"] = None
+    label: Annotated[str | None, "all containers with a label: `app=llm`"] = None
+    containers: Annotated[tuple[str, ...], "these containers, by name"] = ()
+
+
+@dataclass(frozen=True)
+class InnerRole:
+    """A role inside a pod or container."""
+
+    command_line: Annotated[str, "found by a regular expression on the command line"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A whole service.yaml."""
+
+    name: Annotated[str, "[a-z0-9-], at most 63 characters"]
+    platform: Annotated[Literal["kubernetes", "docker", "process"], "where the service lives"]
+    endpoint: Annotated[Endpoint, "where and how the service is asked"]
+    process: Annotated[ProcessSpec | None, "for platform process: its components"] = None
+    kubernetes: Annotated[KubernetesBlock | None, "for platform kubernetes: where in the cluster"] = None
+    docker: Annotated[DockerBlock | None, "for platform docker: which containers"] = None
+    probe: Annotated[Probe, "how it is probed"] = field(default_factory=Probe)
+    model: Annotated[Model | None, "the model artefact"] = None
+    roles: Annotated[dict[str, InnerRole], "processes inside a pod or container, by command line"] = field(default_factory=dict)
+    health: Annotated[tuple[str, ...], "the service's own health endpoints, watched for honesty"] = ()
+    golden: Annotated[tuple[Golden, ...], "fixed questions whose answers must not change"] = ()
+    ledger: Annotated[LedgerRoutes | None, "acknowledged writes, for data loss"] = None
+    success: Annotated[SuccessRule, "parts of the success rule to switch off"] = field(default_factory=SuccessRule)
+    protect: Annotated[Protect, "what no drill may harm"] = field(default_factory=Protect)
+    demo: Annotated[bool, "started by `blackstart demo`: nothing is asked before a drill"] = False
+    folder: Path = field(default=Path(), metadata={"yaml": False}, compare=False)  # of the file: relative paths start here

@@ -1,0 +1,103 @@
+"""What blackstart remembers on this machine between commands: which runs may have left something, and which services are being drilled.
+
+The state folder is `$BLACKSTART_STATE_DIR`, else `$XDG_STATE_HOME/blackstart`, else `~/.local/state/blackstart`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from .service import Service
+
+
+class BeingDrilled(Exception):
+    """Another drill holds this service; nothing was touched."""
+
+
+def state_folder(environment: Mapping[str, str]) -> Path:
+    """Where the state lies; made when it is missing, for this user alone."""
+    if named := environment.get("BLACKSTART_STATE_DIR"):
+        folder = Path(named)
+    elif base := environment.get("XDG_STATE_HOME"):
+        folder = Path(base) / "blackstart"
+    else:
+        folder = Path.home() / ".local" / "state" / "blackstart"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def lock_names(service: Service) -> list[str]:
+    """What makes two service files the same service: its address, and each of its components."""
+    names = {f"endpoint {service.endpoint.url}"} if service.endpoint.url else {f"service {service.name}"}
+    if service.process:
+        for component in service.process.components:
+            if component.port:
+                names.add(f"port {component.port}")
+            elif component.pid_file:
+                names.add(f"pid file {(service.folder / component.pid_file).resolve()}")
+    return sorted(names)
+
+
+@contextmanager
+def drilling(state: Path, service: Service, run: str) -> Iterator[None]:
+    """Hold the service for this drill. The kernel lets go of the locks when the process dies, whatever kills it.
+
+    Raises BeingDrilled, naming the run that holds it.
+    """
+    folder = state / "locks"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    with ExitStack() as stack:
+        for name in lock_names(service):
+            path = folder / (hashlib.sha256(name.encode()).hexdigest()[:24] + ".lock")
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another run"
+                raise BeingDrilled(
+                    f"not injecting: {service.name} ({name}) is being drilled by {holder}; wait for it, or stop it with Ctrl-C"
+                ) from None
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{run} (pid {os.getpid()})\n".encode(), 0)
+        yield
+
+
+def mark_open(state: Path, run: str, folder: Path, service: Service) -> None:
+    """Remember, before the first injection, that this run may leave something."""
+    (state / "open").mkdir(exist_ok=True, mode=0o700)
+    path = state / "open" / f"{run}.json"
+    text = json.dumps({"run": run, "folder": str(folder.resolve()), "service": service.name, "locks": lock_names(service)})
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def mark_clean(state: Path, run: str) -> None:
+    """Everything that the run injected was put back, and that was verified."""
+    (state / "open" / f"{run}.json").unlink(missing_ok=True)
+
+
+def open_runs(state: Path) -> dict[str, Path]:
+    """Runs that may have left something, oldest first: name -> folder."""
+    found = {}
+    for path in sorted((state / "open").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found[record["run"]] = Path(record["folder"])
+    return found
+
+
+def left_on(state: Path, service: Service) -> list[str]:
+    """Open runs that touched this service: a new drill on it must wait until they are recovered."""
+    names = set(lock_names(service))
+    runs = []
+    for path in sorted((state / "open").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if names & set(record["locks"]):
+            runs.append(record["run"])
+    return runs

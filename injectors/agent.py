@@ -1,0 +1,622 @@
+"""Hold one fault beside its victim, and undo it whatever becomes of whoever asked for it.
+
+    agent.py VERB REQUEST         REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
+    agent.py undo @STATE          from any process, as often as wished: end that agent and put back what it left
+
+REQUEST has `fault` (id), `state` (path of the undo record), `deadline_s`, `lease_s` (or null) and the verb's own fields. The
+undo record is on disk before the fault starts. The fault ends when standard input closes, when the lease is not renewed (by a
+line `renew`), when the deadline on CLOCK_MONOTONIC passes, or on SIGTERM, SIGINT, SIGHUP; the record is removed after the undo
+succeeded. Every line on standard output is a JSON object with `event`: effective, undone, refused (exit 3), failed (exit 1), foreign (exit 4: somebody
+else changed what the fault had changed, and nothing was put back over it).
+
+One file, Python 3.8 and the standard library only, and so longer than others: it is piped whole into containers that have
+nothing but python3 (`python3 -c 'the bytes of this file' VERB REQUEST`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from typing import Any, Callable, Dict, NamedTuple
+
+LINUX = sys.platform.startswith("linux")
+UNDO_S = 10.0  # how long an undo may take before another process does it instead; verbs with slower undos say so
+Record = Dict[str, Any]  # plain JSON; what undo needs, and nothing else
+
+
+class Refused(Exception):
+    """Nothing was changed, and the message says why."""
+
+
+class Failed(Exception):
+    """The fault could not be held, or not be undone."""
+
+
+class Foreign(Exception):
+    """Somebody else changed what the fault had changed; it was left alone, and the record stays until a person has looked."""
+
+
+class Ended(Exception):
+    """The fault has to end before it was wholly in effect."""
+
+
+# --- processes: a pid means something only together with its start time ---------------------------------------------------
+
+
+def boot() -> str:
+    """Start times count from the boot; after another one no recorded process is left."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as text:
+            return text.read().strip()
+    except OSError:
+        return ""
+
+
+def stat_of(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the command: state, parent, group, ...; empty when there is no such process."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as stat:
+            return stat.read().rpartition(b")")[2].decode("ascii").split()
+    except OSError:
+        return []
+
+
+def start_and_state(pid: int) -> tuple[str, str]:
+    """Start time (clock ticks since the boot; elsewhere than on Linux what ps says) and state letter; empty when it is gone."""
+    if LINUX:
+        fields = stat_of(pid)
+        return ("", "") if not fields or fields[0] in "ZX" else (fields[19], fields[0])
+    listed = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    state, _, start = listed.strip().partition(" ")
+    return ("", "") if not state or state[0] in "Z" else ("-".join(start.split()), state[0])
+
+
+def identity(pid: int) -> str:
+    return "pid:%d@%s" % (pid, start_and_state(pid)[0])
+
+
+def pid_of(name: str) -> int:
+    """The pid of an identity `pid:PID@START`, or 0 when that process is gone (its pid may be another's by now)."""
+    pid, _, start = name[len("pid:") :].partition("@")
+    return int(pid) if start and start_and_state(int(pid))[0] == start else 0
+
+
+def send(name: str, number: int) -> bool:
+    """Signal exactly that process. The descriptor is opened before the identity is compared, so that it cannot be recycled."""
+    pid = int(name[len("pid:") :].partition("@")[0])
+    handle = -1
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            handle = os.pidfd_open(pid)  # novermin - asked for above
+    try:
+        if not pid_of(name):
+            return False
+        if handle >= 0:
+            signal.pidfd_send_signal(handle, number)  # type: ignore[attr-defined, unused-ignore]  # novermin
+        else:
+            os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    else:
+        return True
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def wait_gone(name: str, seconds: float) -> bool:
+    limit = time.monotonic() + seconds
+    while pid_of(name):
+        with suppress(ChildProcessError, OSError):
+            os.waitpid(int(name[len("pid:") :].partition("@")[0]), os.WNOHANG)
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def lineage() -> set[int]:
+    """The agent and all above it: a fault that stops one of them could not be undone."""
+    found, pid = {1, os.getpid()}, os.getppid()
+    while pid > 1 and pid not in found:
+        found.add(pid)
+        if LINUX:
+            pid = int((stat_of(pid) or ["", "0"])[1])
+        else:
+            listed = subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+            pid = int(listed.strip() or 0)
+    return found
+
+
+def die_with_parent() -> None:
+    """In a fresh child: the kernel kills it when the agent dies, however the agent dies (Linux)."""
+    if LINUX:
+        with suppress(ImportError, OSError, AttributeError):
+            import ctypes  # noqa: PLC0415 - not every python3 in a container has it
+
+            ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+
+
+# --- holding --------------------------------------------------------------------------------------------------------------
+
+
+class Ending:
+    """What ends the fault: a closed standard input, a lapsed lease, the deadline, a signal."""
+
+    def __init__(self, deadline_s: float, lease_s: float | None) -> None:
+        now = time.monotonic()
+        self.deadline, self.lease_s = now + deadline_s, lease_s
+        self.lease = now + lease_s if lease_s else None
+        self.signals, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+    def wait(self, seconds: float | None = None) -> str:
+        """Why the fault must end; empty when `seconds` have passed without a reason."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            if now >= self.deadline:
+                return "deadline"
+            if self.lease is not None and now >= self.lease:
+                return "lease lapsed"
+            limits = [limit for limit in (self.deadline, self.lease, until) if limit is not None]
+            ready = select.select([0, self.signals], [], [], max(0.0, min(limits) - now))[0]
+            if self.signals in ready:
+                return "signal %d" % os.read(self.signals, 1)[0]
+            if 0 in ready:
+                said = os.read(0, 4096)
+                if not said:
+                    return "standard input closed"
+                if b"renew" in said and self.lease_s:
+                    self.lease = time.monotonic() + self.lease_s
+            elif until is not None and time.monotonic() >= until:
+                return ""
+
+
+class Held:
+    """The undo record on its way from `prepare` to the disk, and what may cut a slow `apply` short."""
+
+    def __init__(self, path: str, body: Record, ending: Ending) -> None:
+        self.path, self.body, self.ending = path, body, ending
+        self.record: Record = body["record"]
+
+    def keep(self) -> None:
+        """Bring the record to the disk: the file is whole, or as it was before."""
+        with open(self.path + ".new", "w", encoding="utf-8") as new:
+            json.dump(self.body, new)
+            new.flush()
+            os.fsync(new.fileno())
+        os.replace(self.path + ".new", self.path)
+        folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def go_on(self, seconds: float = 0.0) -> None:
+        reason = self.ending.wait(seconds)
+        if reason:
+            raise Ended(reason)
+
+
+class Verb(NamedTuple):
+    """`prepare` looks and refuses, `apply` does it and returns facts, `undo` works from the record alone and is idempotent."""
+
+    prepare: Callable[[Record], Record]
+    apply: Callable[[Record, Held], Record]
+    undo: Callable[[Record], Record]
+
+
+def emit(event: str, **facts: Any) -> None:
+    with suppress(OSError):  # whoever listened may be dead; the fault is undone all the same
+        os.write(1, (json.dumps({"event": event, **facts}) + "\n").encode("utf-8"))
+
+
+def begin(name: str, request: Record, ending: Ending) -> Held:
+    """Look, refuse or bring the undo record to the disk; nothing is changed yet."""
+    path = request["state"]
+    if os.path.exists(path):
+        raise Refused("fault %s is already held here; its record is %s" % (request["fault"], path))
+    record = VERBS[name].prepare(request)
+    body = {"fault": request["fault"], "verb": name, "agent": identity(os.getpid()), "boot": boot()}
+    held = Held(path, {**body, "undo_s": request.get("undo_s", UNDO_S), "record": record}, ending)
+    held.keep()
+    return held
+
+
+def hold(name: str, request: Record) -> int:
+    """Do it, wait for an ending, undo it. Returns the exit status."""
+    ending = Ending(request["deadline_s"], request.get("lease_s"))
+    try:
+        held = begin(name, request, ending)
+    except (Refused, OSError) as problem:
+        emit("refused", why=str(problem))
+        return 3
+    reason = why = ""
+    try:
+        emit("effective", **VERBS[name].apply(request, held))
+        reason = ending.wait()
+    except Ended as ended:
+        reason = str(ended)
+    except Exception as problem:  # noqa: BLE001 - however the fault failed, what there is of it must be undone
+        why = "%s: %s" % (type(problem).__name__, problem)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then the record is still there
+    return put_back(held.path, held.body, reason, why)
+
+
+def put_back(path: str, body: Record, reason: str, why: str = "") -> int:
+    """Undo from the record, remove it, say so. `why`: the fault had failed before."""
+    try:
+        facts = VERBS[body["verb"]].undo(body["record"])
+        os.remove(path)
+    except Foreign as problem:
+        emit("foreign", why=str(problem))
+        return 4
+    except Exception as problem:  # noqa: BLE001 - whatever it was, it is said, and the record stays for the next attempt
+        emit("failed", why="could not be undone: %s%s" % (problem, why and "; and before that: " + why))
+        return 1
+    if why:
+        emit("failed", why=why)
+        return 1
+    emit("undone", reason=reason, **facts)
+    return 0
+
+
+def undo(path: str) -> int:
+    """End the agent of that record if it lives, and undo what it left. A record that is not there is success."""
+    body = load(path)
+    if body and body["boot"] == boot() and pid_of(body["agent"]):
+        send(body["agent"], signal.SIGTERM)
+        send(body["agent"], signal.SIGCONT)  # one that somebody stopped must hear it too
+        if not wait_gone(body["agent"], body["undo_s"]):
+            send(body["agent"], signal.SIGKILL)
+            wait_gone(body["agent"], UNDO_S)
+    try:
+        with open(path, encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not run the same undo at once
+            body = load(path)
+            if body:
+                return put_back(path, body, "undo")
+    except FileNotFoundError:
+        pass
+    emit("undone", reason="nothing was left")
+    return 0
+
+
+def load(path: str) -> Record:
+    try:
+        with open(path, encoding="utf-8") as text:
+            body: Record = json.load(text)
+            return body
+    except FileNotFoundError:
+        return {}
+
+
+# --- stop-process: processes [identity, ...] ------------------------------------------------------------------------------
+
+
+def stop_prepare(request: Record) -> Record:
+    protected = lineage()
+    for name in request["processes"]:
+        pid = pid_of(name)
+        if not pid:
+            raise Refused("process %s is gone" % name)
+        if pid in protected:
+            raise Refused("process %d is above the agent or the init process; nothing could continue it" % pid)
+        if start_and_state(pid)[1] in "Tt":
+            raise Refused("process %d is stopped already, by somebody else" % pid)
+    if not request["processes"]:
+        raise Refused("no process was named")
+    return {"processes": list(request["processes"])}
+
+
+def stop_apply(request: Record, held: Held) -> Record:
+    del request
+    stopped = [name for name in held.record["processes"] if send(name, signal.SIGSTOP)]
+    if not stopped:
+        raise Failed("every process was gone before it could be stopped")
+    while any(start_and_state(pid)[1] not in "Tt" for pid in map(pid_of, stopped) if pid):
+        held.go_on(0.005)  # it stops when it next runs, or when a system call that cannot be interrupted returns
+    return {"processes": stopped}
+
+
+def stop_undo(record: Record) -> Record:
+    return {"continued": [name for name in record["processes"] if send(name, signal.SIGCONT)]}
+
+
+# --- burn-cpu: workers, share (0..1] --------------------------------------------------------------------------------------
+
+BURN_PERIOD_S = 0.05
+
+
+def burn_prepare(request: Record) -> Record:
+    workers, share, most = request["workers"], request["share"], 16 * (os.cpu_count() or 1)
+    if not 1 <= workers <= most:
+        raise Refused("%d workers; 1 to %d make sense on this machine" % (workers, most))
+    if not 0 < share <= 1:
+        raise Refused("a share of %s; it lies above 0 and at most 1" % share)
+    return {"processes": []}
+
+
+def burn(gate: int, share: float, parent: int) -> None:
+    """In a worker: wait for the word, then compute for `share` of every period; ends with the agent."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    die_with_parent()
+    if not os.read(gate, 1):
+        return
+    while os.getppid() == parent:
+        began = time.monotonic()
+        while time.monotonic() - began < BURN_PERIOD_S * share:
+            sum(range(500))
+        time.sleep(max(0.0, began + BURN_PERIOD_S - time.monotonic()))
+
+
+def burn_apply(request: Record, held: Held) -> Record:
+    gate, opener = os.pipe()
+    parent = os.getpid()
+    for _ in range(request["workers"]):
+        worker = os.fork()
+        if worker == 0:
+            signal.set_wakeup_fd(-1)
+            os.close(opener)  # so that the gate reads as closed when the agent dies before it gave the word
+            burn(gate, request["share"], parent)
+            os._exit(0)
+        held.record["processes"].append(identity(worker))
+    held.keep()
+    os.write(opener, b"!" * request["workers"])
+    os.close(gate)
+    os.close(opener)
+    return {"processes": held.record["processes"]}
+
+
+def burn_undo(record: Record) -> Record:
+    for name in record["processes"]:
+        send(name, signal.SIGKILL)
+    left = [name for name in record["processes"] if not wait_gone(name, UNDO_S)]
+    if left:
+        raise Failed("workers are still there: %s" % ", ".join(left))
+    return {"ended": record["processes"]}
+
+
+# --- hold-memory: bytes ---------------------------------------------------------------------------------------------------
+
+CHUNK = 16 << 20
+MEMORY_RESERVE, MEMORY_RESERVE_SHARE = 512 << 20, 0.10
+held_memory: list[mmap.mmap] = []
+
+
+def number_in(path: str, key: str = "") -> int | None:
+    """The number in a one-line file, or after `key` in a longer one; None when there is none (`max`)."""
+    try:
+        with open(path, encoding="ascii") as text:
+            for line in text:
+                if line.startswith(key):
+                    word = line[len(key) :].split()[0]
+                    return int(word) if word.isdigit() else None
+    except (OSError, IndexError):
+        pass
+    return None
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping: of the machine, or of this container where that is less."""
+    kib = number_in("/proc/meminfo", "MemAvailable:")
+    if kib is None:
+        raise Refused("this system does not say how much memory is available (no MemAvailable), so none is taken")
+    found = [kib * 1024]
+    for limit, usage in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        most, used = number_in(limit), number_in(usage)
+        if most is not None and used is not None:
+            found.append(max(0, most - used))
+    return min(found)
+
+
+def memory_reserve(available: int) -> int:
+    return max(MEMORY_RESERVE, int(available * MEMORY_RESERVE_SHARE))
+
+
+def memory_prepare(request: Record) -> Record:
+    available = available_memory()
+    most = available - memory_reserve(available)
+    if not 0 < request["bytes"] <= most:
+        raise Refused(
+            "%d bytes are asked for; of %d available ones at most %d can be held, so that 10 %% and 512 MiB stay free"
+            % (request["bytes"], available, max(0, most))
+        )
+    return {}
+
+
+def memory_apply(request: Record, held: Held) -> Record:
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("1000")  # should memory run out all the same, the kernel takes this process and not the victim
+    reserve = memory_reserve(available_memory())
+    memory = mmap.mmap(-1, request["bytes"])
+    held_memory.append(memory)
+    for offset in range(0, request["bytes"], CHUNK):
+        held.go_on()
+        if available_memory() - CHUNK < reserve // 2:
+            raise Failed("memory ran short after %d of %d bytes: something else takes it as well" % (offset, request["bytes"]))
+        end = min(offset + CHUNK, request["bytes"])
+        memory[offset:end] = b"\x01" * (end - offset)
+    return {"bytes": request["bytes"]}
+
+
+def memory_undo(record: Record) -> Record:
+    del record
+    while held_memory:
+        held_memory.pop().close()
+    return {}
+
+
+# --- fill-disk: folder, leave_bytes, max_bytes (or null) ------------------------------------------------------------------
+
+DISK_RESERVE = 64 << 10
+STATE_RESERVE = 64 << 20
+DISK_CHUNK = 64 << 20
+
+
+def free_bytes(folder: str) -> int:
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
+def shared_places() -> dict[int, str]:
+    """File systems that much else lives on, by device."""
+    places = {"/": "/", "the home folder": os.path.expanduser("~"), "the working folder": os.getcwd()}
+    places["the folder for temporary files"] = tempfile.gettempdir()
+    return {os.stat(path).st_dev: name for name, path in reversed(list(places.items())) if os.path.exists(path)}
+
+
+def fill_prepare(request: Record) -> Record:
+    folder = os.path.realpath(request["folder"])
+    if not os.path.isdir(folder):
+        raise Refused("%s is not a folder" % folder)
+    device, most, free = os.stat(folder).st_dev, request["max_bytes"], free_bytes(folder)
+    leave = max(request["leave_bytes"], DISK_RESERVE)
+    if device == os.stat(os.path.dirname(request["state"]) or ".").st_dev:
+        leave = max(leave, STATE_RESERVE)  # the undo records lie there as well
+    amount = free - leave
+    if amount <= 0:
+        raise Refused("%s has %d bytes free already, and %d are to be left" % (folder, free, leave))
+    if most is None and device in shared_places():
+        raise Refused(
+            "%s lies on the file system of %s, which is not the service's own; mount a file system of a limited size there, or "
+            "give the most bytes that may be written" % (folder, shared_places()[device])
+        )
+    if most is not None and amount > most:
+        raise Refused("leaving %d bytes free in %s takes %d bytes, and at most %d may be written" % (leave, folder, amount, most))
+    path = os.path.join(folder, "blackstart-%s.fill" % request["fault"].replace("/", "_"))
+    if os.path.lexists(path):
+        raise Refused("%s is there already" % path)
+    return {"path": path, "bytes": amount, "leave": leave, "inode": None}
+
+
+def fill_apply(request: Record, held: Held) -> Record:
+    del request
+    path, left = held.record["path"], held.record["bytes"]
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        held.record["inode"] = os.fstat(handle).st_ino
+        held.keep()
+        offset = 0
+        while offset < left:
+            held.go_on()
+            size = min(DISK_CHUNK, left - offset, free_bytes(os.path.dirname(path)) - held.record["leave"])
+            if size <= 0:
+                break  # somebody else took what was free
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, offset, size)
+            else:
+                os.pwrite(handle, b"\0" * size, offset)
+            offset += size
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return {"path": path, "bytes": offset, "free": free_bytes(os.path.dirname(path))}
+
+
+def fill_undo(record: Record) -> Record:
+    try:
+        found = os.lstat(record["path"])
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    if record["inode"] not in (None, found.st_ino):
+        raise Foreign("%s is not the file that was written here; it was left alone" % record["path"])
+    os.unlink(record["path"])
+    return {"removed": record["path"]}
+
+
+# --- hold-command: inject, recover (argument vectors), limit_s ------------------------------------------------------------
+
+OUTPUT_KEPT = 4000
+
+
+def run_command(argv: list[str], limit_s: float, go_on: Callable[[float], None]) -> tuple[int, str]:
+    """Exit status and the end of the output; at the limit, or when the fault must end, its process group is killed."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - the agent has one thread
+        )
+        limit = time.monotonic() + limit_s
+        try:
+            while process.poll() is None:
+                if time.monotonic() > limit:
+                    raise Failed("%s did not end within %g s" % (" ".join(argv), limit_s))
+                go_on(0.02)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(max(0, output.seek(0, os.SEEK_END) - OUTPUT_KEPT))
+        return process.returncode, output.read().decode("utf-8", "replace")
+
+
+def command_prepare(request: Record) -> Record:
+    for argv in (request["inject"], request["recover"]):
+        if not argv or not shutil.which(argv[0]):
+            raise Refused("%s is not a command here" % (argv[0] if argv else "nothing"))
+    return {"recover": request["recover"], "limit_s": request["limit_s"], "folder": os.getcwd()}
+
+
+def command_apply(request: Record, held: Held) -> Record:
+    status, output = run_command(request["inject"], request["limit_s"], held.go_on)
+    if status:
+        raise Failed("%s exited with %d: %s" % (" ".join(request["inject"]), status, output.strip()[-500:]))
+    return {"output": output}
+
+
+def command_undo(record: Record) -> Record:
+    os.chdir(record["folder"])
+    status, output = run_command(record["recover"], record["limit_s"], time.sleep)
+    if status:
+        raise Failed("%s exited with %d: %s" % (" ".join(record["recover"]), status, output.strip()[-500:]))
+    return {"output": output}
+
+
+VERBS = {
+    "stop-process": Verb(stop_prepare, stop_apply, stop_undo),
+    "burn-cpu": Verb(burn_prepare, burn_apply, burn_undo),
+    "hold-memory": Verb(memory_prepare, memory_apply, memory_undo),
+    "fill-disk": Verb(fill_prepare, fill_apply, fill_undo),
+    "hold-command": Verb(command_prepare, command_apply, command_undo),
+}
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) == 2 and arguments[0] == "undo" and arguments[1].startswith("@"):
+        return undo(arguments[1][1:])
+    if len(arguments) != 2 or arguments[0] not in VERBS:
+        emit("refused", why="usage: agent.py %s REQUEST, or agent.py undo @STATE" % "|".join(VERBS))
+        return 3
+    text = arguments[1]
+    if text.startswith("@"):
+        with open(text[1:], encoding="utf-8") as file:
+            text = file.read()
+    return hold(arguments[0], json.loads(text))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""What a fault is: five verbs on plain records.
+
+An injector is a frozen dataclass; its fields are the parameters that a scenario may give it. `plan` looks, the other verbs
+act on what `plan` wrote down, so that any of them can run in another process, on another day, from the record alone.
+
+    plan(targets, platform) -> Undo            changes nothing; raises Refusal where the fault cannot work
+    inject(undo, platform) -> None             raises on failure; never logs and returns
+    verify(undo, platform) -> Evidence         proof from a second source, or NotYet until there is one
+    recover(undo, platform) -> None            idempotent; fine when inject never ran or the target is gone
+    verify_recovered(undo, platform) -> Evidence   the world equals the snapshot, or raises Differs with what differs
+
+Errors
+------
+FaultError
+    Refusal       the fault cannot be injected here; said before anything changes, as "not injecting: ..."
+    NotYet        no proof so far; the engine asks again until the fault's patience ends
+    Differs       the world is not as it was; the message says what differs
+    ForeignChange somebody else changed what we changed; nothing was restored over it
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any, ClassVar
+
+from .platforms.base import Platform, Target
+from .values import JSON
+
+
+class FaultError(Exception):
+    """Something about a fault went wrong."""
+
+
+class Refusal(FaultError):
+    """The fault cannot work here; nothing was changed."""
+
+
+class NotYet(FaultError):
+    """No proof so far."""
+
+
+class Differs(FaultError):
+    """After the undo the world is not as it was."""
+
+
+class ForeignChange(Differs):
+    """What we changed was changed again by somebody else; it was left alone."""
+
+
+class Privilege(IntEnum):
+    """The ladder: a fault takes the lowest rung that works. On processes and Docker it is the nearest equivalent."""
+
+    API = 0
+    EXEC = 1
+    EPHEMERAL = 2
+    HELPER = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Proof, and where it came from: never the mechanism that injected."""
+
+    source: str
+    detail: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> JSON:
+        return {"source": self.source, "detail": self.detail, "facts": dict(self.facts)}
+
+
+@dataclass(frozen=True)
+class Undo:
+    """All that is needed to put things back, as plain JSON: every target, every prior value.
+
+    The injector fills `targets` and `prior`; the engine stamps the rest before it writes the record and injects.
+    `fault` carries the run's id and marks every artefact of this injection. `deadline_s` is the age at which the site
+    ends the fault by itself.
+    """
+
+    targets: tuple[Target, ...]
+    prior: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+    kind: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deadline_s: float = 0.0
+
+    def stamped(self, fault: str, kind: str, parameters: JSON, deadline_s: float) -> "Undo":
+        return replace(self, fault=fault, kind=kind, parameters=parameters, deadline_s=deadline_s)
+
+    def to_json(self) -> JSON:
+        return {
+            "fault": self.fault,
+            "kind": self.kind,
+            "parameters": dict(self.parameters),
+            "deadline_s": self.deadline_s,
+            "targets": [target.to_json() for target in self.targets],
+            "prior": dict(self.prior),
+        }
+
+    @classmethod
+    def from_json(cls, record: JSON) -> "Undo":
+        targets = tuple(Target.from_json(target) for target in record["targets"])
+        return cls(
+            targets,
+            record["prior"],
+            record["fault"],
+            record["kind"],
+            record["parameters"],
+            record["deadline_s"],
+        )
+
+
+class Injector(ABC):
+    """One kind of fault. Subclasses are frozen dataclasses; their fields are the YAML parameters.
+
+    `certifies` says what a pass proves and what it does not. `instant` faults are over the moment they are injected (a
+    kill): there is nothing to hold, and the service's own recovery is the undo. `bites` is `now`, or `on-restart` where the
+    fault shows only once the target starts again. `patience` is how long proof may take.
+    """
+
+    kind: ClassVar[str]
+    summary: ClassVar[str]
+    certifies: ClassVar[str]
+    platforms: ClassVar[frozenset[str]]
+    privilege: ClassVar[Privilege]
+    default_role: ClassVar[str] = "replica"
+    instant: ClassVar[bool] = False
+    restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
+    patience: ClassVar[timedelta] = timedelta(seconds=10)
+
+    @abstractmethod
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo: ...
+
+    @abstractmethod
+    def inject(self, undo: Undo, platform: Platform) -> None: ...
+
+    @abstractmethod
+    def verify(self, undo: Undo, platform: Platform) -> Evidence: ...
+
+    @abstractmethod
+    def recover(self, undo: Undo, platform: Platform) -> None: ...
+
+    @abstractmethod
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence: ...
+
+    def bites(self, undo: Undo) -> str:
+        """`now`, or `on-restart` where the target must start again before the fault shows."""
+        del undo
+        return "now"

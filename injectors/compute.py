@@ -1,0 +1,162 @@
+"""Faults that take processor time or memory away: cpu-stress, memory-stress."""
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
+
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .lifecycle import end_agent
+from .platforms.base import Platform, Target
+from .values import Share, Size
+
+KERNEL = "kernel accounting"
+LEAST_DEMAND = 0.5  # of what was asked for: the workers computed, or stood in line for a core
+LEAST_LOOK_S = 0.5  # ticks of CPU time are 10 ms; over less time they prove nothing
+LEAST_RESIDENT = 0.95
+
+
+class Usage(Protocol):
+    """What processes have used since they began, by the kernel's account. `waited_s`: ready to run without a core."""
+
+    @property
+    def cpu_s(self) -> float: ...
+    @property
+    def waited_s(self) -> float | None: ...
+    @property
+    def age_s(self) -> float: ...
+    @property
+    def resident_bytes(self) -> int: ...
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """The ability of a platform to read what agents and targets use, past the agents themselves."""
+
+    def agent_usage(self, fault: str, target: Target) -> Usage | None:
+        """Of the agent that holds this fault at that target, with its children; None when none of them lives."""
+
+    def target_usage(self, target: Target) -> Usage | None:
+        """Of the target with all that belongs to it."""
+
+    def memory_available(self, target: Target) -> int | None:
+        """Bytes of memory that the target could still get; None where nobody says."""
+
+
+@dataclass(frozen=True)
+class CpuStress(Injector):
+    """Let an agent compute beside each target."""
+
+    workers: Annotated[int, "processes that compute beside each target; 0: as many as the machine has cores"] = 0
+    share: Annotated[Share, "how much of the time each of them computes"] = Share(1.0)
+
+    kind: ClassVar[str] = "cpu-stress"
+    summary: ClassVar[str] = "other processes compete with the target for processor time"
+    certifies: ClassVar[str] = (
+        "that the service stays within its objectives on a machine that is that busy; not that it does within a smaller CPU limit "
+        "of its own, since the agent runs beside the target's limits"
+    )
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        meter = _meter(platform)
+        if self.workers < 0 or not 0 < self.share <= 1:
+            raise Refusal(f"not injecting: workers {self.workers} must not be negative, share {self.share} must be in 0% to 100%")
+        before = {target.name: used.waited_s for target in targets if (used := meter.target_usage(target))}
+        return Undo(targets, {"workers": self.workers or os.cpu_count() or 1, "target_waited_s": before})
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            parameters = {"workers": undo.prior["workers"], "share": float(self.share)}
+            platform.agent_begin(undo.fault, target, "burn-cpu", parameters, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        """The workers' own CPU time, with what they waited for a core: on a full machine they get less and press no less."""
+        meter, facts = _meter(platform), {}
+        asked = undo.prior["workers"] * float(self.share)
+        for target in undo.targets:
+            used, victim = meter.agent_usage(undo.fault, target), meter.target_usage(target)
+            if used is None:
+                raise NotYet(f"no agent computes beside {target.name}")
+            demand = (used.cpu_s + (used.waited_s or 0.0)) / used.age_s if used.age_s > 0 else 0.0
+            if used.age_s < LEAST_LOOK_S or demand < LEAST_DEMAND * asked:
+                raise NotYet(
+                    f"{target.name}: {demand:.2f} cores are in demand after {used.age_s:.1f} s, of {asked:.2f} asked for"
+                )
+            facts[target.name] = {
+                "cpu_s": used.cpu_s,
+                "waited_s": used.waited_s,
+                "age_s": used.age_s,
+                "target_waited_s": [undo.prior["target_waited_s"].get(target.name), victim.waited_s if victim else None],
+            }
+        shown = "; ".join(f"beside {name} {fact['cpu_s']:.2f} s of CPU in {fact['age_s']:.2f} s" for name, fact in facts.items())
+        return Evidence(KERNEL, f"{shown}; {asked:g} cores asked for", facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            end_agent(undo, target, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return _no_agent_left(undo, platform)
+
+
+@dataclass(frozen=True)
+class MemoryStress(Injector):
+    """Let an agent hold memory, every page of it touched."""
+
+    size: Annotated[Size, "how much is held beside each target"] = Size(1 << 30)
+
+    kind: ClassVar[str] = "memory-stress"
+    summary: ClassVar[str] = "memory of the machine is taken, down to a reserve"
+    certifies: ClassVar[str] = (
+        "that the service works with that much less memory on its machine; not what happens when memory runs out, since a reserve "
+        "of 10 % and 512 MiB is kept, nor within a memory limit of the target's own"
+    )
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        free = {target.name: _meter(platform).memory_available(target) for target in targets}
+        if self.size <= 0:
+            raise Refusal(f"not injecting: a size of {self.size} bytes takes nothing")
+        for name, available in free.items():
+            if available is not None and self.size * len(targets) >= available:
+                raise Refusal(
+                    f"not injecting: {self.size * len(targets)} bytes are to be held, and {name} has {available} available"
+                )
+        return Undo(targets, {"available_bytes": free})
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            platform.agent_begin(undo.fault, target, "hold-memory", {"bytes": int(self.size)}, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        meter, facts, shown = _meter(platform), {}, []
+        for target in undo.targets:
+            used = meter.agent_usage(undo.fault, target)
+            if used is None or used.resident_bytes < LEAST_RESIDENT * self.size:
+                raise NotYet(f"{target.name}: {used.resident_bytes if used else 0} of {self.size} bytes are resident")
+            available = [undo.prior["available_bytes"][target.name], meter.memory_available(target)]
+            facts[target.name] = {"resident_bytes": used.resident_bytes, "available_bytes": available}
+            shown.append(f"{used.resident_bytes >> 20} MiB resident beside {target.name}")
+        return Evidence(KERNEL, "; ".join(shown), facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            end_agent(undo, target, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return _no_agent_left(undo, platform)
+
+
+def _meter(platform: Platform) -> Meter:
+    if not isinstance(platform, Meter):
+        raise Refusal(f"not injecting: platform {platform.name} cannot read what an agent uses, so the fault could not be proven")
+    return platform
+
+
+def _no_agent_left(undo: Undo, platform: Platform) -> Evidence:
+    for target in undo.targets:
+        if (used := _meter(platform).agent_usage(undo.fault, target)) is not None:
+            raise Differs(f"an agent still uses {used.resident_bytes} bytes beside {target.name}")
+    return Evidence(KERNEL, f"no agent is left beside {', '.join(target.name for target in undo.targets)}")

@@ -1,0 +1,246 @@
+"""Damage to the model files that replicas read: named, seeded mutations that are put back byte for byte.
+
+Random byte flips are a placebo; these few are what loaders miss or trip over, by the layout of safetensors
+(https://github.com/huggingface/safetensors#format). `file_agent.py` does the work beside the file and holds the originals.
+"""
+
+import json
+import os
+import posixpath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from . import file_agent
+from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
+from .lifecycle import end_agent
+from .platforms.base import Platform, PlatformError, Target, Unavailable
+from .values import JSON
+
+MODEL_FILE = "model.safetensors"  # what is meant where the model is a folder
+MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
+RECORD_LIMIT = 1 << 20
+DIGEST = "sha256 of the file, read by the platform"
+
+
+def mapped(target: Target, path: str, platform: Platform) -> bool | None:
+    """Whether the target, or a process below it, has that file mapped into memory; None where the system does not say."""
+    name, told = os.fsencode(os.path.realpath(path)), None
+    for identity in (target.identity, *target.details.get("tree", ())):
+        pid = identity.removeprefix("pid:").partition("@")[0]
+        try:
+            maps = platform.read_file(target, f"/proc/{pid}/maps", MAPS_LIMIT)
+        except PlatformError:
+            continue
+        told = any(line.endswith(b" " + name) for line in maps.splitlines())
+        if told:
+            return True
+    return told
+
+
+def when_it_bites(mutation: str, load: str | None, in_memory: bool | None) -> Literal["now", "on-restart"]:
+    """A header is read once and a new name is another file: both show on restart. Bytes in place show now where they are mapped.
+
+    What the system says about the mapping overrides what the service file says; where neither says anything it is on restart.
+    """
+    name = mutation.partition(":")[0]
+    if name == "header" or name not in file_agent.IN_PLACE:
+        return "on-restart"
+    return "now" if (load == "mmap" if in_memory is None else in_memory) else "on-restart"
+
+
+def check_layout(target: Target, path: str, mutation: str, platform: Platform) -> None:
+    """Refuse what the agent would refuse, as far as the header tells, before the drill."""
+    name, _, tensor = mutation.partition(":")
+    try:
+        length = file_agent.header_length(platform.read_file(target, path, 8))
+        tensors = file_agent.tensors_of(platform.read_file(target, path, 8 + length)[8:], length)
+        if name in {"nan-one", "exponent-msb"}:
+            file_agent.choose(tensors, tensor)
+    except file_agent.Refused as error:
+        raise Refusal(f"not injecting: {path}: {error}") from error
+
+
+def path_of(target: Target, model: str | None, file: str | None, platform: Platform) -> str:
+    """The file that is meant for this target: `file` beside or inside `model`, or the model's own file."""
+    name = target.name.partition("/")[0]
+    model, wanted = (model or "").replace("{name}", name), (file or "").replace("{name}", name)
+    if posixpath.isabs(wanted) or not model:
+        return wanted
+    inside = posixpath.join(model, wanted or MODEL_FILE)
+    try:
+        platform.read_file(target, inside, 1)
+    except PlatformError:  # the model is a file itself
+        return posixpath.join(posixpath.dirname(model), wanted) if wanted else model
+    return inside
+
+
+def _source(target: Target, path: str, source: str | None) -> str:
+    stem, suffix = posixpath.splitext(path)
+    return (source or f"{stem}-stale{suffix}").replace("{name}", target.name.partition("/")[0])
+
+
+@dataclass(frozen=True)
+class ModelCorrupt(Injector):
+    mutation: Annotated[
+        str, "header | truncate | zero-tail | nan-one | exponent-msb[:TENSOR] | missing | stale-version | permission"
+    ]
+    file: Annotated[
+        str | None,
+        "relative to the service's model, or absolute; {name} stands for the target's name; by default the model itself",
+    ] = None
+    seed: Annotated[int, "which element is hit"] = 0
+    source: Annotated[str | None, "stale-version: the older file; by default NAME-stale.safetensors beside the model"] = None
+    model: str | None = field(default=None, metadata={"yaml": False})
+    load: str | None = field(default=None, metadata={"yaml": False})
+
+    kind: ClassVar[str] = "model-corrupt"
+    summary: ClassVar[str] = "damages the model file that a replica reads, in a way that loaders miss or trip over"
+    certifies: ClassVar[str] = (
+        "that a damaged, missing or outdated model file is noticed before users get its answers, for this one mutation; not that "
+        "every damage is noticed"
+    )
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+
+    def with_model(self, path: str, load: str) -> "ModelCorrupt":
+        """The same fault, knowing the service's model: its path (`{name}` allowed) and `mmap` or `at-start`."""
+        return replace(self, model=path, load=load)
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        name, _, tensor = self.mutation.partition(":")
+        known = file_agent.IN_PLACE + file_agent.RENAMING
+        if name not in known or (tensor and name != "exponent-msb"):
+            raise Refusal(f"not injecting: there is no mutation {self.mutation}; there are {', '.join(known)}")
+        files = {target.name: self._look(target, platform) for target in targets}
+        self._refuse_shared(targets, files, platform)
+        return Undo(targets, {"files": files})
+
+    def bites(self, undo: Undo) -> str:
+        return "now" if all(file["bites"] == "now" for file in undo.prior["files"].values()) else "on-restart"
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target, prior in _once(undo):
+            parameters = {
+                "path": prior["path"],
+                "mutation": self.mutation,
+                "seed": self.seed,
+                "source": prior["source"],
+                "reader": target.details.get("pid"),
+                "expected": prior["digest"],
+            }
+            platform.agent_begin(undo.fault, target, "mutate-file", parameters, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        facts, told = {}, []
+        for target, prior in _once(undo):
+            now = _digest(target, prior["path"], platform)
+            mode = _mode(prior["path"])
+            if now == prior["digest"] and (self.mutation != "permission" or mode != 0):
+                raise NotYet(f"{prior['path']} still has digest {now}")
+            facts[target.name] = {"path": prior["path"], "digest_before": prior["digest"], "digest_after": now, "mode": mode}
+            told.append(f"{prior['path']}: {prior['digest'][:23]} became {now[:40]}" + (", mode 000" if mode == 0 else ""))
+        return Evidence(DIGEST, "; ".join(told), facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        foreign = []
+        for target, _ in _once(undo):
+            try:
+                end_agent(undo, target, platform)
+            except ForeignChange as error:
+                foreign.append(str(error))
+        if foreign:
+            raise ForeignChange("; ".join(foreign))
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        facts, told = {}, []
+        for target, prior in _once(undo):
+            path = prior["path"]
+            left = file_agent.beside(os.path.realpath(path), undo.fault)
+            first = _record(target, left, platform), _digest(target, path, platform)
+            if first[0] is None and first[1] == prior["digest"] and self._readable(path, prior):
+                facts[target.name] = {"path": path, "digest": prior["digest"], "mode": prior["mode"]}
+                told.append(f"{path}: {prior['digest'][:23]} again")
+                continue
+            second = _record(target, left, platform), _digest(target, path, platform)
+            _raise_what_differs(path, prior, first, second)
+        return Evidence(DIGEST, "; ".join(told), facts)
+
+    def _readable(self, path: str, prior: JSON) -> bool:
+        """A service that put the file back itself may have given it another mode; that is its own affair, unless it was ours."""
+        return self.mutation != "permission" or _mode(path) == prior["mode"]
+
+    def _look(self, target: Target, platform: Platform) -> JSON:
+        if self.model is None and self.file is None:
+            raise Refusal("not injecting: which file is the model? give `file`, or `model: {path: ...}` in the service file")
+        path = path_of(target, self.model, self.file, platform)
+        try:
+            if self.mutation.partition(":")[0] in file_agent.IN_PLACE:
+                check_layout(target, path, self.mutation, platform)
+            digest = platform.digest(target, path)
+        except PlatformError as error:
+            raise Refusal(f"not injecting: {error}") from error
+        in_memory = mapped(target, path, platform)
+        bites = when_it_bites(self.mutation, self.load, in_memory)
+        source = _source(target, path, self.source) if self.mutation == "stale-version" else None
+        return {"path": path, "digest": digest, "mode": _mode(path), "mapped": in_memory, "bites": bites, "source": source}
+
+    def _refuse_shared(self, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
+        """Whoever else reads a file would be hit as well, beyond what the scenario says that it hits."""
+        names = {target.name for target in targets}
+        everybodys = self.file is None and "{name}" not in (self.model or "")
+        for other in platform.find():
+            if other.name in names or any(name.startswith(f"{other.name}/") for name in names):
+                continue
+            for path in {file["path"] for file in files.values()}:
+                if (everybodys and other.role == targets[0].role) or mapped(other, path, platform):
+                    raise Refusal(
+                        f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file"
+                    )
+
+
+def _once(undo: Undo) -> list[tuple[Target, JSON]]:
+    """Each file once, by the first of the targets that read it."""
+    found: dict[str, tuple[Target, JSON]] = {}
+    for target in undo.targets:
+        prior = undo.prior["files"][target.name]
+        found.setdefault(os.path.realpath(prior["path"]), (target, prior))
+    return list(found.values())
+
+
+def _digest(target: Target, path: str, platform: Platform) -> str:
+    """The digest, or why there is none: a missing or unreadable file is an observation here."""
+    try:
+        return platform.digest(target, path)
+    except Unavailable:
+        raise
+    except PlatformError as error:
+        return f"none ({error})"
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_mode & 0o7777
+    except OSError:
+        return None
+
+
+def _record(target: Target, path: str, platform: Platform) -> JSON | None:
+    """The undo record that the agent keeps beside the file, without its unchanging parts; None when there is none."""
+    try:
+        record: JSON = json.loads(platform.read_file(target, path, RECORD_LIMIT))
+    except PlatformError:
+        return None
+    return {key: record["record"][key] for key in ("phase", "digest_after", "mutation")}
+
+
+def _raise_what_differs(path: str, prior: JSON, first: tuple[JSON | None, str], second: tuple[JSON | None, str]) -> None:
+    """Two looks at the same: what changes between them is still being undone, and only what stands still can be foreign."""
+    record, digest = second
+    if first != second or (record and (record["phase"] != "effective" or digest in {record["digest_after"], prior["digest"]})):
+        raise Differs(f"{path} has digest {digest} and not {prior['digest']}: the damage is still held or just being undone")
+    if record and record["digest_after"] is None:  # missing, permission: the file as it is left has no digest
+        raise Differs(f"{path}: {digest}; the {record['mutation']} is still held")
+    raise ForeignChange(
+        f"{path} has digest {digest} and mode {_mode(path)}, before {prior['digest']} and {prior['mode']}: not by us"
+    )

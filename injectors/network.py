@@ -1,0 +1,236 @@
+"""Faults in the path between two components, by the link proxy that stands there (`process.links`).
+
+A partition, a delay, a reset or a stall is one rule on every link that joins the targets with their peers. The rule ends with
+the control connection that this process holds, at its deadline, or with the proxy. Proof is an ordinary client's connection
+through the same link, compared with one made before the fault: it goes silent, late or is reset.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal, Protocol, cast
+
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .platforms.base import Links, Platform, PlatformError, Target, Unavailable
+from .values import JSON, Size
+
+PROBE_LIMIT_S = 2.0  # for an answer without a fault
+SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, counts as silence
+SILENCE_LIMIT_S = 5.0
+ANSWERS = {"answered", "closed"}  # an orderly end is a sign of life, too
+PEERS = "the other side: roles or component names, `client`; none: everybody with a link to the target"
+
+
+class ProbedLinks(Links, Protocol):
+    """Links through which an ordinary client's connection can be made, as the second source."""
+
+    def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:
+        """Connect, ask, read more than `want` bytes: {outcome, received, first_byte_s}."""
+
+
+def links_of(platform: Platform) -> ProbedLinks:
+    if not hasattr(platform, "link_probe"):
+        raise Refusal(f"not injecting: platform {platform.name} has no link proxies")
+    return cast(ProbedLinks, platform)
+
+
+class LinkFault(Injector):
+    """One rule on every link between targets and peers. Subclasses say which rule, and what a client meets under it."""
+
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.API
+    peers: tuple[str, ...]
+
+    @abstractmethod
+    def rule(self) -> JSON:
+        """The proxy's rule, with `direction` seen from the targets."""
+
+    @abstractmethod
+    def proven(self, before: JSON, seen: JSON) -> bool:
+        """Whether a client that met `seen`, where it had met `before`, met this fault."""
+
+    def want(self) -> int:
+        """How many bytes of answer a probe must go beyond to meet the fault."""
+        return 0
+
+    def limit_s(self, before: JSON) -> float:
+        """How long a probe waits for the next byte under the fault."""
+        return min(max(SILENCE_S, 10.0 * float(before["first_byte_s"])), SILENCE_LIMIT_S)
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        links = links_of(platform)
+        joined = links.links(targets, self.peers)
+        names = ", ".join(target.name for target in targets)
+        if not joined:
+            others = ", ".join(self.peers) or "anybody"
+            raise Refusal(
+                f"not injecting: no link proxy stands between {names} and {others}; declare it under process.links "
+                "({name, from, to, listen}) and start injectors/proxy.py there"
+            )
+        before = {link: self._look(links, link) for link in joined}
+        return Undo(targets, {"links": before})
+
+    def _look(self, links: ProbedLinks, link: str) -> JSON:
+        """The rules in force, all of them foreign, and what a client meets now."""
+        try:
+            rules = links.link_rules(link)
+            seen = links.link_probe(link, PROBE_LIMIT_S, self.want())
+        except PlatformError as error:
+            raise Refusal(f"not injecting: {error}") from error
+        if seen["outcome"] not in ANSWERS | {"short"}:
+            others = f" (rules of others are on it: {', '.join(rule['fault'] for rule in rules)})" if rules else ""
+            raise Refusal(
+                f"not injecting: a probe through {link} meets {seen['outcome']} without any fault{others}, so the fault could not "
+                "be proven"
+            )
+        if seen["received"] <= self.want() > 0:
+            raise Refusal(
+                f"not injecting: a probe through {link} gets {seen['received']} bytes of answer, so nothing could be proven after "
+                f"{self.want()}; give a smaller `after`"
+            )
+        return {"rules": [{"fault": rule["fault"], "rule": rule["rule"]} for rule in rules], "probe": seen}
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        towards = [target.name.partition("/")[0] for target in undo.targets]
+        for link in undo.prior["links"]:
+            links_of(platform).link_begin(undo.fault, link, {**self.rule(), "towards": towards}, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        links, told, facts = links_of(platform), [], {}
+        for link, prior in undo.prior["links"].items():
+            before = prior["probe"]
+            seen = links.link_probe(link, self.limit_s(before), self.want())
+            mine = [rule for rule in links.link_rules(link) if rule["fault"] == undo.fault]
+            if not mine or not mine[0]["connections"]:
+                raise NotYet(f"the rule is not on link {link}" if not mine else f"no connection on {link} has met the rule")
+            if not self.proven(before, seen):
+                raise NotYet(f"a probe through {link} meets {_told(seen)}, before the fault {_told(before)}")
+            facts[link] = {"before": before, "seen": seen, "rule": mine[0]}
+            told.append(f"{link}: {_told(seen)}; before: {_told(before)}")
+        return Evidence("a client's connection through the link", "; ".join(told), facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for link in undo.prior["links"]:
+            links_of(platform).link_end(undo.fault, link)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        """The rule is gone. What stands behind the link may be dead by now; then that is said, and is not this fault."""
+        links, told, facts = links_of(platform), [], {}
+        for link, prior in undo.prior["links"].items():
+            try:
+                rules = links.link_rules(link)
+            except Unavailable as error:
+                raise Differs(str(error)) from error
+            if any(rule["fault"] == undo.fault for rule in rules):
+                raise Differs(f"the rule of {undo.fault} is still on link {link}")
+            seen = links.link_probe(link, self.limit_s(prior["probe"]))
+            others = [rule["fault"] for rule in rules]
+            facts[link] = {"before": prior["probe"], "seen": seen, "rules_of_others": others}
+            alive = seen["outcome"] in ANSWERS
+            why = "" if alive else f" (rules of {', '.join(others)})" if others else " (what stands behind it does not answer)"
+            told.append(f"{link}: no rule of ours; {_told(seen)}{why}")
+        return Evidence("a client's connection through the link", "; ".join(told), facts)
+
+
+def _told(seen: JSON) -> str:
+    if seen["outcome"] in ANSWERS and seen["first_byte_s"] is not None:
+        return f"{seen['outcome']} after {seen['first_byte_s'] * 1000:.1f} ms"
+    return f"{seen['outcome']} after {seen['received']} bytes"
+
+
+@dataclass(frozen=True)
+class NetworkPartition(LinkFault):
+    kind: ClassVar[str] = "network-partition"
+    summary: ClassVar[str] = "cuts the targets off from peers: bytes stop, and flow on after the heal"
+    certifies: ClassVar[str] = (
+        "that the service survives a peer that goes silent without closing anything. Connections still open at once (the proxy's "
+        "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised"
+    )
+
+    peers: Annotated[tuple[str, ...], PEERS] = ()
+    direction: Annotated[Literal["both", "to", "from"], "what is cut: bytes to the target, from it, or both"] = "both"
+
+    def rule(self) -> JSON:
+        return {"type": "partition", "direction": self.direction}
+
+    def proven(self, before: JSON, seen: JSON) -> bool:
+        del before
+        return bool(seen["outcome"] == "silent" and seen["received"] == 0)
+
+
+@dataclass(frozen=True)
+class NetworkDelay(LinkFault):
+    kind: ClassVar[str] = "network-delay"
+    summary: ClassVar[str] = "delays every byte between targets and peers, in each direction"
+    certifies: ClassVar[str] = (
+        "that the service stays right and within its objectives over a slow path; a question and its answer together take "
+        "twice the delay. Loss and reordering are not exercised"
+    )
+
+    delay: Annotated[timedelta, "one way; a round trip takes twice as long"]
+    jitter: Annotated[timedelta, "the delay varies by this much at random, up or down; order is kept"] = timedelta(0)
+    peers: Annotated[tuple[str, ...], PEERS] = ()
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        if not timedelta(0) <= self.jitter <= self.delay or not self.delay:
+            raise Refusal("not injecting: `delay` must be above 0s, and `jitter` at most `delay`")
+        return super().plan(targets, platform)
+
+    def rule(self) -> JSON:
+        return {"type": "delay", "delay_s": self.delay.total_seconds(), "jitter_s": self.jitter.total_seconds()}
+
+    def limit_s(self, before: JSON) -> float:
+        return 2 * (self.delay + self.jitter).total_seconds() + 10.0 * float(before["first_byte_s"]) + 1.0
+
+    def proven(self, before: JSON, seen: JSON) -> bool:
+        """Later by at least the two ways' least delay; where jitter allows none, by half of one way's mean."""
+        least = max(2 * (self.delay - self.jitter), self.delay / 2).total_seconds()
+        usual = before["first_byte_s"]
+        bound = least if usual < least / 2 else usual + least / 2
+        return bool(seen["outcome"] in ANSWERS and seen["first_byte_s"] >= bound)
+
+
+@dataclass(frozen=True)
+class TcpReset(LinkFault):
+    kind: ClassVar[str] = "tcp-reset"
+    summary: ClassVar[str] = "resets connections between targets and peers, at once or mid-answer"
+    certifies: ClassVar[str] = (
+        "that clients of the path see a reset as an error and act on it, mid-answer too where `after` is given. A refused "
+        "connection attempt is not exercised: the connection opens and is then reset"
+    )
+
+    peers: Annotated[tuple[str, ...], PEERS] = ()
+    after: Annotated[Size | None, "so many bytes of answer pass before the reset; left out: at once"] = None
+
+    def rule(self) -> JSON:
+        return {"type": "reset", "after_bytes": self.after}
+
+    def want(self) -> int:
+        return self.after or 0
+
+    def proven(self, before: JSON, seen: JSON) -> bool:
+        del before
+        return bool(seen["outcome"] == "reset" and seen["received"] <= self.want())
+
+
+@dataclass(frozen=True)
+class StreamStall(LinkFault):
+    kind: ClassVar[str] = "stream-stall"
+    summary: ClassVar[str] = "lets answers fall silent after so many bytes, with the connection open"
+    certifies: ClassVar[str] = (
+        "that clients of the path notice an answer that stops without an end. Questions still arrive, and the answer flows on "
+        "when the fault ends"
+    )
+
+    after: Annotated[Size, "so many bytes of each answer pass first; of open ones counted from the fault"] = Size(0)
+    peers: Annotated[tuple[str, ...], PEERS] = ()
+
+    def rule(self) -> JSON:
+        return {"type": "stall", "after_bytes": self.after}
+
+    def want(self) -> int:
+        return self.after
+
+    def proven(self, before: JSON, seen: JSON) -> bool:
+        del before
+        return bool(seen["outcome"] == "silent" and seen["received"] == self.after)

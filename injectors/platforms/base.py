@@ -1,0 +1,120 @@
+"""Where a model service lives: targets with stable identities, and the few verbs that injectors need of any platform.
+
+Errors
+------
+PlatformError          the platform could not do or answer something
+    Unavailable        it cannot be reached at all
+    Unsupported        it has no means for this; said before a drill as "not injecting: ..."
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from ..values import JSON
+
+
+class PlatformError(Exception):
+    """The platform refused, failed or contradicted what was asked of it."""
+
+
+class Unavailable(PlatformError):
+    """The platform cannot be reached."""
+
+
+class Unsupported(PlatformError):
+    """The platform has no means for what was asked; the message names the missing mechanism."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing that a fault can hit.
+
+    `identity` is stable and unique in time: a pid with its start time, a container id, a pod UID; never a name alone.
+    `name` is the name that the service file or the platform gives it; a replacement has the same name, another identity.
+    """
+
+    identity: str
+    name: str
+    role: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> JSON:
+        return {"identity": self.identity, "name": self.name, "role": self.role, "details": dict(self.details)}
+
+    @classmethod
+    def from_json(cls, record: JSON) -> "Target":
+        return cls(record["identity"], record["name"], record["role"], record["details"])
+
+
+class Platform(Protocol):
+    """What every platform can do. Times are seconds; every wait has a deadline."""
+
+    name: ClassVar[str]
+
+    def find(self) -> tuple[Target, ...]:
+        """Everything of the service that is there now, in a stable order."""
+
+    def inside(self, target: Target, role: str) -> tuple[Target, ...]:
+        """The processes of that role inside a target (an engine below an API server), as targets of their own."""
+
+    def current(self, name: str) -> Target | None:
+        """What stands under that name now, or None."""
+
+    def state(self, target: Target) -> str:
+        """`running`, `stopped` (SIGSTOP, paused) or `gone`; a second identity under the same name is `gone`."""
+
+    def signal(self, target: Target, number: int) -> None:
+        """Send a signal to that identity alone; one that is gone already is left alone."""
+
+    def kill(self, target: Target) -> None:
+        """End the target and all that belongs to it at once, as a power failure would."""
+
+    def restart(self, target: Target) -> None:
+        """Ask for an orderly restart, as a rollout would (SIGTERM, then a new one under the same name)."""
+
+    def revive(self, name: str) -> None:
+        """Bring back what stood under that name where nothing else does; nothing to do when something stands there."""
+
+    def revivable(self, name: str) -> bool:
+        """Whether something brings this back after it died: a supervisor, a controller, or a start command that we know."""
+
+    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
+        """Start the agent's `verb` beside the target; returns its `effective` record. Raises PlatformError when it fails.
+
+        The agent holds the fault until `agent_end`, until this process dies, or until `deadline_s` after its start.
+        """
+
+    def agent_end(self, fault: str, target: Target) -> JSON:
+        """End that agent and whatever it left, from any process, as often as wished; returns its `undone` record."""
+
+    def read_file(self, target: Target, path: str, limit: int) -> bytes:
+        """At most `limit` bytes from the start of a file as the target sees it."""
+
+    def digest(self, target: Target, path: str) -> str:
+        """`sha256:` and the hexadecimal digest of a file as the target sees it."""
+
+    def start_missing(self) -> tuple[str, ...]:
+        """Start what the service file has a start command for and is not there; returns the names once they answer."""
+
+    def stop_started(self) -> None:
+        """Stop exactly what `start_missing` started."""
+
+    def close(self) -> None:
+        """Let go of sessions and connections. Faults still held end with them."""
+
+
+class Links(Protocol):
+    """The ability to stand in the path between two components (the link proxy, an inline proxy)."""
+
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the links that join the targets with those peers (role names or component names; none: with everybody)."""
+
+    def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
+        """Put one rule on a link; returns the proxy's own record of it."""
+
+    def link_end(self, fault: str, link: str) -> JSON:
+        """Take the rule away, from any process, as often as wished; returns what the proxy counted under it."""
+
+    def link_rules(self, link: str) -> list[JSON]:
+        """The rules in force on a link now, with their counters."""

@@ -1,0 +1,196 @@
+"""Link proxies on this machine: finding them, putting rules on them, and looking through them from outside.
+
+Each link of the service file has one `injectors/proxy.py` in it, controlled by a socket in the runtime folder. A rule lasts
+while the control connection that set it is open; this object holds those connections, so that the death of this process ends
+every rule at once. `link_probe` is the second source: an ordinary client's connection through the link.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from ..values import JSON
+from .base import PlatformError, Target, Unavailable, Unsupported
+from .process_spec import Link
+
+CONTROL_LIMIT_S = 5.0
+CONNECT_LIMIT_S = 2.0
+QUESTIONS = 200  # the most that one probe asks for the sake of a long answer: it must not be a load of its own
+QUESTION = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: blackstart\r\nConnection: keep-alive\r\n\r\n"
+
+
+def runtime_folder(environment: Mapping[str, str]) -> Path:
+    """Where the proxies' control sockets are; the same rule as in proxy.py."""
+    if folder := environment.get("BLACKSTART_RUNTIME_DIR"):
+        return Path(folder)
+    if base := environment.get("XDG_RUNTIME_DIR"):
+        return Path(base) / "blackstart"
+    return Path(f"/tmp/blackstart-{os.getuid()}")  # noqa: S108 - the proxy serves only from a private folder
+
+
+@dataclass
+class Control:
+    """One control connection to a proxy."""
+
+    link: str
+    path: Path
+    channel: socket.socket = field(default_factory=lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+
+    def __post_init__(self) -> None:
+        self.channel.settimeout(CONTROL_LIMIT_S)
+        try:
+            self.channel.connect(str(self.path))
+        except OSError as error:
+            self.channel.close()
+            raise Unavailable(
+                f"the link proxy of {self.link} does not answer at {self.path}: {error.strerror or error}"
+            ) from error
+
+    def ask(self, **request: object) -> JSON:
+        """The proxy's answer. Raises Unavailable without one, PlatformError when it says no."""
+        said = b""
+        try:
+            self.channel.sendall(json.dumps(request).encode() + b"\n")
+            while not said.endswith(b"\n"):
+                some = self.channel.recv(65536)
+                if not some:
+                    raise Unavailable(f"the link proxy of {self.link} went away")
+                said += some
+        except OSError as error:
+            raise Unavailable(f"the link proxy of {self.link} does not answer: {error.strerror or error}") from error
+        answer: JSON = json.loads(said)
+        if not answer.pop("ok"):
+            raise PlatformError(f"the link proxy of {self.link} refused: {answer['why']}")
+        return answer
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+class LinkControl:
+    """The links of one service. `runtime` is the folder of the control sockets; `roles` gives the role of each component."""
+
+    def __init__(self, spec_links: tuple[Link, ...], runtime: Path, roles: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.by_name = {link.name: link for link in spec_links}
+        self.runtime = runtime
+        self.roles = roles
+        self._held: dict[tuple[str, str], Control] = {}
+
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the links with a target at one end and, at the other, one of the peers: a component's name, a role, or
+        `client`; without peers, anybody.
+        """
+        names = {target.name.partition("/")[0] for target in targets}
+
+        def joins(one: str, other: str) -> bool:
+            return one in names and (not peers or other in peers or self.roles.get(other) in peers)
+
+        return tuple(link.name for link in self.by_name.values() if joins(link.to, link.from_) or joins(link.from_, link.to))
+
+    def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
+        """Put one rule on a link and hold it; returns the proxy's record of it.
+
+        `towards` (component names) in the rule turns its direction round where the link leads away from them: in a scenario
+        `to` means to the fault's target, in the proxy to the side that is connected to.
+        """
+        rule = dict(rule)
+        towards = rule.pop("towards", ())
+        ends = self._link(link)
+        if rule.get("direction") in {"to", "from"} and ends.from_ in towards and ends.to not in towards:
+            rule["direction"] = "from" if rule["direction"] == "to" else "to"
+        control = self._control(link)
+        try:
+            record = control.ask(do="set", fault=fault, rule=rule, deadline_s=deadline_s)
+        except PlatformError:
+            control.close()
+            raise
+        self._held[fault, link] = control
+        return record
+
+    def link_end(self, fault: str, link: str) -> JSON:
+        """Take the rule away; `cleared` says whether it was there. A proxy that is gone took its rules with it."""
+        held = self._held.pop((fault, link), None)
+        try:
+            control = self._control(link)
+        except Unavailable as error:
+            return {"fault": fault, "cleared": False, "proxy": str(error)}
+        else:
+            try:
+                return control.ask(do="clear", fault=fault)
+            finally:
+                control.close()
+        finally:
+            if held:
+                held.close()
+
+    def link_rules(self, link: str) -> list[JSON]:
+        """The rules in force, each {fault, rule, left_s, connections, bytes_held, ...}. Raises Unavailable without a proxy."""
+        control = self._control(link)
+        try:
+            rules: list[JSON] = control.ask(do="list")["rules"]
+        finally:
+            control.close()
+        return rules
+
+    def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:
+        """What an ordinary client meets on this link: connect, ask `GET /`, read more than `want` bytes of answer.
+
+        Returns `outcome` (refused, reset, silent: nothing more within `limit_s`, closed: an orderly end at or before `want`,
+        short: not so much after 200 questions, answered), `received` bytes, and `first_byte_s` after the question (None without one). Any protocol will do: a server
+        that does not speak HTTP says so, or closes.
+        """
+        return probe(self._link(link).listen, limit_s, want)
+
+    def close(self) -> None:
+        """Let go of every rule that is still held."""
+        for control in self._held.values():
+            control.close()
+        self._held.clear()
+
+    def _link(self, name: str) -> Link:
+        if name not in self.by_name:
+            raise Unsupported(f"the service file has no link {name}; it has {', '.join(self.by_name) or 'none'}")
+        return self.by_name[name]
+
+    def _control(self, link: str) -> Control:
+        return Control(link, self.runtime / f"link-{self._link(link).listen}.sock")
+
+
+def probe(port: int, limit_s: float, want: int) -> JSON:
+    """See `LinkControl.link_probe`. While the answer is too short and the connection stays open, the question is repeated."""
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), CONNECT_LIMIT_S)
+    except OSError as error:  # a reset can come before the connect call has returned
+        kinds = {TimeoutError: "silent", ConnectionResetError: "reset"}
+        return {"outcome": kinds.get(type(error), "refused"), "received": 0, "first_byte_s": None}
+    received, first_byte_s, questions, asked = 0, None, 1, time.monotonic()
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        outcome = "answered"
+        try:
+            connection.settimeout(limit_s)
+            connection.sendall(QUESTION)
+            while received <= want and outcome == "answered":
+                some = connection.recv(65536)
+                if first_byte_s is None:
+                    first_byte_s = round(time.monotonic() - asked, 6)
+                received += len(some)
+                if not some:
+                    outcome = "closed"
+                elif received <= want and questions == QUESTIONS:
+                    outcome = "short"
+                elif received <= want:
+                    questions += 1
+                    with suppress(BrokenPipeError):  # it has closed its side: the rest of its answer is still to be read
+                        connection.sendall(QUESTION)
+        except TimeoutError:
+            outcome = "silent"
+        except ConnectionError:
+            outcome = "reset"
+    return {"outcome": outcome, "received": received, "first_byte_s": first_byte_s}

@@ -1,0 +1,162 @@
+"""Agents on this machine: started with their standard input held open, ended from any process by the record they keep."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from ..values import JSON
+from .base import PlatformError, Target, Unsupported
+from .process_table import Usage, alive, descendants, snapshot, usage
+
+INJECTORS = Path(__file__).resolve().parent.parent
+PROGRAMS = {"mutate-file": INJECTORS / "file_agent.py"}  # every other verb is of agent.py
+BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
+END_SLACK_S = 5.0
+
+
+class LocalAgents:
+    """Starts agents in `folder` and keeps their records under `state`/agents; `environment` is theirs."""
+
+    def __init__(self, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.records = state.absolute() / "agents"
+        self.environment = dict(environment)
+        self._held: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
+        """The agent's `effective` record. Raises Unsupported when it refuses, PlatformError when it fails."""
+        self.records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record = self._record(fault, target)
+        request = {"fault": fault, "state": str(record), "deadline_s": deadline_s, "lease_s": None, **parameters}
+        with record.with_suffix(".stderr").open("wb") as errors:
+            agent = subprocess.Popen(
+                [sys.executable, "-I", str(_program(verb)), verb, json.dumps(request)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=self.folder,
+                env=self.environment,
+                start_new_session=True,
+            )
+        answer = _answer(agent, deadline_s + BEGIN_SLACK_S)
+        if answer.get("event") == "effective":
+            self._held[record] = agent
+            return answer
+        answer = _let_go(agent, END_SLACK_S) or answer
+        why = answer.get("why") or answer.get("reason") or self._errors(record) or f"it exited with {agent.returncode}"
+        record.with_suffix(".stderr").unlink()
+        if answer.get("event") == "refused":
+            raise Unsupported(str(why))
+        raise PlatformError(f"the agent could not {verb} on {target.name}: {why}")
+
+    def end(self, fault: str, target: Target) -> JSON:
+        """The agent's `undone` record, or its `foreign` one. Raises PlatformError when something is left."""
+        record = self._record(fault, target)
+        answer: JSON = {}
+        if agent := self._held.pop(record, None):
+            answer = _let_go(agent, _undo_s(record) + END_SLACK_S)
+        if record.exists():
+            answer = self._undo(record)
+        if answer.get("event") == "foreign":
+            return answer
+        if record.exists() or (answer and answer.get("event") != "undone"):
+            raise PlatformError(f"{fault} on {target.name} is not undone: {answer.get('why', 'its record is still there')}")
+        record.with_suffix(".stderr").unlink(missing_ok=True)
+        return answer or {"event": "undone", "reason": "nothing was left"}
+
+    def usage(self, fault: str, target: Target) -> Usage | None:
+        """What the agent and its children have used, by the kernel's account; None when none of them lives."""
+        record = self._record(fault, target)
+        with suppress(FileNotFoundError):
+            agent = alive(json.loads(record.read_text(encoding="utf-8"))["agent"])
+            if agent is None:
+                return None
+            table = snapshot()
+            below = [table[pid].identity for pid in descendants(table, agent.pid)]
+            used = [found for identity in (agent.identity, *below) if (found := usage(identity))]
+            return sum(used[1:], used[0]) if used else None
+        return None
+
+    def close(self) -> None:
+        """End all that this object still holds; a fault that cannot be undone now keeps its record for `recover`."""
+        for record, agent in self._held.items():
+            _let_go(agent, _undo_s(record) + END_SLACK_S)
+        self._held.clear()
+
+    def _record(self, fault: str, target: Target) -> Path:
+        return self.records / f"{quote(fault, safe='')}--{quote(target.name, safe='')}.json"
+
+    def _undo(self, record: Path) -> JSON:
+        """Through `undo` of the program that wrote the record: the agent may be another process's, or dead."""
+        limit_s = 2 * _undo_s(record) + BEGIN_SLACK_S
+        try:
+            verb = json.loads(record.read_text(encoding="utf-8"))["verb"]
+            command = [sys.executable, "-I", str(_program(verb)), "undo", f"@{record}"]
+            ended = subprocess.run(
+                command, capture_output=True, text=True, cwd="/", env=self.environment, timeout=limit_s, check=False
+            )
+        except FileNotFoundError:
+            return {"event": "undone", "reason": "nothing was left"}  # undone by the agent itself in this moment
+        except subprocess.TimeoutExpired:
+            return {"event": "failed", "why": f"the undo did not end within {limit_s:g} s"}
+        return _last_line(ended.stdout) or {"event": "failed", "why": ended.stderr.strip()[-500:] or f"exit {ended.returncode}"}
+
+    def _errors(self, record: Path) -> str:
+        with suppress(OSError):
+            return record.with_suffix(".stderr").read_text(encoding="utf-8", errors="replace").strip()[-500:]
+        return ""
+
+
+def _program(verb: str) -> Path:
+    return PROGRAMS.get(verb, INJECTORS / "agent.py")
+
+
+def _undo_s(record: Path) -> float:
+    """How long the agent says that its undo may take."""
+    with suppress(OSError, ValueError):
+        return float(json.loads(record.read_text(encoding="utf-8")).get("undo_s", 10.0))
+    return 10.0
+
+
+def _last_line(text: str) -> JSON:
+    lines = text.strip().splitlines()
+    answer: JSON = json.loads(lines[-1]) if lines else {}
+    return answer
+
+
+def _answer(agent: subprocess.Popen[bytes], limit_s: float) -> JSON:
+    """The first line that the agent prints; empty when it ends without a word or says nothing in time."""
+    said, limit, output = b"", time.monotonic() + limit_s, _output(agent)
+    while b"\n" not in said:
+        if not select.select([output], [], [], max(0.0, limit - time.monotonic()))[0]:
+            break
+        some = os.read(output.fileno(), 65536)
+        if not some:
+            break
+        said += some
+    return _last_line(said.decode("utf-8", "replace")) if b"\n" in said else {}
+
+
+def _let_go(agent: subprocess.Popen[bytes], limit_s: float) -> JSON:
+    """Close its standard input and let it undo; killed at the limit. Returns the last that it said."""
+    agent.send_signal(signal.SIGCONT)  # one that somebody stopped must hear it, too
+    try:
+        said, _ = agent.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        agent.kill()
+        said, _ = agent.communicate()
+    return _last_line(said.decode("utf-8", "replace"))
+
+
+def _output(agent: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert agent.stdout is not None
+    return agent.stdout

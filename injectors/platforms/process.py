@@ -1,0 +1,299 @@
+"""Services made of local processes (`platform: process`).
+
+A target is a process with its start time; what belongs to a component and what never may be hit is decided in
+`process_find`. Nothing is ever signalled by name.
+"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ..values import JSON
+from .base import PlatformError, Target, Unsupported
+from .links import LinkControl, runtime_folder
+from .local_agents import LocalAgents
+from .process_find import Finder, Standing
+from .process_spec import ProcessSpec
+from .process_start import Starter
+from .process_table import (
+    Usage,
+    alive,
+    descendants,
+    lineage,
+    memory_available,
+    send,
+    snapshot,
+    usage,
+)
+
+KILL_LIMIT_S = 10.0
+FREEZE_LIMIT_S = 2.0  # one that does not stop by then is in the kernel, where it forks nothing either
+GRACE_S = 30.0  # between SIGTERM and SIGKILL in a restart: the default of Kubernetes (terminationGracePeriodSeconds)
+STOP_GRACE_S = 10.0
+STAND_LIMIT_S = 60.0
+LOOK_EVERY_S = 0.02
+STAND_EVERY_S = 0.05  # finding a component reads the whole process table
+OUTPUT_KEPT = 4000
+
+
+class ProcessPlatform:
+    """`folder` is where relative paths of the service file start, `state` blackstart's state folder."""
+
+    name: ClassVar[str] = "process"
+
+    def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder.absolute()
+        self.finder = Finder(spec, self.folder, state)
+        self.starter = Starter(self.folder, state, environment)
+        self.agents = LocalAgents(self.folder, state, environment)
+        self.link_control = LinkControl(
+            spec.links,
+            runtime_folder(environment),
+            {component.name: component.role for component in self.finder.components.values()},
+        )
+        self.environment = dict(environment)
+
+    def close(self) -> None:
+        """End the agents and link rules that this object holds. Components stay as they are."""
+        self.agents.close()
+        self.link_control.close()
+
+    # --- looking ---
+
+    def find(self) -> tuple[Target, ...]:
+        return tuple(standing.target() for standing in self.finder.all())
+
+    def inside(self, target: Target, role: str) -> tuple[Target, ...]:
+        return self.finder.inside(target, role)
+
+    def current(self, name: str) -> Target | None:
+        """By a component's name, or by that of a process inside one (`r0/engine`)."""
+        component, _, inner = name.partition("/")
+        standing = self.finder.one(component)
+        if standing is None or not inner:
+            return standing.target() if standing else None
+        role = next((role for role in self.finder.inside_roles if inner == role or inner.startswith(f"{role}-")), inner)
+        return next((found for found in self.inside(standing.target(), role) if found.name == name), None)
+
+    def state(self, target: Target) -> str:
+        process = alive(target.identity)
+        if process is None:
+            return "gone"
+        return "stopped" if process.stopped else "running"
+
+    def replica_urls(self) -> tuple[tuple[str, str], ...]:
+        """Name and base URL of every replica that answers by itself."""
+        return tuple(
+            (component.name, component.url or f"http://127.0.0.1:{component.port}")
+            for component in self.finder.components.values()
+            if component.role == "replica" and (component.url or component.port)
+        )
+
+    # --- lifecycle ---
+
+    def signal(self, target: Target, number: int) -> None:
+        _refuse_protected([target.identity])
+        send(target.identity, number)
+
+    def kill(self, target: Target) -> None:
+        """SIGKILL the whole tree. It is frozen first, so that nothing can fork its way out between looking and killing."""
+        doomed: list[str] = []
+        while fresh := [identity for identity in self._belonging(target) if identity not in doomed]:
+            _refuse_protected(fresh)
+            for identity in fresh:
+                send(identity, signal.SIGSTOP)
+            # A fork that was under way has to be over before the next look.
+            _wait(lambda: all((process := alive(identity)) is None or process.stopped for identity in fresh), FREEZE_LIMIT_S)
+            doomed += fresh
+        # Children first: at the death of a group's last outside parent the kernel continues its stopped members (SIGHUP, SIGCONT).
+        for identity in reversed(doomed):
+            send(identity, signal.SIGKILL)
+        if not _wait(lambda: not any(alive(identity) for identity in doomed), KILL_LIMIT_S):
+            left = ", ".join(identity for identity in doomed if alive(identity))
+            raise PlatformError(f"{target.name}: still there {KILL_LIMIT_S:g} s after SIGKILL: {left}")
+
+    def restart(self, target: Target) -> None:
+        """SIGTERM to the main process, after the grace period SIGKILL to the rest, then wait until a new one stands there.
+
+        Raises Unsupported when nothing would bring it back, PlatformError when nothing has within 60 s.
+        """
+        if not self.revivable(target.name):
+            raise Unsupported(f"nothing would start {target.name} again: it has no start command and no supervisor")
+        members = self._belonging(target)
+        self.signal(target, signal.SIGTERM)
+        _wait(lambda: alive(target.identity) is None, GRACE_S)
+        for identity in members:
+            send(identity, signal.SIGKILL)  # as a kubelet ends what is left of a pod
+        self.revive(target.name)
+        self._await_standing(target.name, lambda now: now.main.identity != target.identity)
+
+    def revive(self, name: str) -> None:
+        """Start it when nothing stands there and nothing else would; does not wait until it serves."""
+        component = self.finder.components[name.partition("/")[0]]
+        if component.start and not component.supervised and self.finder.one(component.name) is None:
+            self.starter.start(component, ours=False)
+
+    def revivable(self, name: str) -> bool:
+        component = self.finder.components[name.partition("/")[0]]
+        return bool(component.start) or component.supervised
+
+    def start_missing(self) -> tuple[str, ...]:
+        """Start, one after another, every component that has a start command and is not there; returns their names.
+
+        Each must stand (listen, for one that is found by its port) within 60 s; otherwise all of them are ended again and
+        PlatformError says what the failed one wrote last.
+        """
+        started = []
+        for component in self.finder.components.values():
+            if component.start and not component.supervised and self.finder.one(component.name) is None:
+                try:
+                    self.starter.start(component, ours=True)
+                    started.append(component.name)
+                    self._await_standing(component.name, lambda _: True)
+                except PlatformError:
+                    self.stop_started()
+                    raise
+        return tuple(started)
+
+    def stop_started(self) -> None:
+        """End exactly what `start_missing` started, and what was revived in its place: SIGTERM, after 10 s SIGKILL."""
+        owned = [(name, identity) for name, identity in self.starter.owned() if alive(identity)]
+        trees = {name: self._belonging(Target(identity, name, "")) for name, identity in owned}
+        for _, identity in reversed(owned):
+            send(identity, signal.SIGTERM)
+        _wait(lambda: not any(alive(identity) for _, identity in owned), STOP_GRACE_S)
+        for name, identity in owned:
+            for member in trees[name]:
+                send(member, signal.SIGKILL)
+            self.kill(Target(identity, name, ""))
+        for name, _ in self.starter.owned():
+            self.starter.forget(name)
+
+    def _belonging(self, target: Target) -> list[str]:
+        """Identities of all that belongs to the target now, parents before children; empty when it is gone."""
+        standing = self.finder.one(target.name) if target.name in self.finder.components else None
+        if standing and standing.main.identity == target.identity:
+            return [process.identity for process in standing.members]
+        main, table = alive(target.identity), snapshot()
+        return [table[pid].identity for pid in (main.pid, *descendants(table, main.pid)) if pid in table] if main else []
+
+    def _await_standing(self, name: str, accepted: Callable[[Standing], bool]) -> None:
+        def stands() -> bool:
+            standing = self.finder.one(name)
+            if standing is None and self.starter.died(name):
+                raise PlatformError(f"{name} ended right after its start: {self.starter.last_words(name)}")
+            return standing is not None and accepted(standing)
+
+        if not _wait(stands, STAND_LIMIT_S, STAND_EVERY_S):
+            raise PlatformError(f"{name} does not stand {STAND_LIMIT_S:g} s after its start: {self.starter.last_words(name)}")
+
+    # --- agents ---
+
+    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
+        return self.agents.begin(fault, target, verb, parameters, deadline_s)
+
+    def agent_end(self, fault: str, target: Target) -> JSON:
+        return self.agents.end(fault, target)
+
+    def agent_usage(self, fault: str, target: Target) -> Usage | None:
+        """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives."""
+        return self.agents.usage(fault, target)
+
+    def target_usage(self, target: Target) -> Usage | None:
+        """The same of the target with its descendants."""
+        found = [used for identity in self._belonging(target) if (used := usage(identity))]
+        return sum(found[1:], found[0]) if found else None
+
+    def memory_available(self, target: Target) -> int | None:
+        """Bytes of memory that the target could still get; None where the system does not say."""
+        del target
+        return memory_available()
+
+    # --- links ---
+
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+        return self.link_control.links(targets, peers)
+
+    def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
+        return self.link_control.link_begin(fault, link, rule, deadline_s)
+
+    def link_end(self, fault: str, link: str) -> JSON:
+        return self.link_control.link_end(fault, link)
+
+    def link_rules(self, link: str) -> list[JSON]:
+        return self.link_control.link_rules(link)
+
+    def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:
+        return self.link_control.link_probe(link, limit_s, want)
+
+    # --- files and commands, as the service sees them ---
+
+    def space(self, target: Target, folder: str) -> tuple[int, int]:
+        """Size and free bytes (for ordinary users) of the file system of a folder, from statvfs."""
+        del target
+        try:
+            found = os.statvfs(self.folder / folder)
+        except OSError as error:
+            raise PlatformError(f"{folder}: {error.strerror}") from error
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def exists(self, target: Target, path: str) -> bool:
+        del target
+        return os.path.lexists(self.folder / path)
+
+    def read_file(self, target: Target, path: str, limit: int) -> bytes:
+        del target
+        try:
+            with (self.folder / path).open("rb") as file:
+                return file.read(limit)
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def digest(self, target: Target, path: str) -> str:
+        del target
+        try:
+            with (self.folder / path).open("rb") as file:
+                return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def execute(self, command: tuple[str, ...], limit_s: float) -> tuple[int, str]:
+        """Run one of the user's own commands in the service folder, without a shell: exit status and the end of its output."""
+        try:
+            ended = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=self.environment,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PlatformError(f"{' '.join(command)} did not end within {limit_s:g} s") from error
+        except OSError as error:
+            raise PlatformError(f"{command[0]}: {error.strerror}") from error
+        return ended.returncode, ended.stdout.decode("utf-8", "replace")[-OUTPUT_KEPT:]
+
+
+def _refuse_protected(identities: Sequence[str]) -> None:
+    """Whatever led here: blackstart, its parents and the init process are never signalled."""
+    table = snapshot()
+    for pid in lineage(table):
+        if pid in table and table[pid].identity in identities:
+            raise PlatformError(f"pid {pid} is blackstart itself or above it; it is never a target")
+
+
+def _wait(condition: Callable[[], bool], limit_s: float, every_s: float = LOOK_EVERY_S) -> bool:
+    limit = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(every_s)
+    return True

@@ -1,0 +1,100 @@
+"""Faults of file systems: disk-fill."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
+
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .lifecycle import end_agent
+from .platforms.base import Platform, Target
+from .values import Size
+
+STATVFS = "statvfs"
+LEAST_RESERVE = 64 << 10  # the agent always leaves so much, even when less is asked for
+TOLERANCE = 1 << 20  # what others may free meanwhile
+
+
+@runtime_checkable
+class Disks(Protocol):
+    """The ability of a platform to look at file systems as a target sees them."""
+
+    def space(self, target: Target, folder: str) -> tuple[int, int]:
+        """Size and free bytes of the file system that a folder lies on."""
+
+    def exists(self, target: Target, path: str) -> bool:
+        """Whether there is anything under that path."""
+
+
+@dataclass(frozen=True)
+class DiskFill(Injector):
+    """Let an agent write one file until only `leave` is free."""
+
+    path: Annotated[str, "a folder on the file system to fill, as the target sees it; {name} stands for the target's name"]
+    leave: Annotated[Size, "how much stays free, at least 64KiB"] = Size(LEAST_RESERVE)
+    at_most: Annotated[Size | None, "the most that may be written; needed where the file system is not the service's own"] = None
+
+    kind: ClassVar[str] = "disk-fill"
+    summary: ClassVar[str] = "a file system runs full, down to a reserve"
+    certifies: ClassVar[str] = (
+        "that the service withstands a file system with that little room; not that it withstands one without free inodes, or a "
+        "disk that fails"
+    )
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        disks, prior = _disks(platform), {}
+        for target in targets:
+            folder = self.path.replace("{name}", target.name)
+            size, free = disks.space(target, folder)
+            if free <= max(self.leave, LEAST_RESERVE):
+                raise Refusal(f"not injecting: {folder} has {free} of {size} bytes free, and {self.leave} are to be left")
+            prior[target.name] = {"folder": folder, "size_bytes": size, "free_bytes": free}
+        folders = [place["folder"] for place in prior.values()]
+        if len(set(folders)) < len(folders):
+            raise Refusal(
+                f"not injecting: {folders[0]} would be filled for several targets; let the path contain {{name}}, or take one"
+            )
+        return Undo(targets, prior)
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            parameters = {
+                "folder": undo.prior[target.name]["folder"],
+                "leave_bytes": int(self.leave),
+                "max_bytes": None if self.at_most is None else int(self.at_most),
+            }
+            platform.agent_begin(undo.fault, target, "fill-disk", parameters, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        disks, facts = _disks(platform), {}
+        for target in undo.targets:
+            place = undo.prior[target.name]
+            _, free = disks.space(target, place["folder"])
+            if not disks.exists(target, self._file(undo, target)) or free > max(self.leave, LEAST_RESERVE) + TOLERANCE:
+                raise NotYet(f"{place['folder']}: {free} bytes are free, {self.leave} are to be left")
+            facts[target.name] = {"free_bytes": [place["free_bytes"], free]}
+        shown = "; ".join(f"{undo.prior[name]['folder']}: {fact['free_bytes'][1]} bytes free" for name, fact in facts.items())
+        return Evidence(STATVFS, shown, facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            end_agent(undo, target, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        disks, facts = _disks(platform), {}
+        for target in undo.targets:
+            if disks.exists(target, self._file(undo, target)):
+                raise Differs(f"{self._file(undo, target)} is still there")
+            place = undo.prior[target.name]
+            facts[target.name] = {"free_bytes": [place["free_bytes"], disks.space(target, place["folder"])[1]]}
+        shown = "; ".join(f"{undo.prior[name]['folder']}: {fact['free_bytes'][1]} bytes free" for name, fact in facts.items())
+        return Evidence(STATVFS, shown, facts)
+
+    def _file(self, undo: Undo, target: Target) -> str:
+        return f"{undo.prior[target.name]['folder']}/blackstart-{undo.fault.replace('/', '_')}.fill"
+
+
+def _disks(platform: Platform) -> Disks:
+    if not isinstance(platform, Disks):
+        raise Refusal(f"not injecting: platform {platform.name} cannot tell how full a file system is")
+    return platform

@@ -1,0 +1,21 @@
+"""Quantities that a YAML file writes with a unit, as Python types that keep the unit out of the name.
+
+Durations are `datetime.timedelta`. The types below are plain numbers with a meaning, so that the loader knows how to read
+them and arithmetic needs no unwrapping.
+"""
+
+from typing import Any
+
+JSON = dict[str, Any]
+
+
+class Size(int):
+    """Bytes, written `2GiB`, `512MiB`, `10MB` or `4096B`."""
+
+
+class Share(float):
+    """A part of a whole, 0 to 1, written `80%`."""
+
+
+class Rate(float):
+    """Events in one second, written `20/s` or `30/m`."""

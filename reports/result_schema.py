@@ -1,0 +1,157 @@
+"""JSON Schema of result.json, for scripts in any language. Keys are only ever added, so unknown ones are allowed."""
+
+from typing import Any
+
+from ..drills.verdict import ExitCode, Verdict
+
+SCHEMA_NAME = "blackstart.result/v1"
+
+_Schema = dict[str, Any]
+_NUMBER: _Schema = {"type": ["number", "null"]}
+_SECONDS: _Schema = {"type": ["number", "null"], "description": "seconds"}
+_COUNT: _Schema = {"type": "integer", "minimum": 0}
+_SHARE: _Schema = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_TEXT: _Schema = {"type": "string"}
+_VERDICT: _Schema = {"enum": [str(verdict) for verdict in Verdict]}
+_CLASSES: _Schema = {"type": "object", "additionalProperties": _COUNT, "description": "answers by error class"}
+
+
+def _object(required: _Schema, optional: _Schema | None = None, description: str = "") -> _Schema:
+    schema: _Schema = {"type": "object", "required": list(required), "properties": required | (optional or {})}
+    return schema | ({"description": description} if description else {})
+
+
+def _list(items: _Schema) -> _Schema:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: _Schema) -> _Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _pair_of_moments() -> _Schema:
+    return _or_null({"type": "array", "items": _SECONDS, "minItems": 2, "maxItems": 2})
+
+
+_INTERVAL = _object(
+    {"lo_s": _SECONDS, "hi_s": _SECONDS}, description="the true value lies within; null above: only a lower bound is known"
+)
+_BY_SOURCE: _Schema = {"type": "object", "additionalProperties": _or_null(_INTERVAL)}
+_EVIDENCE = _object({"source": _TEXT, "detail": _TEXT}, {"facts": {"type": "object"}})
+
+
+def _objectives() -> _Schema:
+    seconds: _Schema = {"properties": {"unit": {"const": "s"}}, "required": ["target_s", "lo_s", "hi_s"]}
+    plain: _Schema = {"properties": {"unit": {"enum": ["count", "share"]}}, "required": ["target", "value"]}
+    shape = _object(
+        {
+            "name": _TEXT,
+            "relation": {"enum": ["<", "<=", ">", ">="]},
+            "unit": {"enum": ["s", "count", "share"]},
+            "measured": _TEXT,
+            "censored": {"type": "boolean"},
+            "verdict": _VERDICT,
+            "text": _TEXT,
+        },
+        {"target_s": {"type": "number"}, "target": {"type": "number"}, "lo_s": _SECONDS, "hi_s": _SECONDS, "value": _NUMBER},
+    )
+    return _list(shape | {"oneOf": [seconds, plain]})
+
+
+def _measurements() -> _Schema:
+    clock: _Schema = {"clock": {"const": "impact"}, "masked": {"type": "boolean"}, "censored": {"type": "boolean"}}
+    recovery = _object({"lo_s": _SECONDS, "hi_s": _SECONDS, **clock})
+    counts = dict.fromkeys(("acknowledged", "lost", "duplicated", "corrupt", "indeterminate", "unread"), _COUNT)
+    lost = {"oldest_lost": _or_null(_INTERVAL), "newest_survivor": _or_null(_INTERVAL), "lost_ids": _list(_TEXT)}
+    quality = _object(
+        {"wrong_answers": _COUNT, "checked": _COUNT}, {"first_s": _SECONDS, "last_s": _SECONDS, "backends": _list(_TEXT)}
+    )
+    availability = _object({"time": _SHARE, "requests": _SHARE, "users": _SHARE}, {"requests_total": _COUNT})
+    streams = _object(dict.fromkeys(("opened", "completed", "cut", "tokens_lost"), _COUNT), {"longest_gap_s": _SECONDS})
+    return _object(
+        {
+            "recovery_time": _or_null(recovery),
+            "recovery_time_from_fault": _or_null(_INTERVAL),
+            "time_to_redundancy": _or_null(_INTERVAL),
+            "time_to_detect": _BY_SOURCE,
+            "data_loss": _or_null(_object(counts | {"oldest_lost_s": _SECONDS}, lost)),
+            "quality_loss": _or_null(quality),
+            "availability": _or_null(availability),
+            "streams": _or_null(streams),
+            "health_honesty_gap": _BY_SOURCE,
+        },
+    )
+
+
+def _faults() -> _Schema:
+    shape = {
+        "kind": _TEXT,
+        "targets": _list(_TEXT),
+        "effective": _or_null(_INTERVAL),
+        "evidence": _or_null(_EVIDENCE),
+        "undone": {"type": "boolean"},
+        "undo_verified": {"type": "boolean"},
+    }
+    more = {
+        "identities": _list(_TEXT),
+        "injecting_s": _SECONDS,
+        "undone_s": _pair_of_moments(),
+        "undo_evidence": _or_null(_EVIDENCE),
+        "problem": {"type": ["string", "null"]},
+        "undo_problem": {"type": ["string", "null"]},
+    }
+    return _list(_object(shape, more))
+
+
+def _outages() -> _Schema:
+    moments = {"start_s": _pair_of_moments(), "end_s": _pair_of_moments()}
+    return _list(_object({"lane": _TEXT, "lo_s": _SECONDS, "hi_s": _SECONDS, **moments, "classes": _CLASSES}, {"flaps": _COUNT}))
+
+
+def _lanes() -> _Schema:
+    counts = dict.fromkeys(("good", "slow", "bad", "void", "blips"), _COUNT)
+    times = dict.fromkeys(("latency_median_s", "latency_p95_s", "first_token_p95_s", "slow_limit_s"), _SECONDS)
+    return _list(_object({"name": _TEXT, "kind": _TEXT, **counts, **times, "classes": _CLASSES}))
+
+
+def _clock() -> _Schema:
+    late = {"prober_late_p50_s": _SECONDS, "prober_late_max_s": _SECONDS, "clock_step_s": _SECONDS}
+    trust = {"coverage": _SHARE, "void_share": _SHARE, "trusted": {"type": "boolean"}, "why_not": _list(_TEXT)}
+    return _object({"prober_period_s": _SECONDS, "prober_late_p99_s": _SECONDS}, late | trust)
+
+
+def result_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of `blackstart.result/v1`."""
+    digest: _Schema = {"type": "string", "pattern": "^sha256:"}
+    required = {
+        "schema": {"const": SCHEMA_NAME},
+        "run": _TEXT,
+        "verdict": _VERDICT,
+        "exit_code": {"enum": [int(code) for code in ExitCode if code is not ExitCode.USAGE]},
+        "reasons": _list(
+            _object({"code": _TEXT, "text": _TEXT}, {"figure": _TEXT}, "`figure` names what is null, where the text says why")
+        ),
+        "scenario": _object({"name": _TEXT, "digest": digest}, {"title": _TEXT}),
+        "service": _object({"name": _TEXT, "platform": {"enum": ["kubernetes", "docker", "process"]}}),
+        "hardware": _TEXT,
+        "objectives": _objectives(),
+        "measurements": _measurements(),
+        "faults": _faults(),
+        "outages": _outages(),
+        "clock": _clock(),
+        "environment": {"type": "object", "additionalProperties": _TEXT},
+    }
+    optional = {
+        "started": {"type": "string", "format": "date-time"},
+        "ended_s": _SECONDS,
+        "lanes": _lanes(),
+        "baseline": _object({"start_s": _SECONDS, "end_s": _SECONDS, "steady": {"type": "boolean"}, "why_not": _list(_TEXT)}),
+        "journal": _object({"intact": {"type": "boolean"}, "records": _COUNT, "head": {"type": ["string", "null"]}}),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "result.json of a blackstart drill",
+        **_object(
+            required, optional, "Times in `_s` are seconds on the drill's monotonic clock (0: the drill's start) or durations."
+        ),
+    }

@@ -1,0 +1,58 @@
+"""What several reports say in the same words: the verdict's sign, a fault's targets, whether it was proven and undone."""
+
+from ..drills.finished import FinishedRun, InjectedFault
+from ..drills.measure.values import Interval
+from ..drills.verdict import Verdict
+from . import figures
+from .cleaning import one_line
+
+SIGNS = {
+    Verdict.PASSED: "✓",
+    Verdict.FAILED: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.ABORTED: "■",
+    Verdict.INTERNAL: "!",
+    Verdict.DIRTY: "⚠",
+}
+
+
+def heading(run: FinishedRun) -> str:
+    """What the drill is called: its title, or its name."""
+    return one_line(run.scenario.title or run.scenario.name, 160)
+
+
+def targets(fault: InjectedFault) -> str:
+    """The names of what was hit."""
+    names = [one_line(str(target["name"]), 60) for target in fault.targets]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more if names else "nothing"
+
+
+def evidence(fault: InjectedFault) -> str:
+    """What proved the fault, and who said so."""
+    if fault.evidence is not None:
+        return f"{one_line(str(fault.evidence['detail']), 300)} (source: {one_line(str(fault.evidence['source']), 100)})"
+    if fault.injecting_s is None:
+        return "it was never injected"
+    return f"none: {one_line(fault.problem or 'nothing showed that it took effect', 300)}"
+
+
+def undo(fault: InjectedFault) -> str:
+    """Whether the fault is gone, and what proved that."""
+    if fault.injecting_s is None and not fault.undo_problem:
+        return "nothing to undo"
+    if fault.undo_verified:
+        proof = fault.undo_evidence
+        told = f": {one_line(str(proof['detail']), 300)} (source: {one_line(str(proof['source']), 100)})" if proof else ""
+        return f"undone and proven{told}"
+    return f"NOT proven: {one_line(fault.undo_problem or 'nothing showed that it was undone', 300)}"
+
+
+def not_had(run: FinishedRun) -> dict[str, str]:
+    """Figures that could not be had, with the reason."""
+    return {one_line(name, 60): one_line(why, 300) for name, why in sorted(run.measurement.missing.items())}
+
+
+def detection(gap: Interval | None) -> str:
+    """How long a source took to notice; that it did not is told as such, never as zero."""
+    return "not detected" if gap is None else figures.interval(gap)

@@ -1,0 +1,109 @@
+"""Whole drills as a person starts them: the installed command, in its own process, on a real service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "blackstart"]
+SHORT = ("steady_state.hold=3s", "settle=3s", "observe=20s")
+
+
+def until(what: str, look: Callable[[], Any], within_s: float = 30.0) -> Any:
+    """Wait for something true; says what was awaited and last seen when it does not come."""
+    limit = time.monotonic() + within_s
+    while not (seen := look()):
+        if time.monotonic() > limit:
+            raise AssertionError(f"waited {within_s:g} s for {what}; last seen: {seen!r}")
+        time.sleep(0.02)
+    return seen
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: exit code, both streams, and the newest run's folder."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+
+    def codes(self) -> set[str]:
+        return {reason["code"] for reason in self.result["reasons"]}
+
+
+@dataclass(frozen=True)
+class Blackstart:
+    """Runs the command in an empty folder of its own."""
+
+    folder: Path
+    processes: list["subprocess.Popen[str]"] = field(default_factory=list)
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "blackstart-runs"
+
+    def __call__(self, *arguments: str | Path, within_s: float = 110.0, **environment: str) -> Done:
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr, self.newest())
+
+    def newest(self) -> Path:
+        link = self.runs / "latest"
+        return link.resolve() if link.exists() else self.runs
+
+    def started(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def end(self) -> None:
+        """Stop what a failed test left running, with its undo."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate(timeout=60)
+
+    def only_run(self) -> Path:
+        return until("a run's folder", lambda: sorted(path for path in self.runs.glob("2*") if path.is_dir()))[-1]
+
+
+def events(folder: Path) -> list[str]:
+    journal = folder / "journal.jsonl"
+    if not journal.exists():
+        return []
+    return [json.loads(line)["event"] for line in journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def short(*more: str) -> list[str]:
+    return [word for setting in (*SHORT, *more) for word in ("--set", setting)]
+
+
+def kill_quietly(process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> None:
+    process.send_signal(number)
+    process.communicate(timeout=60)

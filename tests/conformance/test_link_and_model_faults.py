@@ -1,0 +1,465 @@
+"""Link and model faults on a live service of local processes: the conformance suite, and what it does not ask for."""
+
+import functools
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blackstart.injectors import proxy
+from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
+from blackstart.injectors.model_files import ModelCorrupt, when_it_bites
+from blackstart.injectors.network import NetworkDelay, NetworkPartition, StreamStall, TcpReset
+from blackstart.injectors.platforms.base import Target
+from blackstart.injectors.platforms.process import ProcessPlatform
+from blackstart.injectors.platforms.process_spec import Component, Link, ProcessSpec
+from blackstart.injectors.testing import check_injector
+from blackstart.injectors.values import Size
+from safetensors.numpy import load_file, save_file
+
+PATIENCE_S = 20.0
+ANSWER = b"a" * 5000
+REPLICA = """
+import http.server, mmap, socketserver, sys
+if sys.argv[2]:
+    with open(sys.argv[2], "rb") as file:
+        held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        self.wfile.write(b"a" * 5000)
+    def log_message(self, *_):
+        pass
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    request_queue_size = 100
+server = Server(("127.0.0.1", int(sys.argv[1])), Answer)
+print("ready", flush=True)
+server.serve_forever()
+"""
+READER = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
+    held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(held[-1], flush=True)
+sys.stdin.readline()
+print(held[-1])
+"""
+
+
+@dataclass
+class Service:
+    """r0 and r1, each behind links of its own; r0 has its model mapped, r1 has read it."""
+
+    folder: Path
+    runtime: Path
+    stack: ExitStack
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    links: list[Link] = field(default_factory=list)
+
+    def start(self, name: str, *command: str) -> str:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "BLACKSTART_RUNTIME_DIR": str(self.runtime)},
+        )
+        self.processes[name] = process
+        self.stack.callback(self.stop, name)
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> None:
+        process = self.processes[name]
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE_S)
+
+    def replica(self, name: str, *, maps: bool) -> None:
+        (self.folder / name).mkdir()
+        model = self.folder / name / "model.safetensors"
+        numbers = np.random.default_rng(1)
+        save_file({"mlp.weight": numbers.standard_normal((64, 64)).astype("float32")}, model)
+        save_file({"mlp.weight": numbers.standard_normal((64, 64)).astype("float32")}, model.with_name("model-stale.safetensors"))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.ports[name] = free.getsockname()[1]
+        assert self.start(name, sys.executable, "-c", REPLICA, str(self.ports[name]), str(model) if maps else "") == "ready\n"
+
+    def link(self, name: str, from_: str, to: str) -> None:
+        target = f"127.0.0.1:{self.ports[to]}"
+        line = self.start(name, sys.executable, proxy.__file__, "--name", name, "--listen", "127.0.0.1:0", "--to", target)
+        self.ports[name] = json.loads(line)["port"]
+        self.links.append(Link(name, from_, to, self.ports[name]))
+
+    @property
+    def open(self) -> Callable[[], ProcessPlatform]:
+        components = tuple(Component(name, "replica", port=self.ports[name]) for name in ("r0", "r1"))
+        spec = ProcessSpec((*components, Component("gw", "gateway", port=1)), links=tuple(self.links))
+        environment = {**os.environ, "BLACKSTART_RUNTIME_DIR": str(self.runtime)}
+        return functools.partial(ProcessPlatform, spec, self.folder, self.folder / "state", environment)
+
+    def model(self, name: str = "r0") -> Path:
+        return self.folder / name / "model.safetensors"
+
+
+def started() -> Iterator[Service]:
+    with tempfile.TemporaryDirectory(prefix="bs-") as folder, ExitStack() as stack:
+        service = Service(Path(folder), Path(folder) / "rt", stack)
+        service.replica("r0", maps=True)
+        service.replica("r1", maps=False)
+        for peer in ("gw", "client", "a", "b"):
+            service.link(f"{peer}-r0", peer, "r0")
+        yield service
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[Service]:
+    """For the conformance suite: all faults at once, each on a link or a file of its own, since most of it is waiting."""
+    yield from started()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    yield from started()
+
+
+def ask(port: int, limit_s: float) -> tuple[str, float]:
+    """What this test sees with its own eyes: `ok`, or the class of the error, and after how long."""
+    began = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit_s)
+    try:
+        connection.request("GET", "/")
+        right = connection.getresponse().read() == ANSWER
+    except OSError as error:
+        return type(error).__name__, time.monotonic() - began
+    finally:
+        connection.close()
+    return "ok" if right else "wrong", time.monotonic() - began
+
+
+def digest(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def target(platform: ProcessPlatform, name: str = "r0") -> tuple[Target, ...]:
+    found = platform.current(name)
+    assert found is not None
+    return (found,)
+
+
+def planned(injector: Injector, platform: ProcessPlatform, name: str = "r0", deadline_s: float = 60.0) -> Undo:
+    undo = injector.plan(target(platform, name), platform).stamped(f"run.{time.time_ns()}", injector.kind, {}, deadline_s)
+    return Undo.from_json(json.loads(json.dumps(undo.to_json())))
+
+
+def soon(proof: Callable[[], object]) -> object:
+    limit = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return proof()
+        except NotYet:
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+
+
+# --- the conformance suite ---
+
+
+def link_down(port: int, outcome: str) -> bool:
+    return ask(port, 1.0)[0] == outcome
+
+
+def link_slow(port: int, seconds: float) -> bool:
+    return ask(port, PATIENCE_S)[1] >= seconds
+
+
+def file_differs(path: Path, before: str) -> bool:
+    return not path.exists() or digest(path) != before
+
+
+CHECKS = ["network-partition", "network-delay", "tcp-reset", "stream-stall", "exponent-msb", "truncate"]
+
+
+@pytest.fixture(scope="module")
+def verdicts(checked: Service) -> Iterator[dict[str, Future[None]]]:
+    ports, open_platform = checked.ports, checked.open
+    mapped = ModelCorrupt("exponent-msb").with_model(str(checked.folder / "{name}"), "mmap")
+    read = ModelCorrupt("truncate").with_model(str(checked.folder / "{name}"), "at-start")
+    cases: dict[str, tuple[Injector, str, Callable[[], bool]]] = {
+        "network-partition": (NetworkPartition(("gateway",)), "r0", functools.partial(link_down, ports["gw-r0"], "TimeoutError")),
+        "network-delay": (
+            NetworkDelay(timedelta(seconds=0.3), timedelta(seconds=0.05), ("client",)),
+            "r0",
+            functools.partial(link_slow, ports["client-r0"], 0.5),
+        ),
+        "tcp-reset": (TcpReset(("a",), Size(2000)), "r0", functools.partial(link_down, ports["a-r0"], "ConnectionResetError")),
+        "stream-stall": (StreamStall(Size(3000), ("b",)), "r0", functools.partial(link_down, ports["b-r0"], "TimeoutError")),
+        "exponent-msb": (mapped, "r0", functools.partial(file_differs, checked.model("r0"), digest(checked.model("r0")))),
+        "truncate": (read, "r1", functools.partial(file_differs, checked.model("r1"), digest(checked.model("r1")))),
+    }
+    with ThreadPoolExecutor(len(cases)) as pool:
+        yield {
+            name: pool.submit(check_injector, injector, open_platform, (victim,), effect=effect)
+            for name, (injector, victim, effect) in cases.items()
+        }
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_contract(verdicts: dict[str, Future[None]], name: str) -> None:
+    verdicts[name].result()
+
+
+# --- network faults: what is refused, proven and said ---
+
+
+def test_links_are_demanded_and_probed(service: Service) -> None:
+    with closing(service.open()) as platform:
+        for injector, victim, why in (
+            (NetworkPartition(), "r1", "no link proxy stands between r1 and anybody; declare it under process.links"),
+            (NetworkPartition(("store",)), "r0", "no link proxy stands between r0 and store"),
+            (StreamStall(Size(50 << 20), ("gateway",)), "r0", "give a smaller `after`"),
+            (NetworkDelay(timedelta(0)), "r0", "above 0s"),
+            (NetworkDelay(timedelta(seconds=1), timedelta(seconds=2)), "r0", "at most `delay`"),
+        ):
+            with pytest.raises(Refusal, match=f"^not injecting: .*({why})"):
+                injector.plan(target(platform, victim), platform)
+        platform.link_begin("somebody's", "gw-r0", {"type": "partition", "direction": "both"}, 60.0)
+        with pytest.raises(Refusal, match=r"meets silent .*rules of others are on it: somebody's"):
+            TcpReset(("gateway",)).plan(target(platform), platform)
+        platform.link_end("somebody's", "gw-r0")
+        service.processes["gw-r0"].kill()
+        service.processes["gw-r0"].wait()
+        with pytest.raises(Refusal, match="the link proxy of gw-r0 does not answer"):
+            TcpReset(("gateway",)).plan(target(platform), platform)
+
+
+def test_component_behind_a_dead_link_is_refused_before_and_named_after(service: Service) -> None:
+    injector = NetworkPartition(("gateway",))
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        evidence = soon(lambda: injector.verify(undo, platform))
+        assert "silent" in evidence.detail
+        with pytest.raises(Differs, match="still on link gw-r0"):
+            injector.verify_recovered(undo, platform)
+        service.processes["r0"].kill()
+        service.processes["r0"].wait()
+        injector.recover(undo, platform)
+        assert "what stands behind it does not answer" in injector.verify_recovered(undo, platform).detail
+        with pytest.raises(Refusal, match="meets reset without any fault"):
+            injector.plan(undo.targets, platform)
+
+
+def test_without_the_rule_there_is_no_evidence(service: Service) -> None:
+    peers = ("gateway", "b")
+    with closing(service.open()) as platform, closing(service.open()) as elsewhere:
+        for injector in (
+            NetworkPartition(peers),
+            TcpReset(peers),
+            StreamStall(peers=peers),
+            NetworkDelay(timedelta(seconds=0.2), peers=peers),
+        ):
+            undo = planned(injector, platform)
+            injector.inject(undo, platform)
+            evidence = soon(functools.partial(injector.verify, undo, platform))
+            assert set(evidence.facts) == {"gw-r0", "b-r0"}
+            elsewhere.link_end(undo.fault, "b-r0")
+            with pytest.raises(NotYet, match="b-r0"):
+                injector.verify(undo, platform)
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+
+
+def test_a_rule_that_clients_do_not_feel_is_no_evidence(service: Service) -> None:
+    peers = ("gateway",)
+    with closing(service.open()) as platform:
+        for injector in (
+            NetworkPartition(peers),
+            TcpReset(peers),
+            StreamStall(peers=peers),
+            NetworkDelay(timedelta(seconds=1), peers=peers),
+        ):
+            undo = planned(injector, platform)
+            platform.link_begin(undo.fault, "gw-r0", {"type": "delay", "delay_s": 0.0, "jitter_s": 0.0}, 60.0)
+            with pytest.raises(NotYet, match="a probe through gw-r0 meets answered"):
+                injector.verify(undo, platform)
+            injector.recover(undo, platform)
+
+
+def test_a_killed_proxy_is_named(service: Service) -> None:
+    injector = NetworkPartition(("gateway",))
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        service.processes["gw-r0"].kill()
+        service.processes["gw-r0"].wait()
+        injector.recover(undo, platform)
+        with pytest.raises(Differs, match="gw-r0"):
+            injector.verify_recovered(undo, platform)
+
+
+# --- model faults ---
+
+
+def corrupt(service: Service, mutation: str, **more: str) -> ModelCorrupt:
+    return ModelCorrupt(mutation, **more).with_model(str(service.folder / "{name}" / "model.safetensors"), "mmap")
+
+
+@pytest.mark.parametrize("mutation", ["header", "zero-tail", "nan-one", "missing", "stale-version"])
+def test_evidence_and_restoration(service: Service, mutation: str) -> None:
+    injector, path = corrupt(service, mutation), service.model()
+    before, tensor = digest(path), load_file(path)["mlp.weight"]
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        facts = injector.verify(undo, platform).facts["r0"]
+        assert facts["digest_before"] == before != facts["digest_after"]
+        with pytest.raises(Differs) as still:
+            injector.verify_recovered(undo, platform)
+        assert not isinstance(still.value, ForeignChange)
+        if mutation == "nan-one":
+            assert np.isnan(load_file(path)["mlp.weight"]).sum() == 1
+        injector.recover(undo, platform)
+        assert before in f"sha256:{digest(path)}" and before[:23] in injector.verify_recovered(undo, platform).detail
+    assert (load_file(path)["mlp.weight"] == tensor).all()
+
+
+def test_when_it_bites_is_what_the_system_says(service: Service) -> None:
+    with closing(service.open()) as platform:
+        for mutation, name, expected in (
+            ("exponent-msb", "r0", "now"),
+            ("truncate", "r0", "now"),
+            ("header", "r0", "on-restart"),  # mapped, but read once
+            ("missing", "r0", "on-restart"),
+            ("exponent-msb", "r1", "on-restart"),  # `load: mmap` says the service file, and r1 has not mapped it
+        ):
+            injector = corrupt(service, mutation)
+            assert injector.bites(injector.plan(target(platform, name), platform)) == expected, (mutation, name)
+    assert when_it_bites("nan-one", "mmap", None) == "now"
+    assert when_it_bites("nan-one", "at-start", None) == "on-restart"
+    assert when_it_bites("nan-one", None, None) == "on-restart"
+
+
+def test_paths_of_models(service: Service) -> None:
+    folder = str(service.folder / "{name}")
+    with closing(service.open()) as platform:
+        found = {
+            ModelCorrupt("header", **given)
+            .with_model(model, "mmap")
+            .plan(target(platform), platform)
+            .prior["files"]["r0"]["path"]
+            for model, given in (
+                (folder, {}),
+                (f"{folder}/model.safetensors", {}),
+                (folder, {"file": "model.safetensors"}),
+                (f"{folder}/model-stale.safetensors", {"file": "model.safetensors"}),
+                ("/nowhere", {"file": f"{folder}/model.safetensors"}),
+            )
+        }
+        relative = ModelCorrupt("header", file="{name}/model.safetensors").plan(target(platform), platform)
+        assert relative.prior["files"]["r0"]["path"] == "r0/model.safetensors"  # from the service file's folder on
+    assert found == {str(service.model())}
+
+
+def test_model_refusals(service: Service) -> None:
+    with closing(service.open()) as platform:
+        shared = str(service.folder / "r0" / "model.safetensors")
+        for injector, victim, why in (
+            (ModelCorrupt("header"), "r0", "which file is the model"),
+            (ModelCorrupt("bitflip").with_model(shared, "mmap"), "r0", "no mutation bitflip"),
+            (ModelCorrupt("header").with_model(shared, "mmap"), "r0", "r1 reads .* as well"),
+            (ModelCorrupt("header", file=shared), "r1", "r0 reads .* as well"),
+            (ModelCorrupt("exponent-msb:mlp.wieght", file=shared), "r0", "nearest is mlp.weight"),
+            (ModelCorrupt("header", file="/nowhere"), "r0", "No such file"),
+            (ModelCorrupt("header", file=str(service.folder / "rt")), "r0", "directory"),
+        ):
+            with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
+                injector.plan(target(platform, victim), platform)
+
+
+def test_a_shared_file_is_damaged_once_for_all_its_readers(service: Service) -> None:
+    path = service.model()
+    injector, before = ModelCorrupt("zero-tail").with_model(str(path), "mmap"), digest(path)
+    with closing(service.open()) as platform:
+        both = target(platform) + target(platform, "r1")
+        undo = injector.plan(both, platform).stamped("run.1", "model-corrupt", {}, 60.0)
+        injector.inject(undo, platform)
+        assert list(injector.verify(undo, platform).facts) == ["r0"]
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert digest(path) == before
+
+
+def test_foreign_change_is_kept_and_said(service: Service) -> None:
+    injector, path = corrupt(service, "header"), service.model()
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        newer = path.with_name("newer")
+        newer.write_bytes(b"a new revision, rolled out during the drill")
+        newer.replace(path)
+        for _ in range(2):
+            with pytest.raises(ForeignChange, match="somebody else changed it"):
+                injector.recover(undo, platform)
+        with pytest.raises(ForeignChange, match="not by us"):
+            injector.verify_recovered(undo, platform)
+    assert path.read_bytes().startswith(b"a new revision")
+
+
+def test_a_change_after_the_undo_is_not_ours(service: Service) -> None:
+    injector, path = corrupt(service, "header"), service.model()
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+        path.with_name("model-stale.safetensors").replace(path)
+        with pytest.raises(ForeignChange, match="not by us"):
+            injector.verify_recovered(undo, platform)
+
+
+def test_changed_file_between_plan_and_injection_is_refused(service: Service) -> None:
+    injector, path = corrupt(service, "truncate"), service.model()
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        path.with_name("model-stale.safetensors").replace(path)
+        expected = digest(path)
+        with pytest.raises(Exception, match="digest has changed"):
+            injector.inject(undo, platform)
+        injector.recover(undo, platform)
+    assert digest(path) == expected
+
+
+def test_truncation_in_place_kills_who_has_it_mapped_and_is_undone(service: Service) -> None:
+    """SIGBUS: the one mutation whose victim is the process itself, at its next look."""
+    path = service.model("r1")
+    with subprocess.Popen([sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline()
+        injector, before = corrupt(service, "truncate"), digest(path)
+        with closing(service.open()) as platform:
+            undo = planned(injector, platform, "r1")
+            injector.inject(undo, platform)
+            reader.communicate(b"look\n")
+            assert reader.returncode == -signal.SIGBUS
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+    assert digest(path) == before

@@ -1,0 +1,262 @@
+"""The agent as a process of its own, against real victims: it must undo its fault whoever dies first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from blackstart.injectors import agent
+
+AGENT = Path(agent.__file__)
+LIMIT_S = 30.0
+
+
+def wait_for(condition, what):
+    limit = time.monotonic() + LIMIT_S
+    while not (found := condition()):
+        assert time.monotonic() < limit, f"waited {LIMIT_S} s for {what}"
+        time.sleep(0.01)
+    return found
+
+
+def state_of(pid):
+    return agent.start_and_state(pid)[1] or "gone"
+
+
+@pytest.fixture
+def victim():
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tmp_path / "state" / "f.json"
+
+
+@contextmanager
+def held(verb, state, **request):
+    """An agent that holds a fault; its first line is read. It is killed afterwards, whatever the test did to it."""
+    state.parent.mkdir(exist_ok=True)
+    body = {"fault": "run.0", "state": str(state), "deadline_s": 120.0, "lease_s": None, **request}
+    with subprocess.Popen(
+        [sys.executable, "-I", str(AGENT), verb, json.dumps(body)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
+        try:
+            process.said = json.loads(process.stdout.readline() or "{}")
+            yield process
+        finally:
+            process.kill()
+
+
+def rest(process):
+    return json.loads(process.stdout.read() or "{}")
+
+
+def undo(state):
+    ended = subprocess.run([sys.executable, "-I", str(AGENT), "undo", f"@{state}"], capture_output=True, text=True, check=False)
+    return ended.returncode, json.loads(ended.stdout)
+
+
+def test_fault_holds_until_standard_input_closes(victim, state):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)]) as process:
+        assert process.said["event"] == "effective"
+        assert state_of(victim.pid) == "T"
+        assert json.loads(state.read_text())["record"] == {"processes": [agent.identity(victim.pid)]}
+        process.stdin.close()
+        assert rest(process)["reason"] == "standard input closed"
+    assert state_of(victim.pid) != "T"
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(("limits", "reason"), [({"deadline_s": 0.3}, "deadline"), ({"lease_s": 0.3}, "lease lapsed")])
+def test_fault_ends_by_itself(victim, state, limits, reason):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)], **limits) as process:
+        assert rest(process)["reason"] == reason
+    assert state_of(victim.pid) != "T"
+    assert not state.exists()
+
+
+def test_renewed_lease_goes_on(victim, state):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)], lease_s=3.0) as process:
+        until = time.monotonic() + 4.0
+        while time.monotonic() < until:
+            process.stdin.write("renew\n")
+            time.sleep(0.2)
+        assert state_of(victim.pid) == "T"
+        process.stdin.close()
+        assert rest(process)["reason"] == "standard input closed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_undo(victim, state, number):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)]) as process:
+        process.send_signal(number)
+        assert rest(process)["reason"] == f"signal {number:d}"
+    assert state_of(victim.pid) != "T"
+
+
+def test_fault_of_a_killed_agent_is_undone_by_the_next(victim, state):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)]) as process:
+        process.kill()
+        process.wait()
+        assert state_of(victim.pid) == "T"
+        assert undo(state) == (0, {"event": "undone", "reason": "undo", "continued": [agent.identity(victim.pid)]})
+        assert state_of(victim.pid) != "T"
+        assert undo(state) == (0, {"event": "undone", "reason": "nothing was left"})
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_undo_ends_a_living_agent(victim, state, frozen):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)]) as process:
+        if frozen:
+            process.send_signal(signal.SIGSTOP)
+        code, answer = undo(state)
+        assert (code, answer["event"]) == (0, "undone")
+        assert process.wait(LIMIT_S) == 0
+    assert state_of(victim.pid) != "T"
+    assert not state.exists()
+
+
+def test_recycled_pid_is_left_alone(victim, state):
+    """The record names the victim's pid with another start time: somebody else has that number now."""
+    victim.send_signal(signal.SIGSTOP)
+    wait_for(lambda: state_of(victim.pid) == "T", "the victim to stop")
+    state.parent.mkdir()
+    body = {"fault": "run.0", "verb": "stop-process", "agent": f"pid:{victim.pid}@1", "boot": agent.boot(), "undo_s": 5}
+    state.write_text(json.dumps({**body, "record": {"processes": [f"pid:{victim.pid}@1"]}}))
+    assert undo(state) == (0, {"event": "undone", "reason": "undo", "continued": []})
+    assert state_of(victim.pid) == "T"
+    assert victim.poll() is None
+    assert not agent.send(f"pid:{victim.pid}@1", signal.SIGKILL)
+    assert state_of(victim.pid) == "T"
+
+
+def refusal(verb, state, **request):
+    with held(verb, state, **request) as process:
+        assert process.said["event"] == "refused"
+        assert process.wait(LIMIT_S) == 3
+        return process.said["why"]
+
+
+def test_stop_process_refuses_what_it_could_not_undo(victim, state):
+    assert "above the agent" in refusal("stop-process", state, processes=[agent.identity(1)])
+    assert "above the agent" in refusal("stop-process", state, processes=[agent.identity(os.getpid())])
+    assert "is gone" in refusal("stop-process", state, processes=[f"pid:{victim.pid}@1"])
+    assert "no process" in refusal("stop-process", state, processes=[])
+    victim.send_signal(signal.SIGSTOP)
+    wait_for(lambda: state_of(victim.pid) == "T", "the victim to stop")
+    assert "stopped already" in refusal("stop-process", state, processes=[agent.identity(victim.pid)])
+
+
+def test_record_that_cannot_be_written_prevents_the_fault(victim, state):
+    why = refusal("stop-process", state.with_name("x" * 300), processes=[agent.identity(victim.pid)])
+    assert "too long" in why
+    assert state_of(victim.pid) != "T"
+
+
+def test_same_fault_is_not_held_twice(victim, state):
+    with held("stop-process", state, processes=[agent.identity(victim.pid)]):
+        assert "already held" in refusal("stop-process", state, processes=[agent.identity(victim.pid)])
+        assert state.exists()
+        undo(state)
+
+
+def test_workers_die_with_a_killed_agent(state):
+    with held("burn-cpu", state, workers=2, share=0.2) as process:
+        workers = process.said["processes"]
+        assert len(workers) == 2
+        assert all(agent.pid_of(worker) for worker in workers)
+        process.kill()
+        wait_for(lambda: not any(agent.pid_of(worker) for worker in workers), "the workers to die")
+        assert undo(state)[0] == 0
+        assert not state.exists()
+
+
+def test_memory_reserve_is_kept(state):
+    available = agent.available_memory()
+    assert "stay free" in refusal("hold-memory", state, bytes=available)
+    assert agent.memory_reserve(1 << 30) == 512 << 20
+    assert agent.memory_reserve(100 << 30) == 10 << 30
+
+
+def fill(folder, leave, most):
+    return {"folder": str(folder), "leave_bytes": leave, "max_bytes": most}
+
+
+def test_fill_disk_refuses_what_is_not_limited(state, tmp_path):
+    free = agent.free_bytes(str(tmp_path))
+    assert "not the service's own" in refusal("fill-disk", state, **fill(tmp_path, free // 2, None))
+    assert "at most 1000" in refusal("fill-disk", state, **fill(tmp_path, free // 2, 1000))
+    assert "to be left" in refusal("fill-disk", state, **fill(tmp_path, free * 2, 1000))
+    assert "not a folder" in refusal("fill-disk", state, **fill(tmp_path / "none", 0, 1000))
+    assert list(tmp_path.glob("*.fill")) == []
+
+
+def test_fill_of_a_killed_agent_is_undone_by_the_next(state, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    leave = agent.free_bytes(str(tmp_path)) - (16 << 20)
+    with held("fill-disk", state, **fill(folder, leave, 1 << 40)) as process:
+        assert process.said["event"] == "effective"
+        assert Path(process.said["path"]).stat().st_size == process.said["bytes"] > 0
+        process.kill()
+        process.wait()
+        assert undo(state)[0] == 0
+        assert list(folder.iterdir()) == []
+
+
+def command(inject, recover, limit_s=LIMIT_S):
+    return {"inject": inject, "recover": recover, "limit_s": limit_s}
+
+
+def test_failed_inject_is_recovered(state, tmp_path):
+    flag = tmp_path / "flag"
+    with held("hold-command", state, **command(["sh", "-c", f"touch {flag}; echo oh; exit 7"], ["rm", str(flag)])) as process:
+        assert process.said["event"] == "failed"
+        assert "exited with 7: oh" in process.said["why"]
+        assert process.wait(LIMIT_S) == 1
+    assert not flag.exists()
+    assert not state.exists()
+
+
+def test_inject_that_does_not_end_is_killed_and_recovered(state, tmp_path):
+    mark = tmp_path / "recovered"
+    with held("hold-command", state, **command(["sleep", "600"], ["touch", str(mark)], 0.3)) as process:
+        assert "did not end within 0.3 s" in process.said["why"]
+    assert mark.exists()
+
+
+def test_failed_recover_stays_on_record_for_the_next_attempt(state, tmp_path):
+    allowed = tmp_path / "allowed"
+    with held("hold-command", state, **command(["true"], ["test", "-e", str(allowed)])) as process:
+        process.stdin.close()
+        assert rest(process)["event"] == "failed"
+        assert process.wait(LIMIT_S) == 1
+        assert undo(state)[0] == 1
+        assert state.exists()
+        allowed.touch()
+        assert undo(state)[0] == 0
+        assert not state.exists()
+
+
+def test_deadline_cuts_a_slow_inject_short(state, tmp_path):
+    mark = tmp_path / "recovered"
+    with held("hold-command", state, deadline_s=0.5, **command(["sleep", "600"], ["touch", str(mark)])) as process:
+        assert (process.said["event"], process.said["reason"]) == ("undone", "deadline")
+    assert mark.exists()
+
+
+def test_unknown_commands_and_verbs_are_refused(state):
+    assert "nowhere-to-be-found is not a command" in refusal("hold-command", state, **command(["true"], ["nowhere-to-be-found"]))
+    assert "usage" in refusal("no-such-verb", state)

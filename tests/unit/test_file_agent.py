@@ -1,0 +1,518 @@
+"""The file agent on real files: each mutation does what it promises to the real library, and every byte comes back."""
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from blackstart.injectors import file_agent
+from safetensors.numpy import load_file, save_file
+
+PATIENCE_S = 30.0
+NOBODY = 65534
+TENSORS = {
+    "embedding.weight": (200, 16),
+    "layers.0.mlp.up_proj.weight": (32, 16),
+    "layers.0.mlp.up_proj.bias": (32,),
+    "norm.weight": (16,),
+}
+
+
+class Agent:
+    """One agent process and the lines that it prints."""
+
+    def __init__(self, folder: Path, path: Path, mutation: str, *, deadline_s: float = 60.0, **more: Any) -> None:
+        self.state = folder / f"{more.get('fault', 'f1')}.json"
+        request = {"fault": "f1", "state": str(self.state), "deadline_s": deadline_s, "lease_s": None, "path": str(path)}
+        before, wait = more.pop("preexec_fn", None), more.pop("wait", True)
+        self.process = subprocess.Popen(
+            [sys.executable, file_agent.__file__, "mutate-file", json.dumps({**request, "mutation": mutation, **more})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=before,  # noqa: PLW1509 - limits are set in the agent alone, and this process has one thread
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.first = self.line() if wait else {}
+
+    def line(self) -> dict[str, Any]:
+        text = self.stdout.readline()
+        return json.loads(text) if text else {}
+
+    def ended(self) -> tuple[int, dict[str, Any]]:
+        last = self.line()
+        status = self.process.wait(PATIENCE_S)
+        self.stdin.close()
+        self.stdout.close()
+        return status, last
+
+    def let_go(self) -> tuple[int, dict[str, Any]]:
+        self.stdin.close()
+        return self.ended()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.ended()
+
+
+def undo(record: Path) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, file_agent.__file__, "undo", f"@{record}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert ended.stderr == ""
+    return ended.returncode, json.loads(ended.stdout)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def snapshot(path: Path) -> tuple[str, int, int, int, int]:
+    found = path.stat()
+    return digest(path), found.st_size, stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_ino
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "model").mkdir()
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def model(folder: Path) -> Iterator[Path]:
+    path = folder.parent / "model" / "model.safetensors"
+    write(path)
+    path.chmod(0o640)
+    os.utime(path, ns=(10**18 + 1, 10**18 + 2))
+    before = set(path.parent.iterdir())
+    yield path
+    assert set(path.parent.iterdir()) == before, "something was left beside the model"
+    assert list(folder.iterdir()) == [], "something was left in the state folder"
+
+
+def write(path: Path, dtype: str = "float32", seed: int = 1) -> None:
+    numbers = np.random.default_rng(seed)
+    save_file({name: numbers.standard_normal(shape).astype(dtype) for name, shape in TENSORS.items()}, path)
+
+
+def differing(path: Path, before: dict[str, np.ndarray]) -> dict[str, int]:
+    now = load_file(path)
+    return {name: int((now[name] != before[name]).sum()) for name in before if (now[name] != before[name]).any()}
+
+
+# --- what each mutation promises ---
+
+
+@pytest.mark.parametrize("mutation", ["header", "truncate"])
+def test_loader_refuses(folder: Path, model: Path, mutation: str) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, mutation)
+    assert agent.first["event"] == "effective", agent.first
+    assert agent.first["digest_before"] == before[0]
+    assert agent.first["digest_after"] == digest(model) != before[0]
+    with pytest.raises(safetensors.SafetensorError):
+        load_file(model)
+    if mutation == "truncate":
+        assert model.stat().st_size == before[1] - before[1] // 3
+    assert agent.let_go()[1]["event"] == "undone"
+    assert snapshot(model) == before
+
+
+def test_exponent_flip_loads_with_one_huge_number_in_an_mlp_weight(folder: Path, model: Path) -> None:
+    before, tensors = snapshot(model), load_file(model)
+    agent = Agent(folder, model, "exponent-msb", seed=7)
+    assert agent.first["tensor"] == "layers.0.mlp.up_proj.weight"
+    assert differing(model, tensors) == {"layers.0.mlp.up_proj.weight": 1}
+    after = load_file(model)["layers.0.mlp.up_proj.weight"]
+    assert np.isfinite(after).all()
+    assert abs(after).max() > 1e30
+    assert agent.let_go() == (0, {"event": "undone", "reason": "standard input closed", **undone(before, model)})
+    assert snapshot(model) == before
+
+
+def undone(before: tuple[Any, ...], model: Path) -> dict[str, Any]:
+    return {"path": str(model), "digest": before[0], "restored": "its bytes were written back"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("mutation", ["nan-one", "exponent-msb:norm.weight"])
+def test_named_tensor_in_every_width(folder: Path, model: Path, dtype: str, mutation: str) -> None:
+    write(model, dtype)
+    before, tensors = snapshot(model), load_file(model)
+    agent = Agent(folder, model, mutation)
+    name = agent.first["tensor"]
+    after = load_file(model)
+    changed = (after[name] != tensors[name]) | np.isnan(after[name])
+    assert int(changed.sum()) == 1
+    assert int(np.isnan(after[name]).sum()) == (mutation == "nan-one")
+    was, now = float(tensors[name][changed][0]), float(after[name][changed][0])
+    assert (repr(was), repr(now)) == (agent.first["value_before"], agent.first["value_after"])
+    assert list(zip(*np.nonzero(changed), strict=True)) == [np.unravel_index(agent.first["element"], tensors[name].shape)]
+    agent.let_go()
+    assert snapshot(model) == before
+
+
+def test_bfloat16(folder: Path, model: Path) -> None:
+    raw = np.array([1.5, 0.25, -0.5, 0.0], dtype="<f4").tobytes()
+    halves = b"".join(raw[at + 2 : at + 4] for at in range(0, 16, 4))
+    header = json.dumps({"mlp.weight": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
+    model.write_bytes(len(header).to_bytes(8, "little") + header + halves)
+    before = snapshot(model)
+    agent = Agent(folder, model, "exponent-msb")
+    assert (agent.first["value_before"], agent.first["element"]) == ("-0.5", 2)  # -0.5 becomes the largest finite one
+    assert float(agent.first["value_after"]) == -(2.0**127)
+    agent.let_go()
+    agent = Agent(folder, model, "nan-one")
+    found = dict(safetensors.deserialize(model.read_bytes()))["mlp.weight"]["data"]
+    numbers = np.frombuffer(b"".join(b"\0\0" + bytes(found[at : at + 2]) for at in range(0, 8, 2)), "<f4")
+    assert int(np.isnan(numbers).sum()) == 1
+    agent.let_go()
+    assert snapshot(model) == before
+
+
+def test_seed_decides_the_element(folder: Path, model: Path) -> None:
+    def hit(seed: int) -> int:
+        agent = Agent(folder, model, "nan-one", seed=seed)
+        agent.let_go()
+        return int(agent.first["element"])
+
+    assert hit(3) == hit(3)
+    assert len({hit(seed) for seed in range(4)}) > 1
+
+
+def test_zero_tail_zeroes_the_last_eighth(folder: Path, model: Path) -> None:
+    before, content = snapshot(model), model.read_bytes()
+    agent = Agent(folder, model, "zero-tail")
+    length = (len(content) - 8 - int.from_bytes(content[:8], "little")) // 8
+    assert model.read_bytes() == content[:-length] + bytes(length)
+    load_file(model)
+    agent.let_go()
+    assert snapshot(model) == before
+
+
+def test_missing_and_stale_version_keep_the_inode(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "missing")
+    assert agent.first["event"] == "effective"
+    assert not model.exists()
+    agent.let_go()
+    assert snapshot(model) == before
+    older = folder.parent / "older.safetensors"
+    write(older, seed=2)
+    agent = Agent(folder, model, "stale-version", source=str(older))
+    assert digest(model) == digest(older) == agent.first["digest_after"]
+    assert stat.S_IMODE(model.stat().st_mode) == 0o640
+    agent.let_go()
+    assert snapshot(model) == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="another user's process is needed, so root")
+def test_permission_bites_readers_that_are_not_root(folder: Path, model: Path) -> None:
+    model.chmod(0o644)
+    before = snapshot(model)
+    for above in (model.parent, *model.parents):
+        if above != Path("/tmp") and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o055)
+    with subprocess.Popen(["sleep", "60"], user=NOBODY) as reader:
+        agent = Agent(folder, model, "permission", reader=reader.pid)
+        assert agent.first["event"] == "effective"
+        assert subprocess.run(["cat", str(model)], user=NOBODY, capture_output=True, check=False).returncode != 0
+        agent.let_go()
+        assert subprocess.run(["cat", str(model)], user=NOBODY, capture_output=True, check=False).returncode == 0
+        reader.kill()
+    assert snapshot(model) == before
+    refused = Agent(folder, model, "permission", reader=os.getpid())
+    assert "root" in refused.first["why"]
+    assert refused.ended()[0] == 3
+
+
+# --- every way to its end ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_undo(folder: Path, model: Path, number: int) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "truncate")
+    agent.process.send_signal(number)
+    status, last = agent.ended()
+    assert (status, last["event"], last["reason"]) == (0, "undone", f"signal {number}")
+    assert snapshot(model) == before
+
+
+def test_deadline_undoes(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "zero-tail", deadline_s=0.7)
+    assert agent.first["event"] in {"effective", "undone"}
+    if agent.first["event"] == "effective":
+        assert agent.line()["reason"] == "deadline"
+    agent.ended()
+    assert snapshot(model) == before
+
+
+def test_lease_is_renewed_and_lapses(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "nan-one", lease_s=1.0)
+    held_until = time.monotonic() + 1.5
+    while time.monotonic() < held_until:
+        agent.stdin.write("renew\n")
+        agent.stdin.flush()
+        assert agent.process.poll() is None
+        time.sleep(0.05)
+    assert agent.line()["reason"] == "lease lapsed"
+    agent.ended()
+    assert snapshot(model) == before
+
+
+MUTATIONS = ["header", "truncate", "zero-tail", "nan-one", "exponent-msb", "missing", "stale-version"]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("which", ["state", "beside"])
+def test_killed_agent_is_undone_from_either_record(folder: Path, model: Path, mutation: str, which: str) -> None:
+    before = snapshot(model)
+    older = folder.parent / "older.safetensors"
+    write(older, seed=2)
+    agent = Agent(folder, model, mutation, source=str(older))
+    assert agent.first["event"] == "effective"
+    agent.kill()
+    beside = model.parent / ".model.safetensors.blackstart-f1"
+    status, last = undo(agent.state if which == "state" else beside)
+    assert (status, last["event"]) == (0, "undone")
+    assert snapshot(model) == before
+    assert undo(agent.state) == (0, {"event": "undone", "reason": "nothing was left"})
+
+
+def test_undo_ends_the_living_agent_first(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "header")
+    agent.process.send_signal(signal.SIGSTOP)
+    status, last = undo(agent.state)
+    assert (status, last["event"]) == (0, "undone")
+    assert agent.ended()[0] == 0
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("mutation", ["truncate", "zero-tail"])
+@pytest.mark.parametrize("moment", [0.0, 0.3, 0.6, 0.9])
+def test_killed_halfway_through_writing_or_restoring(folder: Path, model: Path, mutation: str, moment: float) -> None:
+    """What a kill in the middle leaves is made from the very states that the agent writes, byte for byte."""
+    before, original = snapshot(model), model.read_bytes()
+    agent = Agent(folder, model, mutation)
+    agent.kill()
+    body = json.loads(agent.state.read_text())
+    offset = body["record"]["offset"]
+    reached = offset + int((len(original) - offset) * moment)
+    body["record"]["phase"] = "restoring"
+    for record in (agent.state, Path(body["record"]["beside"])):
+        record.write_text(json.dumps(body))
+    with model.open("r+b") as file:
+        file.seek(offset)
+        file.write(original[offset:reached])
+    status, last = undo(agent.state)
+    assert (status, last["event"]) == (0, "undone")
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("mutation", ["truncate", "zero-tail", "header", "missing", "stale-version"])
+def test_killed_at_the_very_change(folder: Path, model: Path, mutation: str) -> None:
+    """SIGKILL as soon as the file looks different, most often before the agent could note that it is done."""
+    numbers = np.random.default_rng(1)
+    save_file({"mlp.weight": numbers.standard_normal((1000, 1000)).astype("float32")}, model)
+    older = folder.parent / "older.safetensors"
+    write(older, seed=2)
+    before = snapshot(model)
+
+    def look() -> tuple[int, int, bytes, bytes] | None:
+        try:
+            with model.open("rb") as file:
+                found, start = os.fstat(file.fileno()), file.read(8)
+                file.seek(-8, os.SEEK_END)
+                return found.st_size, found.st_ino, start, file.read(8)
+        except FileNotFoundError:
+            return None
+
+    usual = look()
+    agent = Agent(folder, model, mutation, wait=False, source=str(older))
+    limit = time.monotonic() + PATIENCE_S
+    while look() == usual:
+        assert time.monotonic() < limit
+    agent.kill()
+    assert undo(agent.state)[1]["event"] == "undone"
+    assert snapshot(model) == before
+
+
+def test_killed_while_preparing_leaves_a_file_that_was_never_touched(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "truncate")
+    agent.kill()
+    body = json.loads(agent.state.read_text())
+    assert undo(agent.state)[0] == 0
+    body["record"]["phase"] = "preparing"
+    for record in (agent.state, Path(body["record"]["beside"])):
+        record.write_text(json.dumps(body))
+    for name in (".tail", ".new"):
+        Path(body["record"]["beside"] + name).write_bytes(b"half a copy")
+    assert undo(agent.state)[1]["restored"] == "it had not been changed"
+    assert snapshot(model) == before
+
+
+# --- what somebody else does meanwhile ---
+
+
+@pytest.mark.parametrize("mutation", ["header", "truncate", "zero-tail", "missing", "stale-version"])
+def test_foreign_change_is_reported_and_never_restored_over(folder: Path, model: Path, mutation: str) -> None:
+    older = folder.parent / "older.safetensors"
+    write(older, seed=2)
+    agent = Agent(folder, model, mutation, source=str(older))
+    newer = folder.parent / "newer"
+    write(newer, seed=3)
+    expected = digest(newer)
+    newer.replace(model)
+    status, last = agent.let_go()
+    assert (status, last["event"]) == (4, "foreign")
+    assert digest(model) == expected
+    assert undo(agent.state)[0] == 4  # and again, until a person has looked
+    assert digest(model) == expected
+    for left in (agent.state, *model.parent.glob(".model*")):
+        assert left.name in last["why"] or left in {agent.state, model.parent / ".model.safetensors.blackstart-f1"}
+        left.unlink()
+
+
+def test_a_byte_changed_in_place_by_somebody_else_is_foreign(folder: Path, model: Path) -> None:
+    agent = Agent(folder, model, "zero-tail")
+    with model.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    expected = digest(model)
+    assert agent.let_go()[1]["event"] == "foreign"
+    assert digest(model) == expected
+    for left in (agent.state, *model.parent.glob(".model*")):
+        left.unlink()
+
+
+@pytest.mark.parametrize("mutation", ["header", "zero-tail", "missing", "stale-version"])
+def test_a_service_that_healed_its_file_counts_as_restored(folder: Path, model: Path, mutation: str) -> None:
+    expected, content = digest(model), model.read_bytes()
+    older = folder.parent / "older.safetensors"
+    write(older, seed=2)
+    agent = Agent(folder, model, mutation, source=str(older))
+    healed = folder.parent / "healed"
+    healed.write_bytes(content)
+    inode = healed.stat().st_ino
+    healed.replace(model)
+    status, last = agent.let_go()
+    assert (status, last["event"], last["restored"]) == (0, "undone", "it was as before already")
+    assert (digest(model), model.stat().st_ino) == (expected, inode)
+
+
+# --- refusals: nothing is changed, nothing is left ---
+
+
+def refusal(folder: Path, path: Path, mutation: str, **more: Any) -> str:
+    agent = Agent(folder, path, mutation, **more)
+    assert agent.first["event"] == "refused", agent.first
+    assert agent.ended()[0] == 3
+    return str(agent.first["why"])
+
+
+def test_refusals(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    assert "exponent-lsb is not known" in refusal(folder, model, "exponent-lsb")
+    assert "the nearest is norm.weight" in refusal(folder, model, "exponent-msb:norm.wieght")
+    assert "needs `source`" in refusal(folder, model, "stale-version")
+    assert "No such file" in refusal(folder, model.with_name("other"), "missing")
+    assert "not a regular file" in refusal(folder, model.parent, "missing")
+    assert "digest has changed" in refusal(folder, model, "header", expected="sha256:00")
+    twin = model.with_name("twin")
+    os.link(model, twin)
+    assert "2 names" in refusal(folder, model, "header")
+    twin.unlink()
+    assert "change nothing" in refusal(folder, model, "stale-version", source=str(model))
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda content: b"GGUF" + content, "GGUF"),
+        (lambda content: b"PK\x03\x04" + content, "zip"),
+        (lambda content: content[:5], "5 bytes"),
+        (lambda content: b"<!DOCTYPE html>" + content, "as a header length"),
+        (lambda content: content[:40], "cut off"),
+        (lambda content: content[:-1], "damaged already"),
+        (lambda content: content[:8] + b"}" + content[9:], "cannot be read"),
+        (lambda _: (2).to_bytes(8, "little") + b"{}", "no tensors"),
+    ],
+)
+def test_unknown_and_damaged_formats_are_refused(folder: Path, model: Path, damage: Callable[[bytes], bytes], why: str) -> None:
+    model.write_bytes(damage(model.read_bytes()))
+    for mutation in ("header", "zero-tail", "nan-one"):
+        assert why in refusal(folder, model, mutation)
+
+
+def test_zeros_cannot_be_zeroed(folder: Path, model: Path) -> None:
+    save_file({"weight": np.zeros((64, 64), "float32")}, model)
+    assert "change nothing" in refusal(folder, model, "zero-tail")
+
+
+def test_a_held_file_is_refused_to_a_second_fault(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+    agent = Agent(folder, model, "header")
+    assert "held by a fault already" in refusal(folder, model, "truncate", fault="f2", state=str(folder / "f2.json"))
+    assert "already held here" in refusal(folder, model, "header")
+    agent.let_go()
+    assert snapshot(model) == before
+
+
+def test_no_room_for_the_originals_is_refused(folder: Path, model: Path) -> None:
+    before = snapshot(model)
+
+    def limit() -> None:
+        import resource  # noqa: PLC0415 - in the agent alone
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # the records fit, the copy of the tail does not
+
+    assert "could not be kept" in refusal(folder, model, "truncate", preexec_fn=limit)
+    assert snapshot(model) == before
+
+
+def test_ten_sparse_gigabytes_in_bounded_memory(folder: Path, model: Path) -> None:
+    """10 GB with data at both ends: damaged, killed, undone; holes stay holes, memory stays small."""
+    size = 10_000_000_000
+    header = json.dumps({"mlp.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    with model.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header + b"\x01\x02\x03\x3f" * 1000)
+        file.truncate(8 + len(header) + size)
+        file.seek(-4000, os.SEEK_END)
+        file.write(b"\x04\x05\x06\x3f" * 1000)
+    stored = model.stat().st_blocks
+    if stored > 2000:
+        pytest.skip("this file system keeps no holes")
+    mtime = model.stat().st_mtime_ns
+    agent = Agent(folder, model, "truncate")
+    assert agent.first["event"] == "effective"
+    if sys.platform == "linux":
+        status = Path(f"/proc/{agent.process.pid}/status").read_text()
+        peak_kib = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+        assert peak_kib < 64 * 1024
+    agent.kill()
+    status_code, last = undo(agent.state)
+    assert (status_code, last["event"]) == (0, "undone")
+    assert (last["digest"], model.stat().st_mtime_ns) == (agent.first["digest_before"], mtime)
+    assert model.stat().st_blocks <= stored + 64
+    with model.open("rb") as file:
+        file.seek(-4000, os.SEEK_END)
+        assert file.read() == b"\x04\x05\x06\x3f" * 1000
