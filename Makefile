@@ -3,21 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench drills clean
+.PHONY: demo test lint check bench drills clean
 
 demo: $(VENV)/core
 	@$(BIN)/blackstart demo $(SCENARIO) $(ARGS)
 
-test: $(VENV)/test
+test: $(VENV)/test $(VENV)/mlserver
 	$(BIN)/pytest $(ARGS)
 
-check: $(VENV)/check
+lint: $(VENV)/check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	cd $(VENV)/src && ../bin/mypy --config-file ../../pyproject.toml
 	$(BIN)/vermin -q --no-tips --violations -t=3.8- injectors/agent.py injectors/file_agent.py injectors/proxy.py \
 	  drills/measure/prober.py scenarios/demo/service.py
-	$(BIN)/pytest -q $(ARGS)
+
+check: lint test
 
 bench: $(VENV)/test
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -36,6 +37,12 @@ $(VENV)/core: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/test: $(VENV)/core
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+# A server to drill in the tests, apart from the tool because of all that it depends on (330 MB). Its workers die with newer uvloops.
+$(VENV)/mlserver: Makefile
+	$(PYTHON) -m venv $(VENV)/servers
+	$(VENV)/servers/bin/python -m pip install -q --disable-pip-version-check mlserver 'uvloop<0.22'
 	@touch $@
 
 $(VENV)/check: $(VENV)/test

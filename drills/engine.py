@@ -77,7 +77,7 @@ class Engine:
                 raise Stopped(why)
             if done(now):
                 return True
-            self.interruption.wait(TICK_S)
+            self.interruption.wait(min(TICK_S, max(0.0, until_s - now)))
         return False
 
     def _steady(self) -> bool:

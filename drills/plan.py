@@ -82,6 +82,8 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         everything = platform.find()
     except PlatformError as error:
         raise Refused([f"not injecting: {error}"]) from error
+    if not everything:
+        raise Refused([_nothing_there(service)])
     faults = []
     for index, fault in enumerate(scenario.faults):
         try:
@@ -95,6 +97,14 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         raise Refused(reasons)
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything)
+
+
+def _nothing_there(service: Service) -> str:
+    components = service.process.components if service.process else ()
+    looked = f" (looked for {', '.join(component.name for component in components)})" if components else ""
+    ours = any(component.start for component in components)
+    todo = "`blackstart run` starts it" if ours else "start it, or give its components a `start` command"
+    return f"not injecting: nothing of service {service.name} is running{looked}; {todo}"
 
 
 def choose(selector: Selector, role: str, everything: Sequence[Target], seed: int) -> tuple[tuple[Target, ...], int]:

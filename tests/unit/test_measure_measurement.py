@@ -136,6 +136,15 @@ def test_what_came_back_only_through_the_undo_did_not_recover(for_s: float | Non
         assert found.recovery_time is None
 
 
+def test_a_kill_that_only_the_undo_made_good_was_not_recovered_from() -> None:
+    held = Held()
+    held.instant = True
+    faults = (replace(fault(10.0, recovering_s=25.0), undo_revives=True),)
+    plan = scenario(faults=(Fault("replica-kill", held),))  # type: ignore[arg-type]
+    assert measured([Trouble(10.3, 25.2, "never")], faults=faults, scenario=plan).recovery.recovery_time is None
+    assert measured([Trouble(10.3, 14.2, "never")], faults=faults, scenario=plan).recovery.recovery_time is not None
+
+
 def test_down_before_the_fault_is_said() -> None:
     found = measured([Trouble(9.6, 15, "refuse")])
     assert found.recovery.impact is None
