@@ -1,5 +1,6 @@
 """Commands: parse, call, print, exit. What they need is imported when they run, so that `--help` stays quick."""
 
+import io
 import os
 import signal
 import sys
@@ -58,7 +59,7 @@ def demo(
     out: Out = RUNS,
 ) -> None:
     """Drill the bundled model service on this machine: start it, break it, measure, undo, report."""
-    from .commands import demo as command
+    from .commands.drilling import demo as command
 
     _leave(command(scenario, settings or [], out, hardened=hardened, show=show))
 
@@ -70,7 +71,7 @@ def init(
     url: Annotated[str, typer.Option("--from-url", help="Where the service answers.", show_default=False)],
 ) -> None:
     """Write service.yaml and a first scenario, with what the service says of itself."""
-    from .commands import init as command
+    from .commands.looking import init as command
 
     _leave(command(folder, url))
 
@@ -78,7 +79,7 @@ def init(
 @app.command(epilog="Example: blackstart validate service.yaml drills/*.yaml")
 def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenarios and service profiles.")]) -> None:
     """Show all errors of all files at once. Touches nothing."""
-    from .commands import validate as command
+    from .commands.looking import validate as command
 
     _leave(command(files))
 
@@ -86,7 +87,7 @@ def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help
 @app.command(epilog="Example: blackstart doctor --service service.yaml")
 def doctor(service: ServiceFile) -> None:
     """Tell per fault kind whether this machine and these rights can drill the service, or what is missing. Reads only."""
-    from .commands import doctor as command
+    from .commands.looking import doctor as command
 
     _leave(command(service))
 
@@ -100,7 +101,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show exact targets, blast radius, undo records and probes. Touches nothing."""
-    from .commands import plan as command
+    from .commands.drilling import plan as command
 
     _leave(command(scenario, service, settings or [], as_json=as_json))
 
@@ -118,8 +119,8 @@ def run(
     kill_switch: Annotated[Path | None, typer.Option(help="Stop and undo as soon as this file exists.")] = None,
 ) -> None:
     """Run drills one after another; the worst verdict is the exit code."""
-    from .commands import RunOptions
-    from .commands import run as command
+    from .commands.drilling import RunOptions
+    from .commands.drilling import run as command
 
     _leave(command(scenarios, service, RunOptions(settings or [], out, kill_switch, yes, repeat, form is RunFormat.JSON)))
 
@@ -129,12 +130,15 @@ def recover(
     name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name or folder.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Every run that may have left something.")] = False,
+    accept: Annotated[
+        bool, typer.Option(help="Close the named run on your word: you looked, and what is not proven is well.")
+    ] = False,
     out: Out = RUNS,
 ) -> None:
     """Undo what a dead run left, and prove it. Safe to repeat."""
-    from .commands import recover as command
+    from .commands.drilling import recover as command
 
-    _leave(command(name, out, everything=everything))
+    _leave(command(name, out, everything=everything, accept=accept))
 
 
 @app.command(epilog="Example: blackstart report latest --format markdown")
@@ -146,7 +150,7 @@ def report(
     out: Out = RUNS,
 ) -> None:
     """Render stored runs; every figure is recomputed from the journal and the raw samples."""
-    from .commands import report as command
+    from .commands.drilling import report as command
 
     _leave(command(runs, form.value, output, out))
 
@@ -158,7 +162,7 @@ def scenarios(
     copy: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy the file (or all) into a folder.")] = None,
 ) -> None:
     """List the scenarios that ship, show or copy one."""
-    from .commands import scenarios as command
+    from .commands.looking import scenarios as command
 
     _leave(command(name, copy))
 
@@ -166,7 +170,7 @@ def scenarios(
 @app.command(epilog="Example: blackstart faults network-partition")
 def faults(kind: Annotated[str | None, typer.Argument(help="Show this one.")] = None) -> None:
     """List the kinds of faults: what each does, proves, needs and undoes."""
-    from .commands import faults as command
+    from .commands.looking import faults as command
 
     _leave(command(kind))
 
@@ -178,7 +182,7 @@ def schema(
     explain: Annotated[str | None, typer.Option(metavar="PATH", help="Tell about one field instead.")] = None,
 ) -> None:
     """Print a JSON Schema, or explain one field."""
-    from .commands import schema as command
+    from .commands.looking import schema as command
 
     _leave(command(which, explain))
 
@@ -210,6 +214,9 @@ def _stop(number: int, _frame: Any) -> None:
 
 def main() -> None:
     """Run the command line. Catches what nobody caught: a person's mistake never shows a traceback, a bug of ours exits with 70."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without the sign must not cost the verdict
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -218,6 +225,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
-        from .commands import confess
+        from .commands.console import confess
 
         sys.exit(confess(error))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from .. import __version__
 from ..injectors.platforms import open_platform
-from ..injectors.platforms.base import Platform, Target
+from ..injectors.platforms.base import Platform, PlatformError, Target
 from .engine import Engine
 from .guard import Guard
-from .interruption import interruptible
+from .interruption import Interruption
 from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
 from .loading import dump_scenario, dump_service
@@ -28,9 +28,9 @@ from .measure.probing import Prober, ProbingError, await_right, probe_config, re
 from .measure.samples import SampleTail, read_samples
 from .observer import Observer
 from .plan import Plan, plan
-from .progress import Phase, Progress
+from .progress import Phase, Progress, Quieted
 from .refusal import Refused
-from .replay import faults_of
+from .replay import INPUTS, digest_of_file, faults_of, read_run
 from .scenario import Scenario
 from .service import Service
 from .state import drilling, left_on, mark_clean, mark_open, state_folder
@@ -50,6 +50,7 @@ class Request:
     environment: Mapping[str, str]
     progress: Progress
     agree: Callable[[Plan], bool]
+    interruption: Interruption
     kill_switch: Path | None = None
 
 
@@ -64,10 +65,11 @@ def run_drill(request: Request) -> Path:
         folder = _make_folder(request.runs, run)
         stack.callback(_remove_if_unused, folder)
         request.progress.phase(Phase.STARTING, None, service.name)
-        platform = stack.enter_context(_service_started(service, state, request.environment))
+        platform = stack.enter_context(_service_started(request, state))
         decided = plan(scenario, service, platform, seed_of(scenario))
         if not request.agree(decided):
             raise Refused(["not injecting: the plan was not agreed to"])
+        request.interruption.arm()
         try:
             service = record_golden(service)
         except ProbingError as error:
@@ -91,15 +93,19 @@ def seed_of(scenario: Scenario) -> int:
 
 
 @contextmanager
-def _service_started(service: Service, state: Path, environment: Mapping[str, str]) -> Iterator[Platform]:
+def _service_started(request: Request, state: Path) -> Iterator[Platform]:
     """The platform, with those components running that the service file has a `start` for; ours are stopped at the end."""
+    service, environment = request.service, request.environment
     with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
         try:
             if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
                 await_right(service, [url for _, url in _replica_urls(service, platform.find())], READY_S)
             yield platform
         finally:
-            platform.stop_started()
+            try:
+                platform.stop_started()
+            except PlatformError as error:  # the drill is over and judged: what cannot be stopped is told, not its verdict
+                request.progress.note(f"not stopped: {error}")
 
 
 def _nothing_left(state: Path, service: Service) -> None:
@@ -156,25 +162,36 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
     clock = DrillClock.starting_now()
     replicas = _replica_urls(service, decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
-    with interruptible() as interruption, Journal(folder / JOURNAL, clock) as journal:
+    interruption, progress = request.interruption, Quieted(request.progress)
+    with Journal(folder / JOURNAL, clock) as journal:
         journal.append(
-            "started", run=folder.name, pid=os.getpid(), origin=clock.origin, boot=boot_id(), environment=environment()
+            "started",
+            run=folder.name,
+            pid=os.getpid(),
+            origin=clock.origin,
+            boot=boot_id(),
+            environment=environment(),
+            digests={name: digest_of_file(folder / name) for name in INPUTS},
         )
         journal.append("planned", seed=decided.seed, phase_s=decided.phase_s, faults=[f.to_json() for f in decided.faults])
-        mark_open(state, folder.name, folder, service)
         with Prober() as prober:
             prober.start(config)
+            mark_open(state, folder.name, folder, service)
             lanes = read_samples(folder / "samples").lanes
             view = LiveView(decided.scenario, lanes)
             observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             guard = Guard(decided.scenario.abort, switches, interruption, view)
-            engine = Engine(decided, platform, journal, observer, interruption, request.progress, guard)
+            engine = Engine(decided, platform, journal, observer, interruption, progress, guard)
             try:
                 engine.run()
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
                 journal.append("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
-        request.progress.phase(Phase.JUDGING, None)
+        progress.phase(Phase.JUDGING, None)
+        journal.append("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
+        judgement = read_run(folder).judgement
+        reasons = [{"code": reason.code, "text": reason.text} for reason in judgement.reasons]
+        journal.append("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
         journal.append("ended", signals=list(interruption.signals))
     if clean(folder):
         mark_clean(state, folder.name)

@@ -68,13 +68,18 @@ class Engine:
     def _now(self) -> float:
         return self.journal.clock.now()
 
-    def _watch(self, until_s: float, done: Callable[[float], bool]) -> bool:
-        """Let the drill go on until `done` or the moment comes; returns whether it was `done`. Raises Stopped."""
+    def _watch(self, until_s: float, done: Callable[[float], bool], *, guarded: bool = True) -> bool:
+        """Let the drill go on until `done` or the moment comes; returns whether it was `done`. Raises Stopped.
+
+        Unguarded, after an abort, only a second signal stops it.
+        """
         while (now := self._now()) < until_s:
             self.observer.poll()
             self.progress.lanes(now, self.observer.view.states())
-            if why := self.guard.check(now):
+            if guarded and (why := self.guard.check(now)):
                 raise Stopped(why)
+            if self.interruption.insisted:
+                raise Stopped("a second signal came")
             if done(now):
                 return True
             self.interruption.wait(min(TICK_S, max(0.0, until_s - now)))
@@ -117,6 +122,11 @@ class Engine:
             self.journal.append("not-recovered-live", waited_s=observe_s)
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
+        """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
+        there is nothing to recover from, and the impact may still come.
+        """
+        if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
+            return False
         return now_s - self.last_action_s >= settle_s and self.observer.view.recovered(self.last_action_s, now_s)
 
     def _inject(self, planned: PlannedFault) -> None:
@@ -161,8 +171,8 @@ class Engine:
                 if self._now() >= limit_s:
                     raise
             self.observer.poll()
-            if self.interruption.requested:
-                raise Stopped(f"stopped by {self.interruption.signals[0]}")
+            if why := self.guard.check(self._now()):
+                raise Stopped(why)
             self.interruption.wait(PROOF_EVERY_S)
 
     def _undo_ended(self) -> None:
@@ -194,7 +204,7 @@ class Engine:
         since_s = self.last_action_s
         try:
             if since_s > 0:
-                self._watch(self._now() + longest_s, lambda now: self._recovered(now, settle_s))
+                self._watch(self._now() + longest_s, lambda now: self._recovered(now, settle_s), guarded=patient)
             if self.observer.has_ledger:
                 self.progress.phase(Phase.READING_BACK, READ_BACK_S)
                 counts = self.observer.read_back(READ_BACK_S)

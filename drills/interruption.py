@@ -1,9 +1,10 @@
 """Signals as facts that the engine looks at, not as exceptions that may strike in the middle of an undo."""
 
+import os
+import select
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -12,10 +13,10 @@ WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Interruption:
-    """Which signals came. The first asks for an orderly stop with undo; a second one gives up everything but the undo."""
+    """Which signals came since it was armed. The first asks for an orderly stop with undo; a second one gives up all but the undo."""
 
     signals: list[str] = field(default_factory=list)
-    _woken: threading.Event = field(default_factory=threading.Event)
+    _pipe: tuple[int, int] = field(default_factory=os.pipe)
 
     @property
     def requested(self) -> bool:
@@ -25,27 +26,37 @@ class Interruption:
     def insisted(self) -> bool:
         return len(self.signals) > 1
 
-    def note(self, number: int) -> None:
+    def arm(self) -> None:
+        """From here on signals are noted, until the context that made this ends."""
+        os.set_blocking(self._pipe[1], False)
+        for number in WATCHED:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        """Runs between any two instructions of the main thread, so it takes no lock: a list and a pipe are all it touches."""
         self.signals.append(signal.Signals(number).name)
-        self._woken.set()
+        with suppress(BlockingIOError):
+            os.write(self._pipe[1], b"!")
 
     def wait(self, seconds: float) -> None:
         """Let time pass, or a signal come. After the first signal it lets time pass undisturbed."""
-        if self._woken.wait(seconds):
-            self._woken.clear()
+        ready, _, _ = select.select([self._pipe[0]], [], [], max(0.0, seconds))
+        if ready:
+            os.read(self._pipe[0], 4096)
+
+    def close(self) -> None:
+        for end in self._pipe:
+            os.close(end)
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Catch SIGINT, SIGTERM and SIGHUP while inside; what was set before comes back after."""
+    """An Interruption to arm; what SIGINT, SIGTERM and SIGHUP did before comes back after."""
     interruption = Interruption()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        interruption.note(number)
-
-    before = {number: signal.signal(number, note) for number in WATCHED}
+    before = {number: signal.getsignal(number) for number in WATCHED}
     try:
         yield interruption
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+        interruption.close()

@@ -142,8 +142,15 @@ def _planned(
     targets, candidates = choose(fault.target, injector.default_role, everything, seed)
     at_s = fault.at.total_seconds()
     for_s = fault.for_.total_seconds() if fault.for_ is not None else None
-    held_s = for_s if for_s is not None else scenario.observe.total_seconds() - at_s + 2 * scenario.settle.total_seconds()
+    observe_s, settle_s = scenario.observe.total_seconds(), scenario.settle.total_seconds()
+    last_s = max(other.at.total_seconds() + other.injector.patience.total_seconds() for other in scenario.faults)
+    held_s = for_s if for_s is not None else last_s - at_s + observe_s + 2 * settle_s
     deadline_s = fault.deadline.total_seconds() - at_s if fault.deadline is not None else held_s + EXPIRY_SLACK_S
+    if for_s is None and not injector.instant and deadline_s < last_s - at_s + observe_s:
+        raise Refusal(
+            f"not injecting: {fault.kind} would end by itself after {deadline_s:g} s, while the service is still watched, and that would "
+            "look like a recovery; give it a `for`, or a later `deadline`"
+        )
     undo = injector.plan(targets, platform).stamped("", fault.kind, fault.parameters, deadline_s)
     return PlannedFault(index, fault, injector, targets, candidates, at_s, for_s, deadline_s, injector.bites(undo), undo)
 

@@ -43,6 +43,9 @@ def runs_to_recover(named: str | None, runs: Path, environment: Mapping[str, str
 def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Recovered:
     """Undo, newest first, everything of this run that has no proof of its undo. Idempotent; raises BeingDrilled while it runs."""
     state = state_folder(environment)
+    if not (folder / JOURNAL).is_file():
+        what = f"its folder {folder} is gone, and with it the record of what was injected"
+        return Recovered(run, (), (what,))
     records, _ = read_journal(folder / JOURNAL)
     service = load_service(folder / "service.yaml")
     open_faults = [fault for fault in faults_of(records) if fault.undo and not fault.undo_verified]
@@ -55,6 +58,7 @@ def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Cal
             interruptible() as interruption,
             Journal(folder / JOURNAL, _continued(records)) as journal,
         ):
+            interruption.arm()
             journal.append("recover-started")
             lines = []
             gone = service.demo and not platform.find()
@@ -74,6 +78,15 @@ def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Cal
     if not left:
         mark_clean(state, run)
     return Recovered(run, tuple(lines), left)
+
+
+def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:
+    """Close a run on a person's word: somebody looked, and what cannot be proven here is well or is nobody's concern any more."""
+    if (folder / JOURNAL).is_file():
+        records, _ = read_journal(folder / JOURNAL)
+        with Journal(folder / JOURNAL, _continued(records)) as journal:
+            journal.append("accepted")
+    mark_clean(state_folder(environment), run)
 
 
 def _rebuilt(undo: Undo, service: Service) -> Injector:

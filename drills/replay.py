@@ -35,6 +35,7 @@ def read_run(folder: Path) -> FinishedRun:
         samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, _window(records, faults, ended_s)
     )
     measurement = measure(scenario, observed)
+    changed = _changed(folder, records, samples.digest, intact=intact)
     started = records[0]
     return FinishedRun(
         folder=folder,
@@ -51,12 +52,29 @@ def read_run(folder: Path) -> FinishedRun:
         writes=samples.writes,
         read_back=samples.read_back,
         measurement=measurement,
-        judgement=judge(scenario, measurement, faults, how_it_ended(records, faults)),
+        judgement=judge(scenario, measurement, faults, replace(how_it_ended(records, faults), changed=changed)),
         started_wall=started.wall,
         ended_s=ended_s,
         hardware="none",
         environment=started.fields["environment"],
     )
+
+
+INPUTS = ("scenario.yaml", "service.yaml", "plan.json")
+
+
+def digest_of_file(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _changed(folder: Path, records: tuple[Record, ...], samples: str, *, intact: bool) -> tuple[str, ...]:
+    """What is not as the drill wrote it, by the digests in its journal."""
+    written = {name: digest for record in records for name, digest in record.fields.get("digests", {}).items()}
+    now = {"samples": f"sha256:{samples}", **{name: digest_of_file(folder / name) for name in INPUTS}}
+    found = [f"{name} was changed after the drill" for name, digest in written.items() if now.get(name) != digest]
+    if not intact:
+        found.insert(0, "the journal's chain is broken: lines were changed or lost after they were written")
+    return tuple(found)
 
 
 def _undo_revives(fault: InjectedFault, service: Service) -> bool:
@@ -91,7 +109,7 @@ def how_it_ended(records: tuple[Record, ...], faults: tuple[InjectedFault, ...])
     aborting = _first(records, "aborting")
     internal = _first(records, "internal-error")
     unproven, unsteady = _first(records, "not-effective", "inconclusive"), _first(records, "not-steady")
-    died = not any(record.event == "ended" for record in records)
+    died = not any(record.event in {"sampled", "ended"} for record in records)
     return Ended(
         aborted=aborting.fields["why"] if aborting else "the run died before its end" if died and not internal else None,
         internal=internal.fields["why"] if internal else None,

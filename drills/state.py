@@ -10,7 +10,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+from .refusal import Refused
 from .service import Service
 
 
@@ -26,7 +28,12 @@ def state_folder(environment: Mapping[str, str]) -> Path:
         folder = Path(base) / "blackstart"
     else:
         folder = Path.home() / ".local" / "state" / "blackstart"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Refused(
+            [f"the state folder {folder} cannot be made: {error.strerror}; name another in BLACKSTART_STATE_DIR"]
+        ) from error
     return folder
 
 
@@ -71,11 +78,13 @@ def mark_open(state: Path, run: str, folder: Path, service: Service) -> None:
     """Remember, before the first injection, that this run may leave something."""
     (state / "open").mkdir(exist_ok=True, mode=0o700)
     path = state / "open" / f"{run}.json"
+    written = path.with_suffix(".part")
     text = json.dumps({"run": run, "folder": str(folder.resolve()), "service": service.name, "locks": lock_names(service)})
-    with path.open("w", encoding="utf-8") as file:
+    with written.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    written.replace(path)
 
 
 def mark_clean(state: Path, run: str) -> None:
@@ -85,19 +94,14 @@ def mark_clean(state: Path, run: str) -> None:
 
 def open_runs(state: Path) -> dict[str, Path]:
     """Runs that may have left something, oldest first: name -> folder."""
-    found = {}
-    for path in sorted((state / "open").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found[record["run"]] = Path(record["folder"])
-    return found
+    return {record["run"]: Path(record["folder"]) for record in _open_records(state)}
 
 
 def left_on(state: Path, service: Service) -> list[str]:
     """Open runs that touched this service: a new drill on it must wait until they are recovered."""
     names = set(lock_names(service))
-    runs = []
-    for path in sorted((state / "open").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if names & set(record["locks"]):
-            runs.append(record["run"])
-    return runs
+    return [record["run"] for record in _open_records(state) if names & set(record["locks"])]
+
+
+def _open_records(state: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((state / "open").glob("*.json"))]

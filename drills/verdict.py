@@ -53,6 +53,7 @@ class Ended:
     internal: str | None = None
     dirty: tuple[str, ...] = ()
     no_fault: str | None = None  # why a fault did not come about
+    changed: tuple[str, ...] = ()  # parts of the record that are not as the drill wrote them
 
 
 def judge(scenario: Scenario, measurement: Measurement, faults: Sequence["InjectedFault"], ended: Ended) -> Judgement:
@@ -96,6 +97,7 @@ def _still_broken(faults: Sequence["InjectedFault"], ended: Ended) -> list[str]:
 
 def _doubts(measurement: Measurement, faults: Sequence["InjectedFault"], ended: Ended) -> list[Reason]:
     """What puts the whole drill in doubt, whatever its figures."""
+    changed = [Reason("record-changed", what) for what in ended.changed]
     found = [Reason("not-steady", f"not steady before the fault: {why}") for why in measurement.baseline.why_not]
     unproven = [fault for fault in faults if fault.effective is None]
     for fault in unproven if not found else ():  # an unsteady service is not harmed: that no fault came is no second reason
@@ -109,7 +111,7 @@ def _doubts(measurement: Measurement, faults: Sequence["InjectedFault"], ended: 
         found.append(Reason("fault-not-proven", ended.no_fault or "nothing was injected"))
     elif ended.no_fault and not found:
         found.append(Reason("prober-untrusted", ended.no_fault))
-    return found + [Reason("prober-untrusted", why) for why in measurement.prober.why_not]
+    return changed + found + [Reason("prober-untrusted", why) for why in measurement.prober.why_not]
 
 
 def _unjudged(one: Judged, cause: str) -> Judged:

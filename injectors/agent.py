@@ -2,6 +2,7 @@
 
     agent.py VERB REQUEST         REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
     agent.py undo @STATE          from any process, as often as wished: end that agent and put back what it left
+    agent.py kill-tree -          nothing is held: says `ready`, takes REQUEST as one line of standard input, goes through to the end
 
 REQUEST has `fault` (id), `state` (path of the undo record), `deadline_s`, `lease_s` (or null) and the verb's own fields. The
 undo record is on disk before the fault starts. The fault ends when standard input closes, when the lease is not renewed (by a
@@ -596,6 +597,140 @@ def command_undo(record: Record) -> Record:
     return {"output": output}
 
 
+# --- kill-tree: processes [identity, ...], group (identity or null), spare, protected, start_by ----------------------------
+
+FREEZE_LIMIT_S = 2.0  # one that does not stop by then is in the kernel, where it forks nothing either
+KILL_LIMIT_S = 10.0
+LOOK_EVERY_S = 0.002
+
+
+class Entry(NamedTuple):
+    parent: int
+    group: int
+    identity: str
+
+
+def everybody() -> dict[int, Entry]:
+    """Every live process by pid."""
+    if LINUX:
+        rows = [(int(name), stat_of(int(name))) for name in os.listdir("/proc") if name.isdigit()]
+        return {
+            pid: Entry(int(fields[1]), int(fields[2]), "pid:%d@%s" % (pid, fields[19]))
+            for pid, fields in rows
+            if fields and fields[0] not in "ZX"
+        }
+    command, found = ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,lstart="], {}
+    for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines():
+        pid, parent, group, state, *start = line.split()
+        if state[0] not in "ZX":
+            found[int(pid)] = Entry(int(parent), int(group), "pid:%s@%s" % (pid, "-".join(start)))
+    return found
+
+
+def below(now: dict[int, Entry], roots: list[int], stop: set[int]) -> list[int]:
+    """The roots and all below them, parents before children; what lies at or below a pid in `stop` is left out."""
+    children: dict[int, list[int]] = {}
+    for pid, entry in now.items():
+        children.setdefault(entry.parent, []).append(pid)
+    found, seen = list(roots), set(roots) | stop
+    for pid in found:  # it grows while it is walked
+        more = [child for child in children.get(pid, ()) if child not in seen]
+        found += more
+        seen.update(more)
+    return found
+
+
+def belonging(request: Record, doomed: list[str]) -> list[str]:
+    """Who must die, by a look at this moment: all that is named or doomed, what is below it, and the orphans in its group."""
+    now = everybody()
+    pids = {entry.identity: pid for pid, entry in now.items()}
+    spare = {pids[name] for name in request["spare"] if name in pids}
+    protected = lineage() | {pids[name] for name in request["protected"] if name in pids}
+    named = [pids[name] for name in dict.fromkeys(request["processes"] + doomed) if name in pids]
+    found = below(now, named, spare | protected)
+    leader = pids.get(request["group"], 0)
+    if leader:
+        outside = protected | set(found) | set(below(now, list(spare), {leader}))
+        found += [pid for pid, entry in now.items() if entry.group == leader and pid not in outside]
+    return [now[pid].identity for pid in found if pid not in protected]
+
+
+def moving(name: str) -> bool:
+    pid, _, start = name[len("pid:") :].partition("@")
+    found, state = start_and_state(int(pid))
+    return found == start and state not in "Tt"
+
+
+def strike(names: list[str], number: int) -> None:
+    """Whatever becomes of one of them, the others are signalled."""
+    for name in names:
+        with suppress(OSError):
+            send(name, number)
+
+
+def freeze_and_kill(request: Record) -> list[str]:
+    """Frozen first, so that nothing can fork its way out between looking and killing. What was frozen is killed in any case."""
+    doomed: list[str] = []
+    limit = time.monotonic() + FREEZE_LIMIT_S
+    try:
+        while True:
+            # Only a look at a tree that stood still before it says that nobody is missing.
+            restless = [name for name in doomed if moving(name)]
+            strike(restless, signal.SIGSTOP)
+            known = set(doomed)
+            fresh = [name for name in belonging(request, doomed) if name not in known]
+            doomed += fresh
+            strike(fresh, signal.SIGSTOP)
+            if not (fresh or restless) or time.monotonic() > limit:
+                return doomed
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        # Children first: at the death of a group's last outside parent the kernel continues its stopped members (SIGHUP, SIGCONT).
+        strike(doomed[::-1], signal.SIGKILL)
+
+
+def kill_refused(request: Record) -> str:
+    """Why nothing may be touched; empty when nothing speaks against it."""
+    protected = lineage()
+    if time.monotonic() > request["start_by"]:
+        return "it is too late: whoever asked does not count on it any more"
+    for name in request["processes"]:
+        if name in request["protected"] or pid_of(name) in protected:
+            return "%s is blackstart, above it or the init process" % name
+        try:
+            send(name, 0)
+        except OSError as problem:
+            return "%s may not be signalled: %s" % (name, problem)
+    return ""
+
+
+def kill_tree() -> int:
+    """Nothing happens before the request is there to its last byte; after that nothing but SIGKILL prevents the end."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    emit("ready")
+    line = sys.stdin.readline()
+    why = "no request came" if not line.endswith("\n") else kill_refused(json.loads(line))
+    if why:
+        emit("refused", why=why)
+        return 3
+    try:
+        doomed = freeze_and_kill(json.loads(line))
+    except Exception as problem:  # noqa: BLE001 - what had been frozen is killed by now
+        emit("failed", why="%s: %s" % (type(problem).__name__, problem))
+        return 1
+    limit = time.monotonic() + KILL_LIMIT_S
+    left = doomed
+    while left and time.monotonic() < limit:
+        left = [name for name in left if pid_of(name)]
+        time.sleep(LOOK_EVERY_S if left else 0)
+    if left:
+        emit("failed", why="still there %g s after SIGKILL: %s" % (KILL_LIMIT_S, ", ".join(left)))
+        return 1
+    emit("effective", processes=doomed)
+    return 0
+
+
 VERBS = {
     "stop-process": Verb(stop_prepare, stop_apply, stop_undo),
     "burn-cpu": Verb(burn_prepare, burn_apply, burn_undo),
@@ -608,8 +743,10 @@ VERBS = {
 def main(arguments: list[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "undo" and arguments[1].startswith("@"):
         return undo(arguments[1][1:])
+    if arguments == ["kill-tree", "-"]:
+        return kill_tree()
     if len(arguments) != 2 or arguments[0] not in VERBS:
-        emit("refused", why="usage: agent.py %s REQUEST, or agent.py undo @STATE" % "|".join(VERBS))
+        emit("refused", why="usage: agent.py %s REQUEST, agent.py undo @STATE or agent.py kill-tree -" % "|".join(VERBS))
         return 3
     text = arguments[1]
     if text.startswith("@"):

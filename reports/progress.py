@@ -25,6 +25,7 @@ MARKS = {
     "suspect": ("◌", "yellow"),
     "recovering": ("◑", "cyan"),
 }
+LANE_SPEAKS_S = 5.0
 REDRAWS = 4  # in a second; the prober shares the machine
 
 
@@ -37,9 +38,11 @@ def progress_for(stream: TextIO, environment: Mapping[str, str]) -> Iterator[Pro
     from rich.console import Console  # noqa: PLC0415 - rich is loaded only where something is drawn
     from rich.live import Live  # noqa: PLC0415
 
-    console = Console(file=stream, highlight=False)
-    with Live(console=console, refresh_per_second=REDRAWS, transient=True) as live:
+    live = Live(console=Console(file=stream, highlight=False), refresh_per_second=REDRAWS, transient=True)
+    try:
         yield Drawing(live)
+    finally:
+        live.stop()
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Lines:
     stream: TextIO
     began: float = field(default_factory=time.monotonic)
     states: dict[str, str] = field(default_factory=dict)
+    spoken: dict[str, float] = field(default_factory=dict)  # lane -> when its state was last told
 
     def _line(self, text: str) -> None:
         self.stream.write(f"[{time.monotonic() - self.began:6.1f} s] {text}\n")
@@ -61,8 +65,10 @@ class Lines:
     def lanes(self, now_s: float, states: Mapping[str, str]) -> None:
         del now_s
         for lane, state in states.items():
-            before = self.states.get(lane)
-            if before not in {state, None} and {before, state} & {"down", "degraded"}:
+            before, now = self.states.get(lane), time.monotonic()
+            quiet = now - self.spoken.get(lane, -LANE_SPEAKS_S) < LANE_SPEAKS_S  # one that flaps must not flood a log
+            if before not in {state, None} and {before, state} & {"down", "degraded"} and not quiet:
+                self.spoken[lane] = now
                 self._line(f"{lane}: {state}")
         self.states = dict(states)
 
@@ -84,6 +90,8 @@ class Drawing:
 
     def phase(self, phase: Phase, longest_s: float | None, detail: str = "") -> None:
         self.now, self.longest_s, self.detail, self.phase_began = phase, longest_s, detail, time.monotonic()
+        if phase is not Phase.STARTING:  # until then the plan may be shown, and a question asked
+            self.live.start()
         self._draw()
 
     def lanes(self, now_s: float, states: Mapping[str, str]) -> None:

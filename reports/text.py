@@ -1,7 +1,8 @@
 """The verdict on a console: plain lines, or drawn by rich where it is at hand. Both fit 80 columns and need no colour."""
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TextIO
 
 from ..drills.finished import FinishedRun
 from ..drills.verdict import Judged, Verdict
@@ -30,6 +31,16 @@ def text(run: FinishedRun) -> str:
     for label, told in _facts(run):
         lines += _wrapped(told, label)
     return "\n".join([*lines, f"  report    {run.folder / 'report.html'}"]) + "\n"
+
+
+def show(run: FinishedRun, stream: TextIO, environment: Mapping[str, str]) -> None:
+    """Drawn on a terminal, plain text elsewhere."""
+    if not stream.isatty() or environment.get("TERM", "dumb") == "dumb":
+        stream.write(text(run).rstrip("\n") + "\n")
+        return
+    from rich.console import Console  # noqa: PLC0415 - rich is loaded only where something is drawn
+
+    draw(run, Console(file=stream, highlight=False))
 
 
 def draw(run: FinishedRun, console: "Console") -> None:

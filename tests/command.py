@@ -87,7 +87,10 @@ class Blackstart:
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
-                process.communicate(timeout=60)
+                process.wait(timeout=60)
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
     def only_run(self) -> Path:
         return until("a run's folder", lambda: sorted(path for path in self.runs.glob("2*") if path.is_dir()))[-1]

@@ -25,7 +25,8 @@ State = Literal["unknown", "up", "suspect", "down", "recovering", "degraded"]
 ONSET_S, ONSET_PROBES = 0.25, 3
 DEGRADED_S = 5.0
 DEGRADED_SHARE = 0.01
-HELD_LIGHT, HELD_MODEL, HELD_SHORT = 300, 30, 5  # good probes that a hold needs: errors below 1 %, below 10 %, short drill
+# Good probes that a hold needs: errors below 1 %, below 10 %; a replica that stands alone is there or not; a short drill.
+HELD_LIGHT, HELD_MODEL, HELD_REPLICA, HELD_SHORT = 300, 30, 10, 5
 FULL_SETTLE_S = 10.0
 LONGEST_HOLD = 3  # times `settle`, however slow a lane is
 
@@ -50,7 +51,8 @@ def windows(kind: str, period_s: float, settle_s: float, good_share: float, degr
     need = min(0.99, good_share)
     if settle_s < FULL_SETTLE_S:
         return Windows(max(settle_s, HELD_SHORT * period_s), HELD_SHORT, need, degraded_share)
-    wanted_s = (HELD_LIGHT if kind in {"fresh", "reuse", "control", "health"} else HELD_MODEL) * period_s
+    light = kind in {"fresh", "reuse", "control", "health"}
+    wanted_s = (HELD_LIGHT if light else HELD_REPLICA if kind == "replica" else HELD_MODEL) * period_s
     hold_s = max(settle_s, min(wanted_s, LONGEST_HOLD * settle_s))
     return Windows(hold_s, max(HELD_SHORT, int(hold_s / max(period_s, 1e-3) / 2)), need, degraded_share)
 

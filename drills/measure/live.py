@@ -92,7 +92,9 @@ class LiveView:
         """Whether users are served: every required lane up, its recovery held, for `settle` since `since_s`, by recent answers."""
         kinds = REQUIRED_KINDS if self.scenario.objectives.time_to_redundancy is None else (*REQUIRED_KINDS, "replica")
         needed = [lane for lane in self._live.values() if lane.info.kind in kinds]
-        if not needed or now_s - since_s < self.scenario.settle.total_seconds():
+        # Sooner than a healthy answer takes, a question that hangs cannot be told from one that is being answered.
+        least_s = max([self.scenario.settle.total_seconds(), *(lane.limit.silence_s for lane in needed)])
+        if not needed or now_s - since_s < least_s:
             return False
         return all(self._well(lane, now_s) for lane in needed)
 
@@ -147,6 +149,6 @@ class LiveView:
     def _well(self, lane: _LiveLane, now_s: float) -> bool:
         """Up, by recent answers, and no question hangs: half-dead services answer the other half in time."""
         silent_s = SILENT_S + 3 * lane.info.period_s + 2 * lane.limit.slow_s
-        if any(now_s - sent_s > silent_s for sent_s in lane.waiting.values()):
+        if any(now_s - sent_s > lane.limit.silence_s for sent_s in lane.waiting.values()):
             return False
         return lane.newest_s is not None and now_s - lane.newest_s <= silent_s and lane.now().shown == "up"

@@ -124,8 +124,10 @@ def _of_longest(scenario: Scenario, observed: Observed, after: tuple[Interruptio
     effective = min((fault.effective for fault in observed.faults if fault.effective), default=None)
     from_fault = None if effective is None else duration(Interval(*effective), worst.end)
     held = _held_until(scenario, observed.faults, worst)
-    if held is not None:
+    if held is not None and worst.end.lo_s >= held:
         return ServiceState(replace(base, censored_after_s=_since(worst.start, held)), after)
+    if held is not None and worst.end.hi_s > held:
+        return ServiceState(base, after, "right answers came back about when the fault ended: whether by themselves is not known")
     return ServiceState(replace(base, recovery_time=duration(worst.start, worst.end), from_fault=from_fault), after)
 
 
@@ -134,22 +136,27 @@ def _since(start: Interval, end_s: float) -> float:
 
 
 def _held_until(scenario: Scenario, faults: Sequence[InjectedFault], worst: Interruption) -> float | None:
-    """When a fault was undone that should have been survived, if the service came back only after that.
+    """When the first fault ended that should have been survived: it was undone, or its deadline ended it at the site.
 
     A fault without `for` lasts until the service has recovered or `observe` is over: what comes back only after the undo
     has not recovered from it. One with `for` ends by itself. A kill has nothing to hold; but where only the undo starts its
     target again, what comes back after it did not recover either.
     """
+    ended: list[float] = []
     for fault in faults:
         written = scenario.faults[fault.index] if fault.index < len(scenario.faults) else None
         if written is None or written.for_ is not None or fault.recovering_s is None:
             continue
         if written.injector.instant and not fault.undo_revives:
             continue
-        began_before = fault.injecting_s is not None and fault.injecting_s <= worst.start.hi_s <= fault.recovering_s
-        if began_before and worst.end is not None and worst.end.lo_s >= fault.recovering_s:
-            return fault.recovering_s
-    return None
+        if fault.injecting_s is None:
+            continue
+        ended_s = fault.recovering_s
+        if fault.undo and not written.injector.instant:
+            ended_s = min(ended_s, fault.injecting_s + fault.undo["deadline_s"])
+        if fault.injecting_s <= worst.start.hi_s <= ended_s:
+            ended.append(ended_s)
+    return min(ended, default=None)
 
 
 def follows(faults: Sequence[InjectedFault], moment_s: float) -> str:

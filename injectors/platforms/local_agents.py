@@ -15,12 +15,14 @@ from urllib.parse import quote
 
 from ..values import JSON
 from .base import PlatformError, Target, Unsupported
-from .process_table import Usage, alive, descendants, snapshot, usage
+from .process_table import Usage, alive, descendants, lineage, snapshot, usage
 
 INJECTORS = Path(__file__).resolve().parent.parent
 PROGRAMS = {"mutate-file": INJECTORS / "file_agent.py"}  # every other verb is of agent.py
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
 END_SLACK_S = 5.0
+KILL_START_S = 5.0  # an agent that has not begun to kill by then must not begin at all: by then others count on what stands
+KILL_LIMIT_S = 30.0  # more than it gives itself
 
 
 class LocalAgents:
@@ -91,6 +93,32 @@ class LocalAgents:
         for record, agent in self._held.items():
             _let_go(agent, _undo_s(record) + END_SLACK_S)
         self._held.clear()
+
+    def kill_tree(self, target: Target, request: JSON) -> None:
+        """Freeze and kill, in a session that outlives this process. Raises PlatformError unless all of it is gone."""
+        agent = subprocess.Popen(
+            [sys.executable, "-I", str(_program("kill-tree")), "kill-tree", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=self.environment,
+            start_new_session=True,
+        )
+        ready = _answer(agent, BEGIN_SLACK_S).get("event") == "ready"
+        if not ready:
+            agent.kill()  # it has no request yet, so it has touched nothing
+        table = snapshot()
+        protected = [table[pid].identity for pid in lineage(table) if pid in table]
+        line = json.dumps({**request, "protected": protected, "start_by": time.monotonic() + KILL_START_S}) + "\n"
+        try:
+            said, errors = agent.communicate(line.encode() if ready else None, timeout=KILL_LIMIT_S)
+        except subprocess.TimeoutExpired as error:  # it is left alone, because it may be about to kill what it has frozen
+            raise PlatformError(f"{target.name}: the kill did not end within {KILL_LIMIT_S:g} s") from error
+        answer = _last_line(said.decode("utf-8", "replace"))
+        if answer.get("event") != "effective":
+            why = answer.get("why") or errors.decode("utf-8", "replace").strip()[-500:] or f"it exited with {agent.returncode}"
+            raise PlatformError(f"the agent could not kill {target.name}: {why}")
 
     def _record(self, fault: str, target: Target) -> Path:
         return self.records / f"{quote(fault, safe='')}--{quote(target.name, safe='')}.json"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,8 +32,6 @@ from .process_table import (
     usage,
 )
 
-KILL_LIMIT_S = 10.0
-FREEZE_LIMIT_S = 2.0  # one that does not stop by then is in the kernel, where it forks nothing either
 GRACE_S = 30.0  # between SIGTERM and SIGKILL in a restart: the default of Kubernetes (terminationGracePeriodSeconds)
 STOP_GRACE_S = 10.0
 STAND_LIMIT_S = 60.0
@@ -101,21 +100,11 @@ class ProcessPlatform:
         send(target.identity, number)
 
     def kill(self, target: Target) -> None:
-        """SIGKILL the whole tree. It is frozen first, so that nothing can fork its way out between looking and killing."""
-        doomed: list[str] = []
-        while fresh := [identity for identity in self._belonging(target) if identity not in doomed]:
-            _refuse_protected(fresh)
-            for identity in fresh:
-                send(identity, signal.SIGSTOP)
-            # A fork that was under way has to be over before the next look.
-            _wait(lambda: all((process := alive(identity)) is None or process.stopped for identity in fresh), FREEZE_LIMIT_S)
-            doomed += fresh
-        # Children first: at the death of a group's last outside parent the kernel continues its stopped members (SIGHUP, SIGCONT).
-        for identity in reversed(doomed):
-            send(identity, signal.SIGKILL)
-        if not _wait(lambda: not any(alive(identity) for identity in doomed), KILL_LIMIT_S):
-            left = ", ".join(identity for identity in doomed if alive(identity))
-            raise PlatformError(f"{target.name}: still there {KILL_LIMIT_S:g} s after SIGKILL: {left}")
+        """SIGKILL the whole tree. It is frozen first; an agent does both, so that nothing stays frozen when blackstart dies."""
+        if members := self._belonging(target):
+            _refuse_protected(members)
+            group = target.identity if target.name in self.finder.components else None
+            self.agents.kill_tree(target, {"processes": members, "group": group, "spare": self._others(target)})
 
     def restart(self, target: Target) -> None:
         """SIGTERM to the main process, after the grace period SIGKILL to the rest, then wait until a new one stands there.
@@ -181,6 +170,14 @@ class ProcessPlatform:
             return [process.identity for process in standing.members]
         main, table = alive(target.identity), snapshot()
         return [table[pid].identity for pid in (main.pid, *descendants(table, main.pid)) if pid in table] if main else []
+
+    def _others(self, target: Target) -> list[str]:
+        """Main processes of the other components; one that cannot be told apart is no reason to stop."""
+        found = []
+        for name in self.finder.components.keys() - {target.name}:
+            with suppress(PlatformError):
+                found += [standing.main.identity] if (standing := self.finder.one(name)) else []
+        return [identity for identity in found if identity != target.identity]
 
     def _await_standing(self, name: str, accepted: Callable[[Standing], bool]) -> None:
         def stands() -> bool:

@@ -155,10 +155,46 @@ def test_12_a_starved_prober_widens_or_is_inconclusive(blackstart: Blackstart, d
     assert json.loads(out)["verdict"] == "inconclusive"
 
 
-def test_the_journal_shows_that_it_was_changed(blackstart: Blackstart, demo: Demo) -> None:
+CHANGES = {
+    "journal.jsonl": ('"fault":0', '"fault": 0'),
+    "scenario.yaml": ("rto: 1m", "rto: 2m"),
+    "samples/clock.jsonl": ('"t":', '"t" :'),
+}
+
+
+def test_a_record_that_was_changed_afterwards_is_no_pass(blackstart: Blackstart, demo: Demo) -> None:
     done = blackstart("run", scenario(blackstart.folder, HANG), "--service", demo.service_file, *short(), "--yes")
-    journal = done.folder / "journal.jsonl"
-    assert "broken" not in blackstart("report", done.folder, "--format", "markdown").out
-    journal.write_text(journal.read_text().replace('"event":"effective"', '"event":"effectivE"'), encoding="utf-8")
-    changed = blackstart("report", done.folder, "--format", "json")
-    assert json.loads(changed.out)["verdict"] != "passed"
+    assert "record-changed" not in done.codes()
+    assert events(done.folder)[-3:] == ["sampled", "judged", "ended"]
+    for part, (before, after) in CHANGES.items():
+        path = done.folder / part
+        text = path.read_text(encoding="utf-8")
+        assert before in text, part
+        path.write_text(text.replace(before, after, 1), encoding="utf-8")
+        result = json.loads(blackstart("report", done.folder, "--format", "json").out)
+        assert "record-changed" in {reason["code"] for reason in result["reasons"]}, part
+        assert result["verdict"] not in {"passed"}
+        path.write_text(text, encoding="utf-8")
+
+
+def test_a_hang_behind_patient_clients_is_no_pass(blackstart: Blackstart, demo: Demo) -> None:
+    """Half of the questions hang and clients wait for long: late answers and open questions are no health."""
+    fault = "{kind: process-hang, role: engine, target: {names: [r0]}}"
+    done = blackstart("run", scenario(blackstart.folder, fault, "{rto: 60s}"), "--service", demo.service_file, "--yes")
+    assert done.code in {1, 3}, done.out + done.err
+
+
+def test_a_fault_that_ends_by_itself_is_no_recovery(blackstart: Blackstart, demo: Demo) -> None:
+    fault = "{kind: process-hang, target: {role: gateway}, deadline: 8s}"
+    done = blackstart("run", scenario(blackstart.folder, fault), "--service", demo.service_file, "--yes")
+    assert done.code == 2
+    assert "would look like a recovery" in done.err
+
+
+def test_a_refusal_after_a_failure_does_not_hide_it(blackstart: Blackstart, demo: Demo) -> None:
+    fault = "{kind: network-partition, target: {role: gateway}, peers: [client], for: 3s}"
+    failing_one = scenario(blackstart.folder, fault, "{rto: 500ms}").rename(blackstart.folder / "first.yaml")
+    refused = scenario(blackstart.folder, "{kind: replica-kill, target: {role: reranker}}")
+    done = blackstart("run", failing_one, refused, "--service", demo.service_file, "--yes")
+    assert done.code == 1, done.out + done.err
+    assert "the selector matches nothing" in done.err

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,34 @@ def test_a_second_interrupt_hastens_but_never_skips_the_undo(blackstart: Blackst
     assert process.returncode == 4
     assert "undo-verified" in events(folder)
     assert state_of(demo) == before
+
+
+def test_nobody_reads_the_progress_any_more(blackstart: Blackstart, demo: Demo) -> None:
+    """`2>&1 | head`, a dead log collector, a lost terminal: the undo and the verdict do not depend on being heard."""
+    before = state_of(demo)
+    process, folder = in_fault(blackstart, demo, HELD["hang"])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 4
+    assert {"undo-verified", "judged", "ended"} <= set(events(folder))
+    assert "internal-error" not in events(folder)
+    assert (folder / "result.json").exists()
+    assert state_of(demo) == before
+
+
+def test_a_run_whose_folder_is_gone_is_named_and_can_be_closed(blackstart: Blackstart, demo: Demo) -> None:
+    process, folder = in_fault(blackstart, demo, HELD["hang"])
+    kill_quietly(process)
+    shutil.rmtree(folder)
+    unproven = blackstart("recover", "--all")
+    assert unproven.code == 5
+    assert "is gone" in unproven.out
+    assert "--accept" in unproven.err
+    assert blackstart("recover", folder.name, "--accept").code == 0
+    assert blackstart("recover", "--all").code == 0
 
 
 def test_kill_switch(blackstart: Blackstart, demo: Demo) -> None:

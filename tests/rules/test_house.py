@@ -12,7 +12,7 @@ from blackstart.injectors import registry
 from blackstart.scenarios import shipped
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("drills", "injectors", "scenarios", "reports")
+ROOMS = ("commands", "drills", "injectors", "scenarios", "reports")
 # One file each, because each is piped whole into another container or process; their docstrings say so.
 PROGRAMS = {
     "injectors/agent.py",

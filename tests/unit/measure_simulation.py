@@ -127,7 +127,7 @@ def fault(injecting: float | None = 10.0, index: int = 0, **parts: object) -> In
     base = InjectedFault(
         index, "replica-kill", ({"identity": "pid 1", "name": "r0", "role": "replica"},), "", "now", injecting, effective,
         {"source": "/proc", "detail": "gone", "facts": {}}, 35.0, (35.0, 35.1), True, {"source": "/proc", "detail": "back", "facts": {}},
-        undo={"kind": "replica-kill"},
+        undo={"kind": "replica-kill", "deadline_s": 600.0},
     )  # fmt: skip
     return replace(base, **parts)
 

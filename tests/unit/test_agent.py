@@ -260,3 +260,123 @@ def test_deadline_cuts_a_slow_inject_short(state, tmp_path):
 def test_unknown_commands_and_verbs_are_refused(state):
     assert "nowhere-to-be-found is not a command" in refusal("hold-command", state, **command(["true"], ["nowhere-to-be-found"]))
     assert "usage" in refusal("no-such-verb", state)
+
+
+@contextmanager
+def killing():
+    """A kill-tree agent that waits for its request."""
+    with subprocess.Popen(
+        [sys.executable, "-I", str(AGENT), "kill-tree", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert json.loads(process.stdout.readline()) == {"event": "ready"}
+            yield process
+        finally:
+            process.kill()
+
+
+def to_kill(*processes, **more):
+    start_by = time.monotonic() + LIMIT_S
+    return {"processes": list(processes), "group": None, "spare": [], "protected": [], "start_by": start_by, **more}
+
+
+def kill_tree(*processes, **more):
+    with killing() as process:
+        process.stdin.write(json.dumps(to_kill(*processes, **more)) + "\n")
+        return rest(process)
+
+
+@pytest.fixture
+def family():
+    """A parent and two children, one of them in a session of its own: their identities, parent first."""
+    code = """
+import subprocess, time
+for own in (False, True):
+    print(subprocess.Popen(["sleep", "600"], start_new_session=own).pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, process_group=0) as parent:
+        found = [agent.identity(pid) for pid in (parent.pid, int(parent.stdout.readline()), int(parent.stdout.readline()))]
+        yield found
+        agent.strike(found, signal.SIGKILL)
+
+
+def states(names):
+    return ["moving" if agent.moving(name) else "stopped" if agent.pid_of(name) else "gone" for name in names]
+
+
+def test_kill_tree_takes_what_is_below(family):
+    answer = kill_tree(family[0])
+    assert (answer["event"], set(answer["processes"])) == ("effective", set(family))
+    assert states(family) == ["gone"] * 3
+    assert kill_tree(family[0]) == {"event": "effective", "processes": []}
+
+
+def test_kill_tree_spares_what_it_is_told_to(family, victim):
+    assert kill_tree(family[0], spare=[family[2]])["processes"] == family[:2]
+    assert states(family) == ["gone", "gone", "moving"]
+    recycled = f"pid:{victim.pid}@1"
+    assert kill_tree(recycled, spare=[recycled], group=recycled) == {"event": "effective", "processes": []}
+    assert victim.poll() is None
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_kill_tree_takes_orphans_of_the_group(protected):
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL).pid, flush=True)"
+    program = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {code!r}]); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, process_group=0) as leader:
+        names = [agent.identity(leader.pid), agent.identity(int(leader.stdout.readline()))]
+        try:
+            wait_for(lambda: agent.belonging(to_kill(names[0]), []) == names[:1], "it to be an orphan")
+            answer = kill_tree(names[0], group=names[0], protected=names[1:] if protected else [])
+            assert answer["processes"] == (names[:1] if protected else names)
+            assert states(names) == ["gone", "moving" if protected else "gone"]
+        finally:
+            agent.strike(names, signal.SIGKILL)
+
+
+def test_kill_tree_refuses(family):
+    assert "init process" in kill_tree(agent.identity(1))["why"]
+    assert "init process" in kill_tree(agent.identity(os.getpid()))["why"]
+    assert "init process" in kill_tree(family[0], protected=family[:1])["why"]
+    assert "too late" in kill_tree(family[0], start_by=time.monotonic() - 1)["why"]
+    assert states(family) == ["moving"] * 3
+
+
+def test_kill_tree_touches_nothing_before_the_whole_request_is_there(family):
+    with killing() as process:
+        process.stdin.write(json.dumps(to_kill(family[0])))
+        process.stdin.close()
+        assert rest(process) == {"event": "refused", "why": "no request came"}
+        assert process.wait(LIMIT_S) == 3
+    assert states(family) == ["moving"] * 3
+
+
+def test_kill_tree_goes_through_to_the_end_whatever_befalls_whoever_asked(family):
+    with killing() as process:
+        process.stdin.write(json.dumps(to_kill(family[0])) + "\n")
+        process.stdin.close()
+        process.stdout.close()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            process.send_signal(number)
+        assert process.wait(LIMIT_S) == 0
+    assert states(family) == ["gone"] * 3
+
+
+def test_what_was_frozen_is_killed_when_the_look_fails(family, monkeypatch):
+    def look(request, doomed):
+        del request
+        if doomed:
+            wait_for(lambda: states(family)[0] == "stopped", "the freeze")
+            raise OSError("too many open files")
+        return family
+
+    monkeypatch.setattr(agent, "belonging", look)
+    with pytest.raises(OSError, match="too many"):
+        agent.freeze_and_kill({})
+    wait_for(lambda: states(family) == ["gone"] * 3, "their end")

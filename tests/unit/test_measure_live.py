@@ -56,7 +56,7 @@ def test_an_outage_is_followed_to_its_end(mode: str) -> None:
     assert not watch.until(15.9).recovered(12, 15.9)
     back_s = watch.recovered_at(12, 30)
     assert back_s is not None
-    assert 17.9 <= back_s <= 20
+    assert 17.9 <= back_s <= 21.5  # questions that still hang keep it from being well until their clients give up
     assert watch.view.impact_seen()
     assert set(watch.until(22).states().values()) == {"up"}
 

@@ -136,6 +136,17 @@ def test_what_came_back_only_through_the_undo_did_not_recover(for_s: float | Non
         assert found.recovery_time is None
 
 
+@pytest.mark.parametrize(("back_s", "censored"), [(18.3, True), (18.0, None), (14.0, False)])
+def test_what_came_back_only_when_the_fault_expired_did_not_recover(back_s: float, censored: bool | None) -> None:
+    """The site ends the fault 8 s after it began; whoever comes back then, or about then, has not shown that it can."""
+    given_fault = Fault("process-hang", Held())  # type: ignore[arg-type]
+    faults = (fault(10.0, recovering_s=25.0, undo={"kind": "process-hang", "deadline_s": 8.0}),)
+    found = measured([Trouble(10.3, back_s, "never")], faults=faults, scenario=scenario(faults=(given_fault,)))
+    assert (found.recovery.censored_after_s is not None) == (censored is True)
+    assert (found.recovery.recovery_time is not None) == (censored is False)
+    assert censored is not None or "about when the fault ended" in found.missing["recovery_time"]
+
+
 def test_a_kill_that_only_the_undo_made_good_was_not_recovered_from() -> None:
     held = Held()
     held.instant = True

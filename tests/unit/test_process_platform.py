@@ -177,6 +177,64 @@ def test_kill_takes_the_whole_tree_even_one_that_keeps_forking(run, opened):
     platform.kill(target)
 
 
+# Says when it asks for the kill, and asks.
+KILLER = """
+import os, sys
+from pathlib import Path
+from blackstart.injectors.platforms.process import ProcessPlatform
+from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
+spec = ProcessSpec((Component("r0", "replica", port=int(sys.argv[1])),))
+platform = ProcessPlatform(spec, Path(sys.argv[2]), Path(sys.argv[2]), dict(os.environ))
+target = platform.current("r0")
+print("asks", flush=True)
+platform.kill(target)
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def kill_and_die(port, folder, moment):
+    """Kill the caller of `kill` with SIGKILL as soon as `moment()` is true."""
+    program = f"import sys; sys.path[:] = {sys.path!r}\n{KILLER}"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(port), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as caller:
+        try:
+            assert caller.stdout.readline() == b"asks\n"
+            limit = time.monotonic() + LIMIT_S
+            while not moment():
+                assert time.monotonic() < limit
+        finally:
+            caller.kill()
+
+
+def is_first_stopped(identities):
+    return any((process := process_table.alive(identity)) is None or process.stopped for identity in identities)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1, 0.15, None])
+def test_caller_that_dies_leaves_the_tree_untouched_or_gone_but_never_stopped(run, opened, tmp_path, delay_s):
+    """After `delay_s`; None: at the very moment when the first of the tree is seen stopped."""
+    port = free_port()
+    run(TREE, LISTENER, port)
+    platform = opened(Component("r0", "replica", port=port))
+    wait_for(lambda: platform.current("r0") and len(platform.current("r0").details["tree"]) == 3, "the tree")
+    tree = platform.current("r0").details["tree"]
+    asked = time.monotonic()
+    kill_and_die(port, tmp_path, lambda: is_first_stopped(tree) if delay_s is None else time.monotonic() > asked + delay_s)
+    until = time.monotonic() + 5.0
+    if delay_s is not None:  # an agent that will still begin has begun by then
+        time.sleep(0.5)
+    while len(left := [process for identity in tree if (process := process_table.alive(identity))]) not in (0, len(tree)):
+        assert time.monotonic() < until, left
+        time.sleep(0.01)
+    while any(process.stopped for process in left):
+        assert time.monotonic() < until, left
+        time.sleep(0.01)
+        left = [process for identity in tree if (process := process_table.alive(identity))]
+    assert len(left) in ((0, len(tree)) if delay_s is not None else (0,)), left
+
+
 def test_own_process_is_never_a_target(opened):
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         platform = opened(Component("r0", "replica", port=server.getsockname()[1]))
