@@ -5,7 +5,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,10 +50,9 @@ def demo(name: str, settings: Sequence[str], out: Path, *, hardened: bool, show:
     from ..scenarios.demo import Demo
 
     scenario = load_scenario(find_scenario(name), settings)
-    with ExitStack() as stack:
-        _forget_dead_demos(out)
-        tell(f"starting the {'hardened ' if hardened else ''}demo service on this machine")
-        running = stack.enter_context(Demo.started(hardened=hardened))
+    _forget_dead_demos(out)
+    tell(f"starting the {'hardened ' if hardened else ''}demo service on this machine")
+    with Demo.started(hardened=hardened) as running:
         finished = _drill(scenario, load_service(running.service_file), RunOptions(settings, out, None, True, 1, False))
     if show:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())
@@ -104,6 +103,7 @@ def run(names: Sequence[str], service_file: Path, options: RunOptions) -> ExitCo
 def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "FinishedRun":
     from ..drills.drill import Request, run_drill
     from ..drills.interruption import interruptible
+    from ..drills.progress import Quieted
     from ..drills.replay import read_run
     from ..reports.files import render, write_reports
     from ..reports.plan_text import plan_text
@@ -122,7 +122,9 @@ def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "Finish
 
     with interruptible() as interruption:  # armed once the plan is agreed to, until the reports are written
         with progress_for(sys.stderr, os.environ) as progress:
-            request = Request(scenario, service, options.out, os.environ, progress, agree, interruption, options.kill_switch)
+            request = Request(
+                scenario, service, options.out, os.environ, Quieted(progress), agree, interruption, options.kill_switch
+            )
             folder = run_drill(request)
         finished = read_run(folder)
         write_reports(finished)

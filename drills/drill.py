@@ -28,7 +28,7 @@ from .measure.probing import Prober, ProbingError, await_right, probe_config, re
 from .measure.samples import SampleTail, read_samples
 from .observer import Observer
 from .plan import Plan, plan
-from .progress import Phase, Progress, Quieted
+from .progress import Phase, Progress
 from .refusal import Refused
 from .replay import INPUTS, digest_of_file, faults_of, read_run
 from .scenario import Scenario
@@ -162,7 +162,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
     clock = DrillClock.starting_now()
     replicas = _replica_urls(service, decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
-    interruption, progress = request.interruption, Quieted(request.progress)
+    interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
         journal.append(
             "started",

@@ -42,7 +42,7 @@ def read_run(folder: Path) -> FinishedRun:
         run=started.fields["run"],
         scenario=scenario,
         scenario_text=text,
-        scenario_digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
+        scenario_digest=digest_of_file(folder / "scenario.yaml"),
         service=service,
         plan=json.loads((folder / "plan.json").read_text(encoding="utf-8")),
         journal=records,
