@@ -47,13 +47,16 @@ def find_scenario(name: str) -> Path:
 
 def demo(name: str, settings: Sequence[str], out: Path, *, hardened: bool, show: bool) -> ExitCode:
     """Start the bundled service, drill it, stop it."""
-    from ..scenarios.demo import Demo
+    from ..scenarios.demo import Demo, DemoFailed
 
     scenario = load_scenario(find_scenario(name), settings)
     _forget_dead_demos(out)
     tell(f"starting the {'hardened ' if hardened else ''}demo service on this machine")
-    with Demo.started(hardened=hardened) as running:
-        finished = _drill(scenario, load_service(running.service_file), RunOptions(settings, out, None, True, 1, False))
+    try:
+        with Demo.started(hardened=hardened) as running:
+            finished = _drill(scenario, load_service(running.service_file), RunOptions(settings, out, None, True, 1, False))
+    except DemoFailed as failed:
+        raise Refused([f"not injecting: {failed}"]) from failed
     if show:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())
     return finished.judgement.exit_code
@@ -105,27 +108,25 @@ def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "Finish
     from ..drills.interruption import interruptible
     from ..drills.progress import Quieted
     from ..drills.replay import read_run
-    from ..reports.files import render, write_reports
-    from ..reports.plan_text import plan_text
     from ..reports.progress import progress_for
-    from ..reports.text import show
-
-    def agree(plan: "Plan") -> bool:
-        if options.yes or service.demo:
-            return True
-        tell(plan_text(plan))
-        if not sys.stdin.isatty():
-            hint = "look at it with `blackstart plan`, then give --yes"
-            raise Refused([f"not injecting: there is nobody to ask whether this plan is right; {hint}"])
-        tell("Run this drill? [y/N]")
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     with interruptible() as interruption:  # armed once the plan is agreed to, until the reports are written
         with progress_for(sys.stderr, os.environ) as progress:
             request = Request(
-                scenario, service, options.out, os.environ, Quieted(progress), agree, interruption, options.kill_switch
+                scenario,
+                service,
+                options.out,
+                os.environ,
+                Quieted(progress),
+                lambda plan: options.yes or service.demo or _agreed(plan),
+                interruption,
+                options.kill_switch,
+                _load_reports,
             )
             folder = run_drill(request)
+        from ..reports.files import render, write_reports
+        from ..reports.text import show
+
         finished = read_run(folder)
         write_reports(finished)
         _point_latest(folder)
@@ -135,6 +136,25 @@ def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "Finish
         with unheard():
             show(finished, sys.stdout, os.environ)
     return finished
+
+
+def _agreed(plan: "Plan") -> bool:
+    """Show the plan and ask."""
+    from ..reports.plan_text import plan_text
+
+    tell(plan_text(plan))
+    if not sys.stdin.isatty():
+        hint = "look at it with `blackstart plan`, then give --yes"
+        raise Refused([f"not injecting: there is nobody to ask whether this plan is right; {hint}"])
+    tell("Run this drill? [y/N]")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _load_reports() -> None:
+    """Imports and a compiled template, which take a tenth of a second."""
+    from ..reports.html import template
+
+    template()
 
 
 def _point_latest(folder: Path) -> None:

@@ -42,7 +42,9 @@ READY_S = 60.0  # for what was just started to answer right; after that the base
 
 @dataclass(frozen=True)
 class Request:
-    """What `run` was asked for. `agree` is shown the plan and says whether to go on."""
+    """What `run` was asked for. `agree` is shown the plan and says whether to go on; `meanwhile` is called once, while the
+    baseline is watched: what takes a moment and is needed only at the end is done then.
+    """
 
     scenario: Scenario
     service: Service
@@ -52,6 +54,7 @@ class Request:
     agree: Callable[[Plan], bool]
     interruption: Interruption
     kill_switch: Path | None = None
+    meanwhile: Callable[[], None] = lambda: None
 
 
 def run_drill(request: Request) -> Path:
@@ -182,7 +185,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             guard = Guard(decided.scenario.abort, switches, interruption, view)
-            engine = Engine(decided, platform, journal, observer, interruption, progress, guard)
+            engine = Engine(decided, platform, journal, observer, interruption, progress, guard, request.meanwhile)
             try:
                 engine.run()
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so

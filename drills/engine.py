@@ -22,7 +22,7 @@ TICK_S = 0.1
 PROOF_EVERY_S = 0.05
 UNDO_PATIENCE_S = 60.0  # for a controller or supervisor to bring back what a fault ended
 READ_BACK_S = 60.0
-LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then
+LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
 
 class Stopped(Exception):
@@ -44,6 +44,7 @@ class Engine:
     interruption: Interruption
     progress: Progress
     guard: Guard
+    meanwhile: Callable[[], None]
     held: list[PlannedFault] = field(default_factory=list)
     ends_s: dict[int, float] = field(default_factory=dict)  # fault -> when its `for` is over
     last_action_s: float = 0.0
@@ -89,7 +90,9 @@ class Engine:
         hold_s = self.plan.scenario.steady_state.hold.total_seconds()
         self.progress.phase(Phase.BASELINE, hold_s)
         start_s = self.journal.append("baseline", hold_s=hold_s)
-        self._watch(start_s + hold_s + LATEST_ANSWER_S, lambda _: False)
+        self.meanwhile()
+        self._watch(start_s + hold_s, lambda _: False)
+        self._watch(start_s + hold_s + LATEST_ANSWER_S, lambda _: self.observer.view.answered(start_s + hold_s))
         baseline = self.observer.baseline(start_s, self._now())
         if not baseline.steady:
             self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)

@@ -7,8 +7,9 @@ Content-Security-Policy allows nothing but the style and the script that are in 
 import base64
 import hashlib
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..drills.finished import FinishedRun
 from . import figures, sections, words
@@ -20,12 +21,21 @@ from .rows import zone_name
 from .sentence import parts, undo_command
 from .svg import Drawing
 
+if TYPE_CHECKING:
+    import jinja2
+
 _HERE = Path(__file__).parent
 _WORDS = {"internal": "Internal error"}
 
 
 def html(run: FinishedRun) -> str:
     """The whole page. A drill of a minute takes well under half a second, one of an hour at 50 Hz under two."""
+    return template().render(_page(run))
+
+
+@cache
+def template() -> "jinja2.Template":
+    """The compiled page."""
     import jinja2  # noqa: PLC0415 -- only where something is drawn
 
     environment = jinja2.Environment(
@@ -38,7 +48,7 @@ def html(run: FinishedRun) -> str:
         finalize=_clean,
     )
     environment.filters["together"] = together
-    return environment.get_template("report.html.j2").render(_page(run))
+    return environment.get_template("report.html.j2")
 
 
 def _clean(value: Any) -> Any:

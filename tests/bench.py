@@ -140,7 +140,7 @@ def drills(folder: Path) -> None:
             subprocess.run([*command, "--out", str(folder / "runs")], check=False, capture_output=True)
             walls.append(time.perf_counter() - began)
             run = read_run((folder / "runs" / "latest").resolve())
-            waits.append(4.0 + run.plan["phase_s"] + waiting(run.journal))
+            waits.append(run.plan["phase_s"] + waiting(run.journal))
     beyond = [wall - wait for wall, wait in zip(walls, waits, strict=True)]
     row(
         "a drill that does nothing, beyond its own waiting",
@@ -164,9 +164,9 @@ def drills(folder: Path) -> None:
 
 
 def waiting(journal: tuple) -> float:
-    """What the drill itself asked to wait for after the fault: watching and settling."""
+    """What the drill itself asked to wait for: the baseline with its last answers, and after the fault watching and settling."""
     moments = {record.event: record.t_s for record in journal}
-    return moments["recovered-live"] - moments["undo-verified"]
+    return moments["steady"] - moments["baseline"] + moments["recovered-live"] - moments["undo-verified"]
 
 
 def install(folder: Path) -> None:

@@ -36,7 +36,9 @@ class Done:
 
     @property
     def result(self) -> dict[str, Any]:
-        return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        path = self.folder / "result.json"
+        assert path.exists(), f"exit {self.code} and no result:\n{self.out}\n{self.err}"
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def codes(self) -> set[str]:
         return {reason["code"] for reason in self.result["reasons"]}

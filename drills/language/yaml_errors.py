@@ -5,7 +5,7 @@ from typing import Any
 from .problems import START, Place, shown
 
 _QUOTE = "put the text in quotes"
-# By a part of libyaml's `problem` (yaml/libyaml 0.2.5, src/scanner.c and src/parser.c): what is wrong, what to do.
+# By a part of libyaml's `problem` (yaml/libyaml 0.2.5 and newer, src/scanner.c and src/parser.c): what is wrong, what to do.
 _MEANINGS = (
     ("mapping values are not allowed", "a `:` where no key can stand", f"{_QUOTE} if it holds `: `, else check the indentation"),
     ("block sequence entries are not allowed", "a `- ` where no list can start", "put it on a line of its own, indented"),
@@ -25,6 +25,7 @@ _MEANINGS = (
     ("could not find expected ':'", "a key without `:`", "write `key: value`"),
     ("incompatible YAML document", "files are YAML 1.2", "remove the %YAML line"),
     ("expected node content", "a value is missing here", "write one, or leave the key out"),
+    ("maximum nesting depth", "too many levels deep", "flatten it"),  # newer ones notice it before any level is read
     ("<document start>", "something follows the end of the mapping", "keep one mapping in a file"),
 )
 

@@ -14,7 +14,8 @@ from .lanes import LIGHT_PATHS, ProbingError, asking, golden_config, service_url
 
 ASK_S = 60.0  # a golden question before the drill: the model may still be loading
 PATIENCE_S = 5.0  # with one question: servers exist that never answer what they were asked while they started
-AGAIN_S = 0.2  # between two questions to a service that was just started
+AGAIN_S = 0.2  # between two questions that were not answered right
+RECORD_S = 5.0  # for one right answer to be recorded, whatever goes wrong on the way
 
 
 def record_golden(service: Service) -> Service:
@@ -50,7 +51,7 @@ def _with_answer(service: Service, entry: Golden) -> Golden:
         return entry
     lane = {**asking(service), "golden": [golden_config(entry)], "url": service_url(service)}
     question = prober.questions(lane)[0]
-    answers = [_ask(question) for _ in range(3)]
+    answers = [_asked_patiently(question) for _ in range(3)]
     if service.endpoint.protocol == "kserve-v2":
         outputs = [tuple({"name": o["name"], "data": o["data"]} for o in json.loads(a.body)["outputs"]) for a in answers]
         again = {"outputs": list(outputs[0]), "tolerance": entry.tolerance}
@@ -61,6 +62,18 @@ def _with_answer(service: Service, entry: Golden) -> Golden:
     if len(set(texts)) > 1:
         raise ProbingError(f"{_named(entry)}: three answers differ, so none can be called right: {texts}")
     return replace(entry, text=texts[0])
+
+
+def _asked_patiently(question: prober.Question) -> prober.AnswerParser:
+    """One right answer. A single failure is no unsteadiness yet: the baseline, which follows, decides about that."""
+    end_s = time.monotonic() + RECORD_S
+    while True:
+        try:
+            return _ask(question)
+        except ProbingError:
+            if time.monotonic() >= end_s:
+                raise
+        time.sleep(AGAIN_S)
 
 
 def _named(entry: Golden) -> str:

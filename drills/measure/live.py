@@ -45,6 +45,10 @@ class _LiveLane:
             self.settled.feed(sent_s, done)
         del self.tail[:keep]
 
+    def answered(self, until_s: float) -> bool:
+        waiting = any(sent_s < until_s for sent_s in self.waiting.values())
+        return not waiting and self.newest_s is not None and self.newest_s + self.info.period_s >= until_s
+
     def now(self) -> LaneState:
         state = self.settled.fork()
         for sent_s, mark in self.tail:
@@ -97,6 +101,10 @@ class LiveView:
         if not needed or now_s - since_s < least_s:
             return False
         return all(self._well(lane, now_s) for lane in needed)
+
+    def answered(self, until_s: float) -> bool:
+        """Whether every question asked before that moment has been answered; a lane without a schedule has no such moment."""
+        return all(lane.answered(until_s) for lane in self._live.values() if lane.info.period_s and lane.info.kind != "ledger")
 
     def impact_seen(self) -> bool:
         """Whether any required lane has been interrupted since the baseline."""

@@ -1949,14 +1949,17 @@ class Supervisor:
                 return True
             for child in self.children:
                 if child.process is not None and child.process.poll() is not None:
-                    print(
-                        f"service.py: {child.name} ended at its start; see {self.folder}/logs/{child.name}.log", file=sys.stderr
-                    )
+                    print(f"service.py: {child.name} ended at its start: {self.last_words(child.name)}", file=sys.stderr)
                     return False
             self.rest(0.05)
         if not self.stopping:
-            print(f"service.py: {name} did not become ready; see {self.folder}/logs", file=sys.stderr)
+            print(f"service.py: {name} did not become ready: {self.last_words(name)}", file=sys.stderr)
         return False
+
+    def last_words(self, name: str) -> str:
+        """The end of a component's log: the folder may be gone by the time that somebody wants to look."""
+        with open(os.path.join(self.folder, "logs", f"{name}.log"), encoding="utf-8", errors="replace") as log:
+            return log.read().strip()[-1000:] or "without a word"
 
     def rest(self, seconds: float) -> None:
         """Sleeps until a signal (a child's end among them), the end of standard input where tied, or the time is up."""

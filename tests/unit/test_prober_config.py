@@ -107,6 +107,13 @@ def test_a_golden_answer_that_cannot_be_trusted_is_not_recorded(behaviour: str, 
             record_golden(service)
 
 
+def test_a_service_that_stumbles_once_is_asked_again() -> None:
+    with reference_server.start(golden={"2+2=": " 4"}) as server:
+        service = replace(SERVICE, endpoint=replace(SERVICE.endpoint, url=server.url), golden=(Golden(prompt="2+2="),))
+        server.play([(0.0, "503", 0.6)])
+        assert record_golden(service).golden[0].text is not None
+
+
 def test_a_configured_prober_finds_a_right_service_right(tmp_path: Path) -> None:
     with reference_server.start(golden={"2+2=": " 4"}) as server, Prober() as prober:
         service = replace(
@@ -119,4 +126,5 @@ def test_a_configured_prober_finds_a_right_service_right(tmp_path: Path) -> None
         while len({p.lane for p in read_samples(tmp_path).probes}) < len(config["lanes"]):
             assert time.monotonic() < deadline, "a lane has no probe"
         prober.read_back(40)
-    assert {probe.outcome for probe in read_samples(tmp_path).probes} <= {"ok", "void"}
+    seen = {probe.outcome for probe in read_samples(tmp_path).probes}
+    assert seen <= {"ok", "void", "unanswered"}  # the last: asked right before the stop
