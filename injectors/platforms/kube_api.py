@@ -90,6 +90,10 @@ class KubeApi:
     def close(self) -> None:
         self._client.close()
 
+    def authorize(self, headers: dict[str, str]) -> None:
+        """Add what proves who asks; a credential plugin is asked again when its token has run out."""
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+
     # --- verbs ---
 
     def get(self, path: str, **query: Any) -> JSON:
@@ -211,7 +215,7 @@ class KubeApi:
         url = f"{self.server}{path}{'?' + urlencode(words, doseq=True) if words else ''}"
         try:
             headers: dict[str, str] = {"Accept": "application/json", "Content-Type": form if method == "PATCH" else "application/json"}
-            self._client.update_params_for_auth(headers, [], ["BearerToken"])
+            self.authorize(headers)
             answer = self._client.rest_client.pool_manager.request(
                 method,
                 url,
