@@ -173,6 +173,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             pid=os.getpid(),
             origin=clock.origin,
             boot=boot_id(),
+            service_folder=str(service.folder.resolve()),
             environment=environment(),
             digests={name: digest_of_file(folder / name) for name in INPUTS},
         )

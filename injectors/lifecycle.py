@@ -4,7 +4,7 @@ import signal
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
+from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .platforms.base import Platform, Target
 
 TABLE = "process table"
@@ -147,9 +147,12 @@ class ProcessHang(Injector):
             platform.agent_begin(undo.fault, target, "stop-process", {"processes": identities}, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
-        for process in _processes(undo):
-            if (state := platform.state(process)) != "stopped":
+        states = [(process, platform.state(process)) for process in _processes(undo)]
+        for process, state in states:
+            if state not in {"stopped", "gone"}:
                 raise NotYet(f"{process.name} ({process.identity}) is {state}, not stopped")
+        if gone := [process for process, state in states if state == "gone"]:
+            raise Overcome(f"gone since: {_names(tuple(gone))}")
         stopped = [process.identity for process in _processes(undo)]
         return Evidence(TABLE, f"state T (stopped): {_names(_processes(undo))}", {"stopped": stopped})
 
