@@ -57,7 +57,7 @@ def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Cal
     lines: list[str] = []
     with (
         drilling(state, service, f"recover {run}"),
-        open_platform(service.platform, service.process, service.folder, state, environment) as platform,
+        open_platform(service.where(), state, environment) as platform,
     ):
         if any(_open(fault) for fault in faults_of(records)):
             lines += _undo_left(folder, records, service, platform, say)

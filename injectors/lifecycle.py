@@ -21,7 +21,7 @@ class ReplicaKill(Injector):
         "that the service survives the sudden death of a whole replica; not that it survives one that hangs, shuts down slowly "
         "or comes back damaged"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
 
@@ -77,7 +77,7 @@ class ProcessKill(Injector):
     certifies: ClassVar[str] = (
         "that the death of that process is noticed and mended; not that a whole replica's death, or a hang, is noticed"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     instant: ClassVar[bool] = True
 
@@ -131,7 +131,7 @@ class ProcessHang(Injector):
         "that a process which hangs without dying is noticed and worked around; not that a busy loop or a deadlock in one "
         "thread is, since those leave other threads answering"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EPHEMERAL
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
@@ -177,7 +177,7 @@ class RolloutRestart(Injector):
     certifies: ClassVar[str] = (
         "that users do not notice a rollout of the same version; not that they do not notice one of a new version or model"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
 

@@ -38,7 +38,7 @@ class DiskFill(Injector):
         "that the service withstands a file system with that little room; not that it withstands one without free inodes, or a "
         "disk that fails"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
