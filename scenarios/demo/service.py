@@ -6,7 +6,8 @@ One file, standard library only, Python 3.8 or newer, so that the very same code
 in any python image and in a pod without building one: this is why it is longer than a module of the package may be.
 
 Processes: `serve` (supervisor), `replica` (OpenAI API) each with an `engine` child that computes, `gateway`, `store` and `standby`.
-All listen on 127.0.0.1 unless --host says otherwise.
+All listen on 127.0.0.1 unless --host says otherwise. In a pod each role is the first process of its container, found by name;
+`install` is what its init container runs.
 
 By default the service has the flaws that real services have; each is switched off by --fix NAME, all by --hardened:
   drain           SIGTERM cuts open streams             | stops being ready, finishes what is open, exits
@@ -116,7 +117,7 @@ class Settings:
 
 def note(settings: Settings, event: str, **facts: object) -> None:
     """One JSON line on stderr, and in the oracle file, where later tests of a measuring tool read what truly happened."""
-    record = {"t": time.monotonic(), "component": settings.name, "pid": os.getpid(), "event": event, **facts}
+    record = {"t": time.monotonic(), "wall": time.time(), "component": settings.name, "pid": os.getpid(), "event": event, **facts}
     line = json.dumps(record) + "\n"
     sys.stderr.write(line)
     sys.stderr.flush()
@@ -275,6 +276,15 @@ def read_file(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise Unloadable(f"cannot read {path}: {error.strerror}") from error
+
+
+def install_model(package: str, folder: str) -> None:
+    """A replica's own copy; what is there already is left as it is, damaged or not."""
+    os.makedirs(folder, exist_ok=True)
+    for file in (*MODEL_FILES, STALE_FILE, "manifest.json"):
+        target = os.path.join(folder, file)
+        if not os.path.exists(target):
+            shutil.copyfile(os.path.join(package, file), target)
 
 
 def load_as_is(folder: str) -> LanguageModel:
@@ -745,6 +755,35 @@ def end_with_supervisor(settings: Settings) -> None:
         asyncio.get_event_loop().add_reader(0, look)
 
 
+def end_when_told() -> None:
+    """The kernel spares the first process of a container every signal that it has no handler for, also SIGTERM while it loads."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+
+
+def bury_orphans(own: Callable[[], int] = lambda: 0) -> None:
+    """As the first process of a container, the heir of all whose parents ended: unburied, they stay zombies for ever.
+
+    `own` is the pid of a child whose end somebody else here waits for; 0: there is none.
+    """
+    if os.getpid() != 1:
+        return
+    loop = asyncio.get_event_loop()
+
+    def look() -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is None:
+                    return
+                if found.si_pid == own():  # it hides those behind it until it is buried
+                    loop.call_later(0.1, look)
+                    return
+                os.waitpid(found.si_pid, 0)
+
+    loop.add_signal_handler(signal.SIGCHLD, look)
+
+
 async def until_terminated() -> None:
     """Returns at SIGTERM or SIGINT."""
     told = asyncio.Event()
@@ -996,6 +1035,7 @@ class Replica:
 
     async def run(self) -> int:
         end_with_supervisor(self.settings)
+        bury_orphans(lambda: self.link.process.pid if self.link.process is not None else 0)
         keeper = asyncio.get_event_loop().create_task(self.link.run())
         server = Server(self.serve, drop=self.settings.fixed("overload"))
         # As vLLM does, it listens only when the engine has loaded; by its flaw, also when the engine could not.
@@ -1317,6 +1357,7 @@ class Gateway:
 
     async def run(self) -> int:
         end_with_supervisor(self.settings)
+        bury_orphans()
         loop = asyncio.get_event_loop()
         tasks = [loop.create_task(self.check(backend)) for backend in self.backends]
         tasks.append(loop.create_task(self.store.run()))
@@ -1572,6 +1613,7 @@ class Store:
 
     async def run(self) -> int:
         end_with_supervisor(self.settings)
+        bury_orphans()
         await self.join()
         server = Server(self.serve, drop=False)
         await server.listen(self.settings)
@@ -1859,14 +1901,8 @@ class Supervisor:
         return [f"r{number}" for number in range(self.settings.replicas)]
 
     def install_models(self) -> None:
-        """Each replica has its own copy; what is there already is left as it is, damaged or not."""
         for name in self.replicas():
-            folder = os.path.join(self.folder, "models", name)
-            os.makedirs(folder, exist_ok=True)
-            for file in (*MODEL_FILES, STALE_FILE, "manifest.json"):
-                target = os.path.join(folder, file)
-                if not os.path.exists(target):
-                    shutil.copyfile(os.path.join(self.settings.package, file), target)
+            install_model(self.settings.package, os.path.join(self.folder, "models", name))
 
     def describe(self) -> None:
         """The command line of every component, in the order in which they start."""
@@ -2062,8 +2098,8 @@ def parser() -> argparse.ArgumentParser:
     """All roles share one set of options; each uses its own."""
     here = os.path.dirname(os.path.abspath(__file__))
     new = argparse.ArgumentParser(prog="service.py", description="blackstart's demo model service", allow_abbrev=False)
-    new.add_argument("role", choices=("serve", "replica", "engine", "gateway", "store", "standby"))
-    new.add_argument("--folder", default=".", help="serve: where everything is kept; replica: its model's folder")
+    new.add_argument("role", choices=("serve", "replica", "engine", "gateway", "store", "standby", "install"))
+    new.add_argument("--folder", default=".", help="serve: where everything is kept; replica, install: its model's folder")
     new.add_argument("--package", default=here, help="the original model files and manifest.json (read only)")
     new.add_argument("--fix", action="append", choices=FIXES, default=[], help="switch off one flaw (repeatable)")
     new.add_argument("--hardened", action="store_true", help="switch off all flaws")
@@ -2110,6 +2146,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return Supervisor(settings).run()
     if settings.role == "engine":
         return run_engine(settings)
+    if settings.role == "install":
+        install_model(settings.package, settings.folder)
+        return 0
+    end_when_told()
     roles: Dict[str, Callable[[Settings], Union[Replica, Gateway, Store]]] = {"replica": Replica, "gateway": Gateway}
 
     async def run() -> int:  # inside a loop: on Python 3.8, asyncio.Event binds to the loop that is current when it is made

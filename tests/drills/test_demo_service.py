@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -588,3 +589,98 @@ def test_hardened_killing_a_replica_is_masked(hardened: Service) -> None:
     for _ in range(20):
         assert completion(hardened.port("gateway")) == PARIS
     hardened.restarted("r0", api)
+
+
+# -------------------------------------------------------------------------------------------------------------- in containers
+
+
+@contextmanager
+def role(name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    """One role alone, as a container runs it: its port, its process."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    command = [*prefix, sys.executable, "-I", "-S", str(PROGRAM), name, "--port", str(port), *QUICK, *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield port, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_backend_is_found_by_name_and_one_that_has_no_address_is_down(plain: Service) -> None:
+    there, gone = f"there=localhost:{plain.port('r0')}", "gone=replica-7.no-such-service.invalid:8000"
+    with role("gateway", "--backend", there, "--backend", gone) as (port, _):
+        until(
+            "the first in rotation",
+            lambda: ask(port, "GET /ready")[1]["routed"] == ["there"] if status(port, "/ready") else None,
+            10,
+        )
+        assert {completion(port) for _ in range(4)} == {PARIS}
+        whys = until(
+            "checks",
+            lambda: [row["why"] for row in ask(port, "GET /backends")[1]["backends"] if "check" not in row["why"]][1:],
+            15,
+        )
+        assert whys[0].startswith(("connect: ", "no answer within"))
+        assert ask(port, "GET /ready")[1]["routed"] == ["there"]
+
+
+def test_a_model_is_installed_only_where_it_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", str(PROGRAM), "install", "--folder", str(tmp_path / "models" / "demo")]
+    subprocess.run(command, check=True, timeout=20)
+    weights = tmp_path / "models" / "demo" / "model.safetensors"
+    assert weights.read_bytes() == (DEMO / "model.safetensors").read_bytes()
+    weights.write_bytes(b"damaged")
+    (weights.parent / "config.json").unlink()
+    subprocess.run(command, check=True, timeout=20)
+    assert weights.read_bytes() == b"damaged"
+    assert (weights.parent / "config.json").read_bytes() == (DEMO / "config.json").read_bytes()
+
+
+PID_1 = ("unshare", "--pid", "--fork", "--kill-child")
+needs_namespaces = pytest.mark.skipif(
+    subprocess.run([*PID_1, "true"], capture_output=True, check=False).returncode != 0 if shutil.which("unshare") else True,
+    reason="needs the right to make a pid namespace",
+)
+
+
+def first_of(unshare: int) -> int:
+    """The first process of the namespace that this `unshare` made."""
+    return until("the process itself", lambda: [pid for pid in children(unshare) if "service.py" in command_of(pid)])[0]
+
+
+def command_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+@needs_namespaces
+def test_as_first_process_it_ends_when_told_also_while_it_loads(tmp_path: Path) -> None:
+    with role("replica", "--folder", str(DEMO), "--load-time", "60", prefix=PID_1) as (_, process):
+        first = first_of(process.pid)
+        until("its engine", lambda: children(first))
+        os.kill(first, signal.SIGTERM)
+        process.wait(5)
+    with role("replica", "--folder", str(DEMO), prefix=PID_1) as (port, process):
+        until("an answer", lambda: status(port, "/ready") == 200)
+        os.kill(first_of(process.pid), signal.SIGTERM)
+        process.wait(5)
+
+
+@needs_namespaces
+def test_as_first_process_it_buries_orphans_and_restarts_its_engine(tmp_path: Path) -> None:
+    with role("replica", "--folder", str(DEMO), "--fix", "engine-death", prefix=PID_1) as (port, process):
+        until("an answer", lambda: status(port, "/ready") == 200)
+        first = first_of(process.pid)
+        (engine,) = children(first)
+        leave = "sleep 0.3 >/dev/null 2>&1 &"
+        subprocess.run(["nsenter", "-t", str(first), "--pid", "sh", "-c", leave], check=True, timeout=20)
+        until("an orphan", lambda: len(children(first)) == 2)
+        until("the orphan to be buried", lambda: children(first) == [engine])
+        os.kill(engine, signal.SIGKILL)
+        until("another engine", lambda: status(port, "/ready") == 200 and children(first) not in ([engine], []))
+        assert completion(port) == PARIS
+        assert len(children(first)) == 1

@@ -1,0 +1,179 @@
+"""The bundled model service in a cluster: a namespace of its own, up to its first good answers, and away with it at the end."""
+
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from ..drills.drill import boot_id
+from ..injectors.platforms.base import PlatformError
+from ..injectors.platforms.kube_api import Forbidden, KubeApi, NotThere, place
+from ..injectors.platforms.process_table import LINUX, alive, snapshot
+from ..injectors.values import JSON
+from ..scenarios.demo import DemoFailed
+from ..scenarios.demo.kubernetes import OURS, REPLICAS, manifests, namespace_manifest, profile
+from .demo_pods import EveryPod
+
+DEPLOY_S, HOPELESS_S, DELETE_S = 240.0, 20.0, 120.0
+TELL_S, LOOK_S, ANSWER_S = 4.0, 0.2, 2.0
+WARM_TOKENS, WARM_S = 60, 30.0  # as many as service.py's --cold-steps; the first answer of a cold engine takes seconds
+RESOURCES = {"ConfigMap": ("configmaps", ""), "Service": ("services", ""), "StatefulSet": ("statefulsets", "apps")}
+SELECTOR = ",".join(f"{key}={value}" for key, value in OURS.items())
+
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_class: str | None = None) -> Iterator[Path]:
+    """The service file of the bundled service, deployed for as long as the context lasts.
+
+    `storage_class` puts the replicas' models on claims of that class, by default of the cluster's default class, else on emptyDirs.
+    Raises DemoFailed when it does not become ready or does not go away, PlatformError when the cluster refuses something.
+    """
+    _remove_leftovers(api, tell)
+    namespace = f"blackstart-demo-{secrets.token_hex(2)}"
+    tell(f"deploying the {'hardened ' if hardened else ''}demo service into namespace {namespace} of {api.context} ({image})")
+    api.create(place("namespaces"), namespace_manifest(namespace, _creator()))
+    try:
+        for each in manifests(namespace, image, hardened=hardened, storage_class=storage_class or _default_class(api)):
+            resource, group = RESOURCES[each["kind"]]
+            api.create(place(resource, namespace, group=group), each)
+        url = _ready(api, namespace, tell)
+        if not hardened:
+            _warm_up(url)
+        with tempfile.TemporaryDirectory(prefix="blackstart-demo-") as folder:
+            service_file = Path(folder) / "service.yaml"
+            context = None if api.context == "in-cluster" else api.context
+            service_file.write_text(profile(namespace, url, hardened=hardened, context=context), encoding="utf-8")
+            yield service_file
+    finally:
+        remove(api, namespace, tell)
+
+
+def _creator() -> str:
+    """Who made a namespace, so that a later demo on this machine can tell that it is dead; empty where it could not tell.
+
+    A pid says nothing outside its pid namespace: containers share their machine's boot, and not its pids.
+    """
+    if not LINUX:
+        return ""
+    return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()} {snapshot()[os.getpid()].identity}"
+
+
+def _remove_leftovers(api: KubeApi, tell: Tell) -> None:
+    """Demos whose command was killed on this machine. Everybody else's are left alone, dead or not: who could tell from here?"""
+    here = _creator().rpartition(" ")[0]
+    with suppress(Forbidden):
+        for found in api.list(place("namespaces"), labels=SELECTOR)[0]:
+            where, _, who = found["metadata"].get("annotations", {}).get("blackstart-creator", "").rpartition(" ")
+            if where and where == here and alive(who) is None and not found["metadata"].get("deletionTimestamp"):
+                tell(f"removing {found['metadata']['name']}, whose demo died")
+                remove(api, found["metadata"]["name"], tell)
+
+
+def _default_class(api: KubeApi) -> str | None:
+    """The storage class that a claim gets when it names none."""
+    mark = "storageclass.kubernetes.io/is-default-class"
+    with suppress(Forbidden):
+        for found in api.list(place("storageclasses", group="storage.k8s.io"))[0]:
+            if found["metadata"].get("annotations", {}).get(mark) == "true":
+                return str(found["metadata"]["name"])
+    return None
+
+
+def _ready(api: KubeApi, namespace: str, tell: Tell) -> str:
+    """Wait until the gateway routes to all replicas and has a store. Its URL from here."""
+    pods = EveryPod(api, namespace)
+    hopeless_since: float | None = None
+
+    def look() -> str:
+        nonlocal hopeless_since
+        missing = pods.missing()
+        if missing:
+            hopeless_since = (hopeless_since or time.monotonic()) if pods.hopeless() else None
+            if hopeless_since and time.monotonic() - hopeless_since > HOPELESS_S:
+                raise DemoFailed(f"the demo service cannot start: {missing}\n{pods.last_words()}")
+            return missing
+        said = _ask(f"{url()}/ready")
+        return "" if len(said.get("routed", ())) == REPLICAS and said["status"] == "ready" else f"the gateway says {said}"
+
+    def url() -> str:
+        service = api.get(place("services", namespace, "demo"))
+        return f"http://{pods.node_address('gateway-0')}:{service['spec']['ports'][0]['nodePort']}"
+
+    _until(look, DEPLOY_S, tell, pods.last_words)
+    return url()
+
+
+def _until(look: Callable[[], str], limit_s: float, tell: Tell, explain: Callable[[], str]) -> None:
+    """Wait until `look` has nothing more to name; say now and then what it named."""
+    limit, told = time.monotonic() + limit_s, time.monotonic()
+    while missing := look():
+        now = time.monotonic()
+        if now > limit:
+            raise DemoFailed(f"waited {limit_s:g} s in vain: {missing}\n{explain()}")
+        if now - told > TELL_S:
+            told = now
+            tell(f"waiting: {missing}")
+        time.sleep(LOOK_S)
+
+
+def _ask(url: str, body: JSON | None = None, limit_s: float = ANSWER_S) -> Any:
+    """A JSON answer with the gateway's choice of a replica as `backend`, whatever its status; without an answer what was wrong."""
+    request = Request(url, None if body is None else json.dumps(body).encode())  # noqa: S310 - made above, always http
+    try:
+        with urlopen(request, timeout=limit_s) as answer:  # noqa: S310
+            return {**json.load(answer), "backend": answer.headers.get("x-backend")}
+    except (OSError, HTTPException, ValueError) as error:
+        return {"error": str(error)}
+
+
+def _warm_up(url: str) -> None:
+    """What a careful person does after a deployment: requests until each replica had one, so that users meet warm engines."""
+    warm: set[str] = set()
+    limit = time.monotonic() + WARM_S * REPLICAS
+    while len(warm) < REPLICAS:
+        said = _ask(f"{url}/v1/completions", {"prompt": "", "max_tokens": WARM_TOKENS}, WARM_S)
+        if "choices" in said:
+            warm.add(said["backend"])
+        elif time.monotonic() > limit:
+            raise DemoFailed(f"the demo service does not answer at {url}: {said}")
+
+
+def remove(api: KubeApi, namespace: str, tell: Tell) -> None:
+    """Delete a demo's namespace and wait until it is gone.
+
+    Its pods go first: the namespace controller waits for half of their grace period before it looks again.
+    """
+    tell(f"removing namespace {namespace}")
+    try:
+        with suppress(NotThere):
+            for found in api.list(place("statefulsets", namespace, group="apps"))[0]:
+                api.delete(place("statefulsets", namespace, found["metadata"]["name"], group="apps"))
+            api.ask("DELETE", place("pods", namespace), {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 1})
+            _until(lambda: _pods_left(api, namespace), DELETE_S, tell, lambda: "")
+        if api.delete(place("namespaces", name=namespace)):
+            _until(lambda: _namespace_left(api, namespace), DELETE_S, tell, lambda: "")
+    except (PlatformError, DemoFailed) as error:
+        command = f"kubectl --context {api.context} delete namespace {namespace}"
+        raise DemoFailed(f"namespace {namespace} is not gone: {error}; remove it with: {command}") from error
+
+
+def _pods_left(api: KubeApi, namespace: str) -> str:
+    names = [found["metadata"]["name"] for found in api.list(place("pods", namespace))[0]]
+    return f"{', '.join(names)} still there" if names else ""
+
+
+def _namespace_left(api: KubeApi, namespace: str) -> str:
+    found = api.there(place("namespaces", name=namespace))
+    if found is None:
+        return ""
+    conditions = found["status"].get("conditions", ())
+    return "; ".join(each["message"] for each in conditions if each["status"] == "True") or f"{namespace} is being deleted"
