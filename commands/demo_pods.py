@@ -21,8 +21,8 @@ class EveryPod:
 
     def missing(self) -> str:
         """Which pods are not ready and why; empty when as many as the workloads want are."""
-        self.pods = self.api.list(place("pods", self.namespace))[0]
-        wanted = self.api.list(place("statefulsets", self.namespace, group="apps"))[0]
+        self.pods = self.api.items(place("pods", self.namespace))[0]
+        wanted = self.api.items(place("statefulsets", self.namespace, group="apps/v1"))[0]
         absent = sum(each["spec"]["replicas"] for each in wanted) - len(self.pods)
         troubles = [trouble(pod) for pod in self.pods]
         return "; ".join([*filter(None, troubles), *([f"{absent} pods not created yet"] if absent > 0 else [])])
@@ -42,7 +42,7 @@ class EveryPod:
         """What the kubelet and the last log lines say about pods that are not ready, and the namespace's last warning."""
         lines = [f"{pod['metadata']['name']}: {self._said(pod)}" for pod in self.pods if trouble(pod)][:WORDS_OF]
         with suppress(PlatformError):
-            warnings = self.api.list(place("events", self.namespace), fields="type=Warning")[0]
+            warnings = self.api.items(place("events", self.namespace), fields="type=Warning")[0]
             latest = sorted(warnings, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime")))
             lines += [f"{each['involvedObject']['name']}: {each['reason']}: {each['message']}" for each in latest[-1:]]
         return "\n".join(lines)

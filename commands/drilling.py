@@ -4,8 +4,8 @@ import json
 import os
 import sys
 import webbrowser
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,21 +45,50 @@ def find_scenario(name: str) -> Path:
     return Path(name)
 
 
-def demo(name: str, settings: Sequence[str], out: Path, *, hardened: bool, show: bool) -> ExitCode:
+@dataclass(frozen=True)
+class DemoOptions:
+    """The options of `demo`. `on`: process or kubernetes; `image`: what the service runs in there."""
+
+    hardened: bool
+    show: bool
+    on: str
+    image: str
+
+
+def demo(name: str, settings: Sequence[str], out: Path, options: DemoOptions) -> ExitCode:
     """Start the bundled service, drill it, stop it."""
-    from ..scenarios.demo import Demo, DemoFailed
+    from ..scenarios.demo import DemoFailed
 
     scenario = load_scenario(find_scenario(name), settings)
     _forget_dead_demos(out)
-    tell(f"starting the {'hardened ' if hardened else ''}demo service on this machine")
     try:
-        with Demo.started(hardened=hardened) as running:
-            finished = _drill(scenario, load_service(running.service_file), RunOptions(settings, out, None, True, 1, False))
+        with _demo_service(options) as service_file:
+            finished = _drill(scenario, load_service(service_file), RunOptions(settings, out, None, True, 1, False))
     except DemoFailed as failed:
         raise Refused([f"not injecting: {failed}"]) from failed
-    if show:
+    if options.show:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())
     return finished.judgement.exit_code
+
+
+@contextmanager
+def _demo_service(options: DemoOptions) -> Iterator[Path]:
+    """The service file of the bundled service, which runs for as long as the context lasts."""
+    if options.on == "process":
+        from ..scenarios.demo import Demo
+
+        tell(f"starting the {'hardened ' if options.hardened else ''}demo service on this machine")
+        with Demo.started(hardened=options.hardened) as running:
+            yield running.service_file
+        return
+    from ..injectors.platforms.kube_api import KubeApi
+    from .demo_kubernetes import deployed
+
+    with (
+        closing(KubeApi.opened(os.environ)) as api,
+        deployed(api, options.image, hardened=options.hardened, tell=tell) as service_file,
+    ):
+        yield service_file
 
 
 def _forget_dead_demos(out: Path) -> None:

@@ -102,7 +102,7 @@ def _service_started(request: Request, state: Path) -> Iterator[Platform]:
     with open_platform(service.where(), state, environment) as platform:
         try:
             if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
-                await_right(service, [url for _, url in _replica_urls(service, platform.find())], READY_S)
+                await_right(service, [url for _, url in _replica_urls(platform.find())], READY_S)
             yield platform
         finally:
             try:
@@ -151,19 +151,15 @@ def _write_inputs(folder: Path, decided: Plan, service: Service) -> None:
     (folder / "plan.json").write_text(json.dumps(decided.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def _replica_urls(service: Service, everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
+def _replica_urls(everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
     """Where each replica answers by itself, past the gateway."""
-    urls = {}
-    for component in service.process.components if service.process else ():
-        if component.role == "replica" and (component.url or component.port):
-            urls[component.name] = component.url or f"http://127.0.0.1:{component.port}"
-    return tuple((target.name, urls[target.name]) for target in everything if target.name in urls)
+    return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))
 
 
 def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
     folder, state = places
     clock = DrillClock.starting_now()
-    replicas = _replica_urls(service, decided.everything)
+    replicas = _replica_urls(decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
     interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
@@ -183,7 +179,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             mark_open(state, folder.name, folder, service)
             lanes = read_samples(folder / "samples").lanes
             view = LiveView(decided.scenario, lanes)
-            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view)
+            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             guard = Guard(decided.scenario.abort, switches, interruption, view)
             engine = Engine(decided, platform, journal, observer, interruption, progress, guard, request.meanwhile)

@@ -1,6 +1,6 @@
 """The engine's eye: the prober's process, and a live view of what it has seen so far."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .finished import InjectedFault
@@ -25,6 +25,7 @@ class Observer:
     prober: Prober
     tail: SampleTail
     view: LiveView
+    moved: Callable[[], Iterable[tuple[str, str]]] = tuple  # replicas with a new address since the last call: name, URL
     _seen: list[Probe] = field(default_factory=list)
     _judged: bool = False
 
@@ -40,6 +41,8 @@ class Observer:
             self._seen.extend(new)
         if not self.prober.alive():
             raise ProberLost("the prober ended by itself; nothing was observed from then on")
+        for name, url in self.moved():
+            self.prober.move(name, url)
 
     def baseline(self, start_s: float, end_s: float) -> Baseline:
         """The watch from `start_s` to `end_s` held against the scenario's steady state."""
