@@ -127,7 +127,10 @@ def run(
     out: Out = RUNS,
     repeat: Annotated[int, typer.Option(min=1, help="Run each scenario so often.")] = 1,
     settings: Settings = None,
-    form: Annotated[RunFormat, typer.Option("--format", help="What is printed on stdout.")] = RunFormat.TEXT,
+    form: Annotated[
+        RunFormat,
+        typer.Option("--format", help="What is printed on stdout; json: one object, of several drills one array at the end."),
+    ] = RunFormat.TEXT,
     kill_switch: Annotated[Path | None, typer.Option(help="Stop and undo as soon as this file exists.")] = None,
 ) -> None:
     """Run drills one after another; the worst verdict is the exit code."""
@@ -157,7 +160,9 @@ def recover(
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs; `latest` is the newest.")],
     *,
-    form: Annotated[Format, typer.Option("--format", help="How.")] = Format.TEXT,
+    form: Annotated[
+        Format, typer.Option("--format", help="How; html takes one run, json makes an array of several.")
+    ] = Format.TEXT,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Into this file instead of stdout.")] = None,
     out: Out = RUNS,
 ) -> None:

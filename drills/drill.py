@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..injectors.platforms import open_platform
@@ -163,6 +165,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
     interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
+        write_down = partial(_write_down, journal, progress)
         journal.append(
             "started",
             run=folder.name,
@@ -186,15 +189,23 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             try:
                 engine.run()
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
-                journal.append("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+                write_down("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         progress.phase(Phase.JUDGING, None)
-        journal.append("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
+        write_down("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
         judgement = read_run(folder).judgement
         reasons = [{"code": reason.code, "text": reason.text} for reason in judgement.reasons]
-        journal.append("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
-        journal.append("ended", signals=list(interruption.signals))
+        write_down("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
+        write_down("ended", signals=list(interruption.signals))
     if clean(folder):
         mark_clean(state, folder.name)
+
+
+def _write_down(journal: Journal, progress: Progress, event: str, **fields: Any) -> None:
+    """What comes after the undo. A disk that is full by now must not cost the verdict: it is judged by what could be written."""
+    try:
+        journal.append(event, **fields)
+    except OSError as error:
+        progress.note(f"`{event}` could not be written to {journal.path}: {error.strerror or error}")
 
 
 def clean(folder: Path) -> bool:

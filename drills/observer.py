@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from .finished import InjectedFault
 from .measure.live import LiveView
 from .measure.measurement import Observed, Window, steady
-from .measure.probing import Prober
+from .measure.probing import Prober, ProbingError
 from .measure.samples import SampleTail
 from .measure.values import Baseline, LaneInfo, Probe
 from .scenario import Scenario
@@ -54,5 +54,8 @@ class Observer:
         return steady(self.scenario, observed)
 
     def read_back(self, timeout_s: float) -> dict[str, int]:
-        """Have every acknowledged write read again; returns counts by what was found."""
-        return self.prober.read_back(timeout_s)
+        """Have every acknowledged write read again; returns counts by what was found. Raises ProberLost."""
+        try:
+            return self.prober.read_back(timeout_s)
+        except ProbingError as error:  # a prober that cannot write what it reads is as good as gone
+            raise ProberLost(str(error)) from error
