@@ -4,11 +4,12 @@ Every undo record is on the disk before its fault begins, and from then on the f
 failure, on an abort, on a signal and on a bug of ours. What dies with the process ends at the site by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Overcome, Undo
@@ -49,6 +50,7 @@ class Engine:
     progress: Progress
     guard: Guard
     meanwhile: Callable[[], None]
+    files: Sequence[Path]  # the run's, as far as an undo needs them
     held: list[PlannedFault] = field(default_factory=list)
     ends_s: dict[int, float] = field(default_factory=dict)  # fault -> when its `for` is over
     last_action_s: float = 0.0
@@ -144,6 +146,7 @@ class Engine:
         try:
             aimed = self._mark(aim_again(planned, self.platform))
             self.journal.append("undo-recorded", fault=index, undo=aimed.undo.to_json(), bites=aimed.bites)
+            self.platform.remember(self.journal.path.parent.name, self.files)
             self.held.append(aimed)  # from here on it is undone, whatever happens
             before_s = self.journal.append("injecting", fault=index)
             self.last_action_s = before_s

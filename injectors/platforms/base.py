@@ -5,11 +5,13 @@ Errors
 PlatformError          the platform could not do or answer something
     Unavailable        it cannot be reached at all
     GivenUp            the drill was stopped while it was under way
+    Busy               another drill holds the service
     Unsupported        it has no means for this; said before a drill as "not injecting: ..."
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, Protocol
 
@@ -26,6 +28,10 @@ class Unavailable(PlatformError):
 
 class GivenUp(PlatformError):
     """The drill was stopped while this was under way."""
+
+
+class Busy(PlatformError):
+    """Another drill holds the service, by the platform's own record; the message names it."""
 
 
 class Unsupported(PlatformError):
@@ -109,6 +115,18 @@ class Platform(Protocol):
 
     def digest(self, target: Target, path: str) -> str:
         """`sha256:` and the hexadecimal digest of a file as the target sees it."""
+
+    def hold(self, holder: str, patience_s: float) -> None:
+        """Take the service on the platform's own side until `close`, beside the lock of this machine. Raises Busy."""
+
+    def left_by(self) -> list[str]:
+        """Runs that may have left something, by what the platform itself remembers."""
+
+    def remember(self, run: str, files: Sequence[Path]) -> None:
+        """Keep a run's files where the service lives, before an injection; they are safe there when this returns."""
+
+    def forget(self, run: str) -> None:
+        """All that the run did is undone and proven: nothing of it needs to be remembered."""
 
     def start_missing(self) -> tuple[str, ...]:
         """Start what the service file has a start command for and is not there; returns the names once they answer."""

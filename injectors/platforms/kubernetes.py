@@ -6,7 +6,8 @@ done by it; what happens inside a pod is done by an agent in the victim's contai
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from threading import Event
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from .kube_agents import PodAgents, look, process_of
 from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import KINDS, Finder, identity_of, main_container, parts_of, runs, split
+from .kube_records import Records
 from .kube_watch import Watcher
 from .kubernetes_spec import KubernetesSpec
 from .process_table import Usage
@@ -35,8 +37,10 @@ class KubernetesPlatform:
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container)
         self.watcher = Watcher(api, self.finder)
+        self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
     def close(self) -> None:
+        self.records.release()
         self.watcher.close()
         self.agents.close()
         self.api.close()
@@ -135,6 +139,20 @@ class KubernetesPlatform:
         """Whether a workload that wants it controls it."""
         slot = name.partition("/")[0]
         return any(target.name == slot for target in self.finder.all()) or slot in self.finder.slots
+
+    # --- what is remembered in the cluster ---
+
+    def hold(self, holder: str, patience_s: float) -> None:
+        self.records.hold(holder, patience_s)
+
+    def left_by(self) -> list[str]:
+        return self.records.left_by()
+
+    def remember(self, run: str, files: Sequence[Path]) -> None:
+        self.records.remember(run, files)
+
+    def forget(self, run: str) -> None:
+        self.records.forget(run)
 
     def start_missing(self) -> tuple[str, ...]:
         return ()

@@ -131,6 +131,20 @@ class ProcessPlatform:
         component = self.finder.components[name.partition("/")[0]]
         return bool(component.start) or component.supervised
 
+    # --- what is remembered lies in this machine's state folder ---
+
+    def hold(self, holder: str, patience_s: float) -> None:
+        """The lock of this machine holds it."""
+
+    def left_by(self) -> list[str]:
+        return []
+
+    def remember(self, run: str, files: Sequence[Path]) -> None:
+        """The run's own folder lies where the service lives."""
+
+    def forget(self, run: str) -> None:
+        """Nothing was written elsewhere."""
+
     def start_missing(self) -> tuple[str, ...]:
         """Start, one after another, every component that has a start command and is not there; returns their names.
 
