@@ -145,6 +145,12 @@ class Injector(ABC):
     @abstractmethod
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence: ...
 
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the parameters whatever they are injected into, each as "`key` is ...; what to do": said when a file is
+        read, before anything is started. What is wrong with one value alone is better said by its type.
+        """
+        return ()
+
     def bites(self, undo: Undo) -> str:
         """`now`, or `on-restart` where the target must start again before the fault shows."""
         del undo

@@ -36,6 +36,13 @@ class Command(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.API
 
+    def problems(self) -> tuple[str, ...]:
+        commands = {"inject": self.inject_, "verify": self.verify_, "recover": self.recover_}
+        empty = tuple(
+            f"`{key}` is no command; write its words, e.g. `[sh, -c, ...]`" for key, words in commands.items() if not any(words)
+        )
+        return empty if self.limit else (*empty, "`limit` is 0s, in which no command ends; write a longer time")
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         status, output = _commands(platform).execute(self.verify_, self.limit.total_seconds())
         if status == 0:

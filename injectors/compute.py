@@ -46,7 +46,7 @@ class Meter(Protocol):
 class CpuStress(Injector):
     """Let an agent compute beside each target."""
 
-    workers: Annotated[int, "processes that compute beside each target; 0: as many as the machine has cores"] = 0
+    workers: Annotated[int, "processes that compute beside each target; 0: as many as the machine has cores", range(1025)] = 0
     share: Annotated[Share, "how much of the time each of them computes"] = Share(1.0)
 
     kind: ClassVar[str] = "cpu-stress"
@@ -58,10 +58,11 @@ class CpuStress(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
+    def problems(self) -> tuple[str, ...]:
+        return () if self.share else ("`share` is 0%, so nothing would compute; write more, or leave it out",)
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         meter = _meter(platform)
-        if self.workers < 0 or not 0 < self.share <= 1:
-            raise Refusal(f"not injecting: workers {self.workers} must not be negative, share {self.share} must be in 0% to 100%")
         before = {target.name: used.waited_s for target in targets if (used := meter.target_usage(target))}
         return Undo(targets, {"workers": self.workers or os.cpu_count() or 1, "target_waited_s": before})
 
@@ -115,10 +116,11 @@ class MemoryStress(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
+    def problems(self) -> tuple[str, ...]:
+        return () if self.size else ("`size` is 0B, which takes nothing; write more, or leave it out",)
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         free = {target.name: _meter(platform).memory_available(target) for target in targets}
-        if self.size <= 0:
-            raise Refusal(f"not injecting: a size of {self.size} bytes takes nothing")
         for name, available in free.items():
             if available is not None and self.size * len(targets) >= available:
                 raise Refusal(

@@ -171,10 +171,10 @@ class NetworkDelay(LinkFault):
     jitter: Annotated[timedelta, "the delay varies by this much at random, up or down; order is kept"] = timedelta(0)
     peers: Annotated[tuple[str, ...], PEERS] = ()
 
-    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        if not timedelta(0) <= self.jitter <= self.delay or not self.delay:
-            raise Refusal("not injecting: `delay` must be above 0s, and `jitter` at most `delay`")
-        return super().plan(targets, platform)
+    def problems(self) -> tuple[str, ...]:
+        if not self.delay:
+            return ("`delay` is 0s, which delays nothing; write a longer time",)
+        return ("`jitter` is larger than `delay`, and no byte can be early; lower it",) if self.jitter > self.delay else ()
 
     def rule(self) -> JSON:
         return {"type": "delay", "delay_s": self.delay.total_seconds(), "jitter_s": self.jitter.total_seconds()}

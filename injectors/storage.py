@@ -41,6 +41,10 @@ class DiskFill(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
+    def problems(self) -> tuple[str, ...]:
+        found = () if self.path else ("`path` is empty; name a folder on the file system to fill",)
+        return found if self.at_most is None or self.at_most else (*found, "`at_most` is 0B, which fills nothing; write more")
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         disks, prior = _disks(platform), {}
         for target in targets:

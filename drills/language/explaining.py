@@ -96,7 +96,7 @@ def _type_of(shape: Shape) -> tuple[str, str]:  # noqa: PLR0911 - one answer for
         quotes = '"' if shape.example[0] in "<>" else ""
         return f"{shape.name} ({shape.units})", f"{quotes}{shape.example}{quotes}"
     if isinstance(shape, Choice):
-        return f"one of {listed(shape.words)}", shape.words[0]
+        return f"one of {listed(shape.words)}", shape.plain[0]
     if isinstance(shape, Many):
         name, example = _type_of(shape.inner)
         return f"a list; each entry: {name}", f"[{example}]"
