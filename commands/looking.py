@@ -42,8 +42,11 @@ def init(folder: Path, url: str) -> ExitCode:
     """Write a service profile and a first scenario."""
     from ..drills.discovery import write_files
 
-    for path in write_files(folder, url):
+    written = write_files(folder, url)
+    for path in written.paths:
         say(f"wrote {path}")
+    for warning in written.warnings:
+        tell(f"warning: {warning}")
     tell(f"Look at them, then: blackstart plan {folder / 'scenario.yaml'} --service {folder / 'service.yaml'}")
     return ExitCode.PASSED
 

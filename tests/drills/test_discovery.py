@@ -1,0 +1,104 @@
+"""init and doctor on services that are really there: what is found, what is warned of, what is refused."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from blackstart.drills.discovery import SCENARIO
+from blackstart.drills.loading import load_scenario, load_service
+from blackstart.scenarios.demo import Demo
+from blackstart.tests.command import Blackstart, until
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999", "http://[::1", "http://127.0.0.1:x", "ftp://127.0.0.1", "http://a b", "x"]
+)
+def test_an_address_that_is_none_is_refused(blackstart: Blackstart, url: str) -> None:
+    done = blackstart("init", "drills", "--from-url", url)
+    assert done.code == 2
+    assert f"{url} is not a URL of a service" in done.err
+    assert not (blackstart.folder / "drills").exists()
+
+
+def test_what_does_not_speak_http_is_refused(blackstart: Blackstart) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with closing(server.accept()[0]) as connection:
+                connection.recv(1000)
+                connection.sendall(b"-ERR unknown command\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert done.code == 2
+    assert "the answer is not HTTP" in done.err
+
+
+def components(demo: Demo) -> set[tuple[str, int]]:
+    return {("gateway", demo.ports["gateway"]), ("replica", demo.ports["r0"]), ("replica", demo.ports["r1"])}
+
+
+def test_a_link_proxy_is_no_component_and_replicas_are_found(blackstart: Blackstart, demo: Demo) -> None:
+    """The demo's URL is a link proxy in front of the gateway."""
+    links = demo.ports["links"]
+    done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{links['client-gw']}")
+    assert (done.code, "warning" in done.err) == (0, False), done.err
+    service = load_service(blackstart.folder / "drills" / "service.yaml")
+    assert service.process is not None
+    assert {(component.role, component.port) for component in service.process.components} == components(demo)
+    assert {(link.name, link.listen) for link in service.process.links} == {
+        (name, links[name]) for name in ("client-gw", "gw-r0", "gw-r1")
+    }
+    planned = blackstart("plan", "drills/scenario.yaml", "--service", "drills/service.yaml", "--json")
+    assert planned.code == 0, planned.err
+    (fault,) = json.loads(planned.out)["faults"]
+    assert "proxy.py" not in json.dumps(fault["targets"])
+
+
+def test_the_first_drill_can_fail(tmp_path: Path) -> None:
+    """A hang that ends by itself within the RTO would be passed by every service."""
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO, encoding="utf-8")
+    scenario = load_scenario(path)
+    (fault,) = scenario.faults
+    assert scenario.objectives.rto is not None
+    assert fault.for_ is None or fault.for_ > scenario.objectives.rto
+    assert scenario.observe > scenario.objectives.rto
+
+
+def test_the_address_of_one_replica_says_who_stands_in_front(blackstart: Blackstart, demo: Demo) -> None:
+    done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{demo.ports['r0']}")
+    assert done.code == 0
+    assert f"port {demo.ports['gateway']} " in done.err
+    assert "stands in front" in done.err
+    service = load_service(blackstart.folder / "drills" / "service.yaml")
+    assert [component.port for component in service.process.components] == [demo.ports["r0"]]  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def plain_server(tmp_path: Path) -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        line = until("the server to say its port", process.stdout.readline)
+        yield f"http://127.0.0.1:{line.split(' port ')[1].split()[0]}"
+        process.terminate()
+
+
+def test_what_is_no_model_server_is_told(blackstart: Blackstart, plain_server: str) -> None:
+    done = blackstart("init", "drills", "--from-url", plain_server)
+    assert done.code == 0
+    assert "warning: neither /v1/models nor /v2/health/ready answers" in done.err
