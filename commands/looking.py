@@ -83,7 +83,9 @@ def faults(kind: str | None) -> ExitCode:
         return ExitCode.PASSED
     if kind not in kinds:
         raise Refused([f"no kind of fault is called {kind}; {instead_of_kind(kind, kinds)}"])
-    say(explain(kind))
+    from ..reports.fault_text import fault_text
+
+    say(fault_text(kinds[kind]))
     return ExitCode.PASSED
 
 

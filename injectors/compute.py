@@ -55,6 +55,8 @@ class CpuStress(Injector):
         "that the service stays within its objectives on a machine that is that busy; not that it does within a smaller CPU limit "
         "of its own, since the agent runs beside the target's limits"
     )
+    proven_by: ClassVar[str] = "the kernel's account of the time that the agent's workers computed or waited for a core"
+    undone_by: ClassVar[str] = "the agent and its workers end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
@@ -113,6 +115,8 @@ class MemoryStress(Injector):
         "that the service works with that much less memory on its machine; not what happens when memory runs out, since a reserve "
         "of 10 % and 512 MiB is kept, nor within a memory limit of the target's own"
     )
+    proven_by: ClassVar[str] = "the kernel's account of what the agent holds in memory"
+    undone_by: ClassVar[str] = "the agent ends, and its memory with it"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 

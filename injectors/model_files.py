@@ -7,9 +7,10 @@ Random byte flips are a placebo; these few are what loaders miss or trip over, b
 import json
 import os
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from . import file_agent
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
@@ -100,6 +101,10 @@ class ModelCorrupt(Injector):
         "that a damaged, missing or outdated model file is noticed before users get its answers, for this one mutation; not that "
         "every damage is noticed"
     )
+    proven_by: ClassVar[str] = "the file's digest or mode, read by another process than the one that changed it"
+    undone_by: ClassVar[str] = "the agent that keeps the originals puts them back, byte for byte; the digest is compared"
+    bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
+    example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 

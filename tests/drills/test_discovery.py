@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blackstart.drills.discovery import SCENARIO
 from blackstart.drills.loading import load_scenario, load_service
+from blackstart.injectors import registry
 from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import Blackstart, until
 
@@ -81,6 +83,42 @@ def test_the_address_of_one_replica_says_who_stands_in_front(blackstart: Blackst
     assert "stands in front" in done.err
     service = load_service(blackstart.folder / "drills" / "service.yaml")
     assert [component.port for component in service.process.components] == [demo.ports["r0"]]  # type: ignore[union-attr]
+
+
+def doctor(blackstart: Blackstart, profile: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Subject -> yes, no or ?, and the words after it."""
+    path = blackstart.folder / "service.yaml"
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    lines = [line.split(maxsplit=2) for line in blackstart("doctor", "--service", path).out.splitlines()]
+    return {subject: (word, text) for word, subject, text in lines}
+
+
+def test_doctor_asks_every_fault_with_an_example(blackstart: Blackstart, demo: Demo) -> None:
+    looked = doctor(blackstart, json.loads(demo.service_file.read_text()))
+    assert looked["network-delay"] == ("yes", "with privilege api, e.g. on r0, delay: 100ms")
+    assert looked["model-corrupt"][0] == "yes"
+    assert {subject for subject, (word, _) in looked.items() if word == "?"} == {"command", "disk-fill"}
+    assert "depends on `path`" in looked["disk-fill"][1]
+
+
+def test_doctor_says_no_where_something_is_missing(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    profile["process"]["links"] = []
+    del profile["model"]
+    looked = doctor(blackstart, profile)
+    assert looked["network-delay"][0] == "no"
+    assert "no link proxy stands between" in looked["network-delay"][1]
+    assert looked["model-corrupt"][0] == "no"
+    assert "which file is the model" in looked["model-corrupt"][1]
+
+
+def test_doctor_says_yes_to_nothing_that_is_not_running(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    profile["process"] = {"port": port}
+    looked = doctor(blackstart, profile)
+    assert {looked[kind][0] for kind in registry()} == {"no"}
 
 
 @pytest.fixture
