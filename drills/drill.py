@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..injectors.platforms import open_platform
-from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.platforms.base import Platform, PlatformError
 from .engine import Engine
 from .guard import Guard
 from .interruption import Interruption
@@ -33,7 +33,8 @@ from .refusal import Refused
 from .replay import INPUTS, digest_of_file, faults_of, read_run
 from .scenario import Scenario
 from .service import Service
-from .state import drilling, left_on, mark_clean, mark_open, state_folder
+from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, state_folder
+from .watched import replica_urls
 
 ROOM_NEEDED = 64 * 1024 * 1024  # bytes free in the run's folder before anything is injected: an hour of samples and reports
 KILL_SWITCH = "STOP"
@@ -82,10 +83,13 @@ def run_drill(request: Request) -> Path:
     return folder
 
 
-def planned(scenario: Scenario, service: Service, environment: Mapping[str, str]) -> Plan:
-    """The dry run: what `run_drill` would do now, short of doing it. Raises Refused."""
+def planned(scenario: Scenario, service: Service, environment: Mapping[str, str], warn: Callable[[str], None]) -> Plan:
+    """The dry run: what `run_drill` would do now, short of doing it; a drill that is under way is no hindrance. Raises Refused."""
     state = state_folder(environment)
-    _nothing_left(state, service)
+    if under_way := _under_way(state, service):
+        warn(f"warning: {under_way}; this plan is made amid its faults")
+    else:
+        _nothing_left(state, service)
     with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
         return plan(scenario, service, platform, seed_of(scenario))
 
@@ -102,13 +106,27 @@ def _service_started(request: Request, state: Path) -> Iterator[Platform]:
     with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
         try:
             if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
-                await_right(service, [url for _, url in _replica_urls(service, platform.find())], READY_S)
+                await_right(service, [url for _, url in replica_urls(service, platform.find())], READY_S)
             yield platform
         finally:
             try:
                 platform.stop_started()
             except PlatformError as error:  # the drill is over and judged: what cannot be stopped is told, not its verdict
                 request.progress.note(f"not stopped: {error}")
+
+
+def _under_way(state: Path, service: Service) -> str:
+    """Who drills this service now; empty when nobody does.
+
+    The lock is tried for a moment, and only where a run is open: no other could start in that moment anyway.
+    """
+    if left_on(state, service):
+        try:
+            with drilling(state, service, "a plan"):
+                pass
+        except BeingDrilled as held:
+            return str(held).removeprefix("not injecting: ").partition(";")[0]
+    return ""
 
 
 def _nothing_left(state: Path, service: Service) -> None:
@@ -151,19 +169,10 @@ def _write_inputs(folder: Path, decided: Plan, service: Service) -> None:
     (folder / "plan.json").write_text(json.dumps(decided.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def _replica_urls(service: Service, everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
-    """Where each replica answers by itself, past the gateway."""
-    urls = {}
-    for component in service.process.components if service.process else ():
-        if component.role == "replica" and (component.url or component.port):
-            urls[component.name] = component.url or f"http://127.0.0.1:{component.port}"
-    return tuple((target.name, urls[target.name]) for target in everything if target.name in urls)
-
-
 def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
     folder, state = places
     clock = DrillClock.starting_now()
-    replicas = _replica_urls(service, decided.everything)
+    replicas = replica_urls(service, decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
     interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
