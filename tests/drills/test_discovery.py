@@ -65,6 +65,16 @@ def test_a_link_proxy_is_no_component_and_replicas_are_found(blackstart: Blackst
     assert "proxy.py" not in json.dumps(fault["targets"])
 
 
+def test_a_link_proxy_that_is_named_as_a_component_is_refused(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    profile["process"] = {"port": demo.ports["links"]["client-gw"]}
+    path = blackstart.folder / "service.yaml"
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    done = blackstart("plan", "engine-hang-zombie", "--service", path)
+    assert done.code == 2
+    assert "is one of blackstart's own programs" in done.err
+
+
 def test_the_first_drill_can_fail(tmp_path: Path) -> None:
     """A hang that ends by itself within the RTO would be passed by every service."""
     path = tmp_path / "scenario.yaml"
