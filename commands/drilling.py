@@ -278,6 +278,6 @@ def plan(name: str, service_file: Path, settings: Sequence[str], *, as_json: boo
     from ..drills.drill import planned
     from ..reports.plan_text import plan_text
 
-    found = planned(load_scenario(find_scenario(name), settings), load_service(service_file), os.environ)
+    found = planned(load_scenario(find_scenario(name), settings), load_service(service_file), os.environ, tell)
     say(json.dumps(found.to_json(), indent=1) if as_json else plan_text(found))
     return ExitCode.PASSED

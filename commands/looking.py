@@ -42,8 +42,11 @@ def init(folder: Path, url: str) -> ExitCode:
     """Write a service profile and a first scenario."""
     from ..drills.discovery import write_files
 
-    for path in write_files(folder, url):
+    written = write_files(folder, url)
+    for path in written.paths:
         say(f"wrote {path}")
+    for warning in written.warnings:
+        tell(f"warning: {warning}")
     tell(f"Look at them, then: blackstart plan {folder / 'scenario.yaml'} --service {folder / 'service.yaml'}")
     return ExitCode.PASSED
 
@@ -80,7 +83,9 @@ def faults(kind: str | None) -> ExitCode:
         return ExitCode.PASSED
     if kind not in kinds:
         raise Refused([f"no kind of fault is called {kind}; {instead_of_kind(kind, kinds)}"])
-    say(explain(kind))
+    from ..reports.fault_text import fault_text
+
+    say(fault_text(kinds[kind]))
     return ExitCode.PASSED
 
 

@@ -1,87 +1,216 @@
 """init: ask a running service what it is, and write a service profile and a first scenario for it."""
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .refusal import Refused
+from .surroundings import Proxy, Server, Surroundings, is_here
 
 ANSWER_S = 5.0
+RELATIVE_S = 1.0  # for a server that may speak anything, or nothing
 HEALTH_PATHS = ("/health", "/ready", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
 
-def write_files(folder: Path, url: str) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class Answers:
+    """What the service says of itself."""
+
+    protocol: str
+    model: str | None
+    health: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it lives: the server that the URL leads to, the replicas behind it, and link proxies in the paths between them."""
+
+    port: int
+    server: Server | None
+    replicas: tuple[Server, ...] = ()
+    front: Server | None = None  # a server that names this one as its own backend
+    links: tuple[Proxy, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files, and what a person should know before using them."""
+
+    paths: tuple[Path, Path]
+    warnings: tuple[str, ...]
+
+
+def write_files(folder: Path, url: str) -> Written:
     """service.yaml and scenario.yaml for the service at `url`. Raises Refused where nothing answers or a file is there already."""
     url = url.rstrip("/")
-    address = urllib.parse.urlsplit(url)
-    if address.scheme not in {"http", "https"} or not address.hostname:
-        raise Refused([f"{url} is not a URL of a service; write it as http://HOST:PORT"])
+    host, port = _address(url)
     paths = folder / "service.yaml", folder / "scenario.yaml"
     there = [str(path) for path in paths if path.exists()]
     if there:
         raise Refused([f"{', '.join(there)} is there already; nothing was written"])
-    service = _service_text(url, address.port or (443 if address.scheme == "https" else 80))
+    answers = _asked(url)
+    here = is_here(host)
+    place = _located(port, answers) if here else Place(port, None)
+    warnings = (
+        _warnings(place, answers)
+        if here
+        else (f"{host} is not this machine, and only its own processes can be drilled: use blackstart there",)
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    for path, text in zip(paths, (service, SCENARIO), strict=True):
+    for path, text in zip(paths, (_service_text(url, place, answers), SCENARIO), strict=True):
         path.write_text(text, encoding="utf-8")
-    return paths
+    return Written(paths, warnings)
 
 
-def _get(url: str) -> tuple[int, Any]:
-    """Status and JSON body, or None for a body that is none. Raises OSError when nothing answers."""
+def _address(url: str) -> tuple[str, int]:
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310 - the scheme was checked when the URL was read
+        address = urllib.parse.urlsplit(url)
+        port = address.port or (443 if address.scheme == "https" else 80)
+    except ValueError:  # brackets that do not close, a port beyond 65535
+        address, port = urllib.parse.SplitResult("", "", "", "", ""), 0
+    if address.scheme not in {"http", "https"} or not address.hostname or any(sign.isspace() for sign in url):
+        raise Refused([f"{url} is not a URL of a service; write it as http://HOST:PORT"])
+    return address.hostname, port
+
+
+def _get(url: str, limit_s: float = ANSWER_S) -> tuple[int, Any]:
+    """Status and JSON body, or None for a body that is none. Raises OSError when nothing answers, or not in HTTP."""
+    try:
+        with urllib.request.urlopen(url, timeout=limit_s) as answer:  # noqa: S310 - the scheme was checked when the URL was read
             status, body = answer.status, answer.read(1 << 20)
     except urllib.error.HTTPError as error:
         return error.code, None
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(f"the answer is not HTTP ({type(error).__name__})") from error
     try:
         return status, json.loads(body)
     except ValueError:
         return status, None
 
 
-def _service_text(url: str, port: int) -> str:
+def _model_of(status: int, models: Any) -> str | None:
+    """The first model of an answer to /v1/models; None for an answer that is none."""
+    data = models.get("data") if status == 200 and isinstance(models, dict) else None
+    first = data[0] if isinstance(data, list) and data else None
+    return str(first["id"]) if isinstance(first, dict) and "id" in first else None
+
+
+def _asked(url: str) -> Answers:
     try:
-        status, models = _get(f"{url}/v1/models")
+        model = _model_of(*_get(f"{url}/v1/models"))
         kserve, _ = _get(f"{url}/v2/health/ready")
-        health = [path for path in HEALTH_PATHS if _get(url + path)[0] == 200]
+        health = tuple(path for path in HEALTH_PATHS if _get(url + path)[0] == 200)
     except OSError as error:
         raise Refused([f"nothing answers at {url}: {error}; start the service, or correct the URL"]) from error
-    lines = [
-        "apiVersion: blackstart/v1",
-        "kind: Service",
-        f"name: service-{port}",
-        "platform: process",
-        f"process: {{port: {port}}}    # one replica that listens there; list components for more",
+    return Answers("openai" if model else "kserve-v2" if kserve == 200 else "http", model, health)
+
+
+def _located(port: int, answers: Answers) -> Place:
+    """Follow blackstart's own proxies to the server, and look for servers of the same model behind it."""
+    around = Surroundings.now()
+    behind = around.behind(port)
+    server = around.servers.get(behind)
+    relatives = around.relatives(server) if server else ()
+    front = next((other for other in relatives if behind in around.named_by(other) and _serves(other, answers)), None)
+    behind_it = () if front or server is None else tuple(other for other in relatives if not server.like(other))
+    replicas = tuple(other for other in behind_it if _serves(other, answers))
+    ends = {other.port for other in replicas}
+    links = [
+        proxy for proxy in around.proxies.values() if proxy.to_port in ends or (proxy.listen == port and proxy.to_port == behind)
     ]
-    if status == 200 and isinstance(models, dict) and models.get("data"):
-        model = models["data"][0]["id"]
-        lines.append(f"endpoint: {{url: {json.dumps(url)}, protocol: openai, model: {json.dumps(model)}}}")
-        lines.append(
-            'golden:\n  - {prompt: "The capital of France is", max_tokens: 8}    # the answer is recorded before each drill'
+    return Place(behind, server, replicas, front, tuple(sorted(links, key=lambda proxy: proxy.listen)))
+
+
+def _serves(server: Server, answers: Answers) -> bool:
+    """Whether it offers the same model in the same protocol. Of a plain HTTP service nothing can be told."""
+    url = f"http://127.0.0.1:{server.port}"
+    try:
+        if answers.protocol == "openai":
+            return _model_of(*_get(f"{url}/v1/models", RELATIVE_S)) == answers.model
+        return answers.protocol == "kserve-v2" and _get(f"{url}/v2/health/ready", RELATIVE_S)[0] == 200
+    except OSError:
+        return False
+
+
+def _warnings(place: Place, answers: Answers) -> tuple[str, ...]:
+    server, found = place.server, []
+    if server is None:
+        found.append(
+            f"nothing on this machine listens on port {place.port}: no fault has a target here; list the components yourself"
         )
-    elif kserve == 200:
-        lines.append(f"endpoint: {{url: {json.dumps(url)}, protocol: kserve-v2}}")
+    elif server.command is None:
+        found.append(
+            f"port {place.port} is somebody else's process, which may not be read: use blackstart as its user, or as root"
+        )
+    elif server.passes_on and not place.replicas:
+        found.append(
+            f"port {place.port} is {server.program} (pid {server.pid}), which passes requests on: faults would hit it alone; list the "
+            "model servers behind it under process.components"
+        )
+    if place.front:
+        found.append(
+            f"port {place.front.port} (pid {place.front.pid}) stands in front of port {place.port}: users come through it; use its URL "
+            "to drill the whole service"
+        )
+    if answers.protocol == "http":
+        found.append(
+            "neither /v1/models nor /v2/health/ready answers, so nothing says that this is a model server; it is asked `GET /` "
+            "until you write `golden` questions"
+        )
+    return tuple(found)
+
+
+def _service_text(url: str, place: Place, answers: Answers) -> str:
+    lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: service-{place.port}", "platform: process", *_process(place)]
+    endpoint = [f"url: {json.dumps(url)}", f"protocol: {answers.protocol}"]
+    if answers.model:
+        endpoint.append(f"model: {json.dumps(answers.model)}")
+    elif answers.protocol == "http":
+        endpoint.append("path: /")
+    lines.append(f"endpoint: {{{', '.join(endpoint)}}}")
+    if answers.protocol == "openai":
+        lines.append(
+            "golden:\n" + '  - {prompt: "The capital of France is", max_tokens: 8}    # the answer is recorded before each drill'
+        )
+    elif answers.protocol == "kserve-v2":
         lines.append("# golden: [{inputs: [...], outputs: [...]}]   # add a question, and the model's name as endpoint.model")
-    else:
-        lines.append(f"endpoint: {{url: {json.dumps(url)}, protocol: http, path: /}}")
-    if health:
-        lines.append(f"health: {json.dumps(health)}")
+    if answers.health:
+        lines.append(f"health: {json.dumps(answers.health)}")
     return "\n".join(lines) + "\n"
+
+
+def _process(place: Place) -> list[str]:
+    """The components that were found. What starts them again cannot be seen, and is left to the reader."""
+    if not place.replicas and not place.links:
+        return [f"process: {{port: {place.port}}}    # one replica that listens there; list components for more"]
+    front = "gateway" if place.replicas else "r0"
+    components = [(front, "gateway" if place.replicas else "replica", place.port)]
+    components += [(f"r{number}", "replica", server.port) for number, server in enumerate(place.replicas)]
+    names = {port: name for name, _, port in components}
+    lines = ["process:", "  components:    # add `supervised: true` where something starts it again, or its `start` command"]
+    lines += [f"    - {{name: {name}, role: {role}, port: {port}}}" for name, role, port in components]
+    if place.links:
+        lines.append("  links:    # blackstart's own link proxies: network faults need them")
+    for link in place.links:
+        start = "client" if link.to_port == place.port else front
+        lines.append(f"    - {{name: {json.dumps(link.name)}, from: {start}, to: {names[link.to_port]}, listen: {link.listen}}}")
+    return lines
 
 
 SCENARIO = """\
 apiVersion: blackstart/v1
 kind: Scenario
 name: first-drill
-title: The process hangs for ten seconds
+title: A replica hangs and stays hung
 steady_state: {hold: 10s, success: ">= 99%"}
 faults:
-  - {kind: process-hang, at: 0s, for: 10s}    # `blackstart faults` lists what else can be injected
-objectives: {rto: 30s}
+  - {kind: process-hang, at: 0s}    # held for as long as the drill watches: only the service itself can end the outage
+objectives: {rto: 30s}              # `blackstart faults` lists what else can be injected
 observe: 60s
 settle: 10s
 """

@@ -1,6 +1,6 @@
 """doctor: can this machine and these rights drill that service? Every injector is asked to plan; nothing is changed."""
 
-import dataclasses
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ from ..injectors import registry
 from ..injectors.base import FaultError, Injector
 from ..injectors.platforms import open_platform
 from ..injectors.platforms.base import Platform, PlatformError, Target
+from .loading import InvalidFiles, decode_injector
 from .plan import choose, resolve
 from .scenario import Selector
 from .service import Service
@@ -20,15 +21,16 @@ ANSWER_S = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination. `needed`: without it no drill can run at all."""
+    """One line of the examination. `fine` None: what decides it is not known here. `needed`: without it no drill can run at all."""
 
     subject: str
-    fine: bool
+    fine: bool | None
     text: str
     needed: bool = False
 
     def __str__(self) -> str:
-        return f"{'yes' if self.fine else 'no ':<4} {self.subject:<20} {self.text}"
+        word = "?" if self.fine is None else "yes" if self.fine else "no"
+        return f"{word:<4} {self.subject:<20} {self.text}"
 
 
 def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, ...]:
@@ -52,7 +54,7 @@ def _answers(service: Service) -> Finding:
             return Finding("endpoint", fine=True, text=f"{url} answers {answer.status}", needed=True)
     except urllib.error.HTTPError as error:
         return Finding("endpoint", fine=True, text=f"{url} answers {error.code}", needed=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Finding("endpoint", fine=False, text=f"{url} does not answer: {error}", needed=True)
 
 
@@ -71,21 +73,22 @@ def _kinds(service: Service, platform: Platform, everything: tuple[Target, ...])
         if platform.name not in injector_type.platforms:
             yield Finding(kind, fine=False, text=f"not on platform {platform.name}")
             continue
-        injector = _with_defaults(injector_type)
-        if injector is None:
-            yield Finding(kind, fine=True, text="depends on its parameters; `blackstart plan` tells")
-            continue
         try:
-            victims, _ = choose(Selector(), injector.default_role, everything, 0)
-            resolve(injector, service).plan(victims, platform)
+            victims, _ = choose(Selector(), injector_type.default_role, everything, 0)
+            yield _asked(injector_type, victims, service, platform)
         except (FaultError, PlatformError) as error:
             yield Finding(kind, fine=False, text=str(error).removeprefix("not injecting: "))
-        else:
-            yield Finding(kind, fine=True, text=f"with privilege {injector.privilege.name.lower()}, e.g. on {victims[0].name}")
 
 
-def _with_defaults(injector_type: type[Injector]) -> Injector | None:
-    fields = dataclasses.fields(injector_type)  # type: ignore[arg-type]  # every injector is a dataclass; the base is not
-    if any(field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING for field in fields):
-        return None
-    return injector_type()
+def _asked(injector_type: type[Injector], victims: tuple[Target, ...], service: Service, platform: Platform) -> Finding:
+    """What `plan` says with the kind's example parameters. Raises FaultError or PlatformError with what is missing."""
+    kind, depends_on = injector_type.kind, injector_type.depends_on
+    try:
+        injector = decode_injector(kind, injector_type.example)
+    except InvalidFiles:  # a kind that needs parameters and gives no example
+        depends_on = depends_on or "its parameters"
+    if depends_on:
+        return Finding(kind, fine=None, text=f"depends on {depends_on}; `blackstart plan` tells")
+    resolve(injector, service).plan(victims, platform)
+    given = f", {', '.join(f'{key}: {value}' for key, value in injector_type.example.items())}" if injector_type.example else ""
+    return Finding(kind, fine=True, text=f"with privilege {injector.privilege.name.lower()}, e.g. on {victims[0].name}{given}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..injectors.platforms import open_platform
-from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.platforms.base import Busy, Platform, PlatformError
 from .engine import Engine
 from .guard import Guard
 from .interruption import Interruption
@@ -35,7 +35,8 @@ from .refusal import Refused
 from .replay import INPUTS, digest_of_file, faults_of, read_run
 from .scenario import Scenario
 from .service import Service
-from .state import drilling, left_on, mark_clean, mark_open, state_folder
+from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, state_folder
+from .watched import replica_urls
 
 ROOM_NEEDED = 64 * 1024 * 1024  # bytes free in the run's folder before anything is injected: an hour of samples and reports
 KILL_SWITCH = "STOP"
@@ -71,6 +72,7 @@ def run_drill(request: Request) -> Path:
         stack.callback(_remove_if_unused, folder)
         request.progress.phase(Phase.STARTING, None, service.name)
         platform = stack.enter_context(_service_started(request, state))
+        _held(platform, run)
         decided = plan(scenario, service, platform, seed_of(scenario))
         if not request.agree(decided):
             raise Refused(["not injecting: the plan was not agreed to"])
@@ -84,10 +86,13 @@ def run_drill(request: Request) -> Path:
     return folder
 
 
-def planned(scenario: Scenario, service: Service, environment: Mapping[str, str]) -> Plan:
-    """The dry run: what `run_drill` would do now, short of doing it. Raises Refused."""
+def planned(scenario: Scenario, service: Service, environment: Mapping[str, str], warn: Callable[[str], None]) -> Plan:
+    """The dry run: what `run_drill` would do now, short of doing it; a drill that is under way is no hindrance. Raises Refused."""
     state = state_folder(environment)
-    _nothing_left(state, service)
+    if under_way := _under_way(state, service):
+        warn(f"warning: {under_way}; this plan is made amid its faults")
+    else:
+        _nothing_left(state, service)
     with open_platform(service.where(), state, environment) as platform:
         return plan(scenario, service, platform, seed_of(scenario))
 
@@ -104,13 +109,40 @@ def _service_started(request: Request, state: Path) -> Iterator[Platform]:
     with open_platform(service.where(), state, environment) as platform:
         try:
             if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
-                await_right(service, [url for _, url in _replica_urls(platform.find())], READY_S)
+                await_right(service, [url for _, url in replica_urls(platform.find())], READY_S)
             yield platform
         finally:
             try:
                 platform.stop_started()
             except PlatformError as error:  # the drill is over and judged: what cannot be stopped is told, not its verdict
                 request.progress.note(f"not stopped: {error}")
+
+
+def _under_way(state: Path, service: Service) -> str:
+    """Who drills this service now; empty when nobody does.
+
+    The lock is tried for a moment, and only where a run is open: no other could start in that moment anyway.
+    """
+    if left_on(state, service):
+        try:
+            with drilling(state, service, "a plan"):
+                pass
+        except BeingDrilled as held:
+            return str(held).removeprefix("not injecting: ").partition(";")[0]
+    return ""
+
+
+def _held(platform: Platform, run: str) -> None:
+    """The service is this run's on the platform's side, too: no other machine drills it, or has left something on it."""
+    try:
+        platform.hold(run, 0.0)
+        left = platform.left_by()
+    except Busy as busy:
+        raise BeingDrilled(f"not injecting: {busy}; wait for it, or stop it where it runs") from busy
+    except PlatformError as error:
+        raise Refused([f"not injecting: {error}"]) from error
+    if left:
+        raise Refused([f"not injecting: {each} may have left something; run: blackstart recover {each}" for each in left])
 
 
 def _nothing_left(state: Path, service: Service) -> None:
@@ -153,15 +185,10 @@ def _write_inputs(folder: Path, decided: Plan, service: Service) -> None:
     (folder / "plan.json").write_text(json.dumps(decided.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def _replica_urls(everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
-    """Where each replica answers by itself, past the gateway."""
-    return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))
-
-
 def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
     folder, state = places
     clock = DrillClock.starting_now()
-    replicas = _replica_urls(decided.everything)
+    replicas = replica_urls(decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
     interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
@@ -184,8 +211,9 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             view = LiveView(decided.scenario, lanes)
             observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
+            files = [folder / name for name in (*INPUTS, JOURNAL)]
             guard = Guard(decided.scenario.abort, switches, interruption, view)
-            engine = Engine(decided, platform, journal, observer, interruption, progress, guard, request.meanwhile)
+            engine = Engine(decided, platform, journal, observer, interruption, progress, guard, request.meanwhile, files)
             try:
                 engine.run()
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
@@ -197,7 +225,17 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
         write_down("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
         write_down("ended", signals=list(interruption.signals))
     if clean(folder):
-        mark_clean(state, folder.name)
+        _closed(platform, folder.name, state, progress)
+
+
+def _closed(platform: Platform, run: str, state: Path, progress: Progress) -> None:
+    """Nothing of the run is left: neither this machine nor the platform needs to remember it."""
+    try:
+        platform.forget(run)
+    except PlatformError as error:  # it stays listed on both sides, and `recover` removes it
+        progress.note(f"the run's record is not removed: {error}; run: blackstart recover {run}")
+    else:
+        mark_clean(state, run)
 
 
 def _write_down(journal: Journal, progress: Progress, event: str, **fields: Any) -> None:

@@ -11,7 +11,7 @@ from ..injectors import registry
 from ..injectors.base import Injector
 from .language import documents, schema, writing
 from .language.documents import Wanted
-from .language.explaining import explanation
+from .language.explaining import KeyInWords, explanation, keys_in_words
 from .language.faults import Kinds, inject_parameters
 from .language.names import instead_of_kind
 from .language.nodes import MappingNode, node_of
@@ -21,12 +21,14 @@ from .service import Service
 
 __all__ = [
     "InvalidFiles",
+    "KeyInWords",
     "Problem",
     "decode_injector",
     "dump_scenario",
     "dump_service",
     "explain",
     "json_schema",
+    "keys_in_words",
     "load_files",
     "load_scenario",
     "load_service",

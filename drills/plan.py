@@ -12,6 +12,7 @@ from ..injectors.platforms.base import Platform, PlatformError, Target
 from .refusal import Refused
 from .scenario import Fault, Scenario, Selector
 from .service import Service
+from .watched import objectives, watched
 
 EXPIRY_SLACK_S = 30.0  # what a fault may outlive its planned end at the site, when nobody ends it
 LONGEST_PHASE_S = 2.0  # injection is delayed by a random part of this, so that it does not fall in step with the service's timers
@@ -67,6 +68,8 @@ class Plan:
             "platform": self.service.platform,
             "seed": self.seed,
             "phase_s": self.phase_s,
+            "objectives": objectives(self.scenario),
+            "lanes": [lane.to_json() for lane in watched(self.service, self.scenario, self.everything)],
             "faults": [fault.to_json() for fault in self.faults],
             "found": [target.to_json() for target in self.everything],
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..injectors.base import Evidence, Injector, Undo
 from ..injectors.platforms import open_platform
-from ..injectors.platforms.base import Platform
+from ..injectors.platforms.base import Busy, Platform
 from .drill import boot_id
 from .engine import undo_one
 from .finished import InjectedFault, Record
@@ -19,7 +19,9 @@ from .loading import InvalidFiles, decode_injector, load_service
 from .plan import resolve
 from .replay import faults_of
 from .service import Service
-from .state import drilling, mark_clean, open_runs, state_folder
+from .state import BeingDrilled, drilling, mark_clean, open_runs, state_folder
+
+HOLD_S = 40.0  # a platform that remembers holders forgets a dead one sooner
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,25 @@ def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Cal
         drilling(state, service, f"recover {run}"),
         open_platform(service.where(), state, environment) as platform,
     ):
+        _take(platform, run)
         if any(_open(fault) for fault in faults_of(records)):
             lines += _undo_left(folder, records, service, platform, say)
         lines += _end_started(platform)
+        if not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
+            platform.forget(run)
     after, _ = read_journal(folder / JOURNAL)
     left = tuple(f"{fault.kind}: {fault.undo_problem}" for fault in faults_of(after) if _open(fault))
     if not left:
         mark_clean(state, run)
     return Recovered(run, tuple(lines) or ("nothing was left",), left)
+
+
+def _take(platform: Platform, run: str) -> None:
+    """The dead run's own hold on the service runs out within this time; one that lives keeps it."""
+    try:
+        platform.hold(f"recover {run}", HOLD_S)
+    except Busy as busy:
+        raise BeingDrilled(f"not injecting: {busy}") from busy
 
 
 def _open(fault: InjectedFault) -> bool:

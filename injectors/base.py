@@ -123,6 +123,9 @@ class Injector(ABC):
     `certifies` says what a pass proves and what it does not. `instant` faults are over the moment they are injected (a
     kill): there is nothing to hold, and the service's own recovery is the undo. `bites` is `now`, or `on-restart` where the
     fault shows only once the target starts again. `patience` is how long proof may take.
+
+    For people: `proven_by` and `undone_by` name the means, `bites_when` the moment. `example` holds parameters as a scenario writes
+    them, with which doctor asks `plan`; `depends_on` is said instead where only the user's own values can tell.
     """
 
     kind: ClassVar[str]
@@ -134,6 +137,11 @@ class Injector(ABC):
     instant: ClassVar[bool] = False
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
+    proven_by: ClassVar[str] = ""
+    undone_by: ClassVar[str] = ""
+    bites_when: ClassVar[str] = "at once"
+    example: ClassVar[Mapping[str, Any]] = {}
+    depends_on: ClassVar[str] = ""
 
     @abstractmethod
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo: ...
@@ -149,6 +157,12 @@ class Injector(ABC):
 
     @abstractmethod
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence: ...
+
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the parameters whatever they are injected into, each as "`key` is ...; what to do": said when a file is
+        read, before anything is started. What is wrong with one value alone is better said by its type.
+        """
+        return ()
 
     def bites(self, undo: Undo) -> str:
         """`now`, or `on-restart` where the target must start again before the fault shows."""

@@ -1,8 +1,9 @@
 """The open fault: commands of the user's own that inject, prove and undo it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .lifecycle import end_agent
@@ -33,8 +34,23 @@ class Command(Injector):
     kind: ClassVar[str] = "command"
     summary: ClassVar[str] = "a fault of your own: commands that inject, prove and undo it"
     certifies: ClassVar[str] = "what your commands bring about and prove, and nothing else"
+    proven_by: ClassVar[str] = "your `verify` command exits 0 from then on, and did not before"
+    undone_by: ClassVar[str] = "your `recover` command, which an agent runs too when blackstart dies"
+    example: ClassVar[Mapping[str, Any]] = {
+        "inject": ["touch", "flag"],
+        "verify": ["test", "-e", "flag"],
+        "recover": ["rm", "-f", "flag"],
+    }
+    depends_on: ClassVar[str] = "your commands"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.API
+
+    def problems(self) -> tuple[str, ...]:
+        commands = {"inject": self.inject_, "verify": self.verify_, "recover": self.recover_}
+        empty = tuple(
+            f"`{key}` is no command; write its words, e.g. `[sh, -c, ...]`" for key, words in commands.items() if not any(words)
+        )
+        return empty if self.limit else (*empty, "`limit` is 0s, in which no command ends; write a longer time")
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         status, output = _commands(platform).execute(self.verify_, self.limit.total_seconds())

@@ -46,7 +46,7 @@ class Meter(Protocol):
 class CpuStress(Injector):
     """Let an agent compute beside each target."""
 
-    workers: Annotated[int, "processes that compute beside each target; 0: as many as the machine has cores"] = 0
+    workers: Annotated[int, "processes that compute beside each target; 0: as many as the machine has cores", range(1025)] = 0
     share: Annotated[Share, "how much of the time each of them computes"] = Share(1.0)
 
     kind: ClassVar[str] = "cpu-stress"
@@ -55,13 +55,16 @@ class CpuStress(Injector):
         "that the service stays within its objectives on a machine that is that busy; not that it does within a smaller CPU limit "
         "of its own, since the agent runs beside the target's limits"
     )
+    proven_by: ClassVar[str] = "the kernel's account of the time that the agent's workers computed or waited for a core"
+    undone_by: ClassVar[str] = "the agent and its workers end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
+    def problems(self) -> tuple[str, ...]:
+        return () if self.share else ("`share` is 0%, so nothing would compute; write more, or leave it out",)
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         meter = _meter(platform)
-        if self.workers < 0 or not 0 < self.share <= 1:
-            raise Refusal(f"not injecting: workers {self.workers} must not be negative, share {self.share} must be in 0% to 100%")
         before = {target.name: used.waited_s for target in targets if (used := meter.target_usage(target))}
         return Undo(targets, {"workers": self.workers or os.cpu_count() or 1, "target_waited_s": before})
 
@@ -112,13 +115,16 @@ class MemoryStress(Injector):
         "that the service works with that much less memory on its machine; not what happens when memory runs out, since a reserve "
         "of 10 % and 512 MiB is kept, nor within a memory limit of the target's own"
     )
+    proven_by: ClassVar[str] = "the kernel's account of what the agent holds in memory"
+    undone_by: ClassVar[str] = "the agent ends, and its memory with it"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
+    def problems(self) -> tuple[str, ...]:
+        return () if self.size else ("`size` is 0B, which takes nothing; write more, or leave it out",)
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         free = {target.name: _meter(platform).memory_available(target) for target in targets}
-        if self.size <= 0:
-            raise Refusal(f"not injecting: a size of {self.size} bytes takes nothing")
         for name, available in free.items():
             if available is not None and self.size * len(targets) >= available:
                 raise Refusal(

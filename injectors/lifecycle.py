@@ -21,6 +21,8 @@ class ReplicaKill(Injector):
         "that the service survives the sudden death of a whole replica; not that it survives one that hangs, shuts down slowly "
         "or comes back damaged"
     )
+    proven_by: ClassVar[str] = "the process table: every process of it is gone, and none of them stands under its name"
+    undone_by: ClassVar[str] = "whatever starts it again in production; where nothing did, blackstart does at the end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
@@ -77,6 +79,8 @@ class ProcessKill(Injector):
     certifies: ClassVar[str] = (
         "that the death of that process is noticed and mended; not that a whole replica's death, or a hang, is noticed"
     )
+    proven_by: ClassVar[str] = "the process table: the processes are gone"
+    undone_by: ClassVar[str] = "the service itself; where it did not, the target is started again at the end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     instant: ClassVar[bool] = True
@@ -131,6 +135,8 @@ class ProcessHang(Injector):
         "that a process which hangs without dying is noticed and worked around; not that a busy loop or a deadlock in one "
         "thread is, since those leave other threads answering"
     )
+    proven_by: ClassVar[str] = "the process table: the processes are in state T (stopped)"
+    undone_by: ClassVar[str] = "SIGCONT, sent by the agent that stopped them"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EPHEMERAL
 
@@ -177,6 +183,8 @@ class RolloutRestart(Injector):
     certifies: ClassVar[str] = (
         "that users do not notice a rollout of the same version; not that they do not notice one of a new version or model"
     )
+    proven_by: ClassVar[str] = "the process table: another process stands under each name"
+    undone_by: ClassVar[str] = "nothing is left to undo; a target that did not come back is started again at the end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True

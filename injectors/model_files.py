@@ -7,19 +7,22 @@ Random byte flips are a placebo; these few are what loaders miss or trip over, b
 import json
 import os
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from . import file_agent
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
 from .platforms.base import Platform, PlatformError, Target, Unavailable
-from .values import JSON
+from .values import JSON, OneOf
 
 MODEL_FILE = "model.safetensors"  # what is meant where the model is a folder
 MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
+NAMED = "exponent-msb"  # the one mutation that may name its tensor
+MUTATIONS = OneOf(tuple(f"{name}[:TENSOR]" if name == NAMED else name for name in file_agent.IN_PLACE + file_agent.RENAMING))
 DIGEST = "sha256 of the file, read by the platform"
 
 
@@ -55,7 +58,7 @@ def check_layout(target: Target, path: str, mutation: str, platform: Platform) -
     try:
         length = file_agent.header_length(platform.read_file(target, path, 8))
         tensors = file_agent.tensors_of(platform.read_file(target, path, 8 + length)[8:], length)
-        if name in {"nan-one", "exponent-msb"}:
+        if name in {"nan-one", NAMED}:
             file_agent.choose(tensors, tensor)
     except file_agent.Refused as error:
         raise Refusal(f"not injecting: {path}: {error}") from error
@@ -82,9 +85,7 @@ def _source(target: Target, path: str, source: str | None) -> str:
 
 @dataclass(frozen=True)
 class ModelCorrupt(Injector):
-    mutation: Annotated[
-        str, "header | truncate | zero-tail | nan-one | exponent-msb[:TENSOR] | missing | stale-version | permission"
-    ]
+    mutation: Annotated[str, "how the file is damaged", MUTATIONS]
     file: Annotated[
         str | None,
         "relative to the service's model, or absolute; {name} stands for the target's name; by default the model itself",
@@ -100,6 +101,10 @@ class ModelCorrupt(Injector):
         "that a damaged, missing or outdated model file is noticed before users get its answers, for this one mutation; not that "
         "every damage is noticed"
     )
+    proven_by: ClassVar[str] = "the file's digest or mode, read by another process than the one that changed it"
+    undone_by: ClassVar[str] = "the agent that keeps the originals puts them back, byte for byte; the digest is compared"
+    bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
+    example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
@@ -108,10 +113,6 @@ class ModelCorrupt(Injector):
         return replace(self, model=path, load=load)
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        name, _, tensor = self.mutation.partition(":")
-        known = file_agent.IN_PLACE + file_agent.RENAMING
-        if name not in known or (tensor and name != "exponent-msb"):
-            raise Refusal(f"not injecting: there is no mutation {self.mutation}; there are {', '.join(known)}")
         files = {target.name: self._look(target, platform) for target in targets}
         self._refuse_shared(targets, files, platform)
         return Undo(targets, {"files": files})

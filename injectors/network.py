@@ -6,9 +6,10 @@ through the same link, compared with one made before the fault: it goes silent, 
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, ClassVar, Literal, Protocol, cast
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .platforms.base import Links, Platform, PlatformError, Target, Unavailable
@@ -37,6 +38,8 @@ def links_of(platform: Platform) -> ProbedLinks:
 class LinkFault(Injector):
     """One rule on every link between targets and peers. Subclasses say which rule, and what a client meets under it."""
 
+    proven_by: ClassVar[str] = "an ordinary client's connection through the same link, compared with one made before"
+    undone_by: ClassVar[str] = "the link proxy drops the rule"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.API
     peers: tuple[str, ...]
@@ -167,14 +170,16 @@ class NetworkDelay(LinkFault):
         "twice the delay. Loss and reordering are not exercised"
     )
 
+    example: ClassVar[Mapping[str, Any]] = {"delay": "100ms"}
+
     delay: Annotated[timedelta, "one way; a round trip takes twice as long"]
     jitter: Annotated[timedelta, "the delay varies by this much at random, up or down; order is kept"] = timedelta(0)
     peers: Annotated[tuple[str, ...], PEERS] = ()
 
-    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        if not timedelta(0) <= self.jitter <= self.delay or not self.delay:
-            raise Refusal("not injecting: `delay` must be above 0s, and `jitter` at most `delay`")
-        return super().plan(targets, platform)
+    def problems(self) -> tuple[str, ...]:
+        if not self.delay:
+            return ("`delay` is 0s, which delays nothing; write a longer time",)
+        return ("`jitter` is larger than `delay`, and no byte can be early; lower it",) if self.jitter > self.delay else ()
 
     def rule(self) -> JSON:
         return {"type": "delay", "delay_s": self.delay.total_seconds(), "jitter_s": self.jitter.total_seconds()}

@@ -1,7 +1,8 @@
 """Faults of file systems: disk-fill."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
@@ -38,8 +39,16 @@ class DiskFill(Injector):
         "that the service withstands a file system with that little room; not that it withstands one without free inodes, or a "
         "disk that fails"
     )
+    proven_by: ClassVar[str] = "the free bytes that the file system itself reports"
+    undone_by: ClassVar[str] = "the agent removes the one file that it wrote"
+    example: ClassVar[Mapping[str, Any]] = {"path": "/var/lib/llm", "at_most": "10GiB"}
+    depends_on: ClassVar[str] = "`path`"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
+
+    def problems(self) -> tuple[str, ...]:
+        found = () if self.path else ("`path` is empty; name a folder on the file system to fill",)
+        return found if self.at_most is None or self.at_most else (*found, "`at_most` is 0B, which fills nothing; write more")
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         disks, prior = _disks(platform), {}

@@ -4,6 +4,7 @@ Durations are `datetime.timedelta`. The types below are plain numbers with a mea
 them and arithmetic needs no unwrapping.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 JSON = dict[str, Any]
@@ -15,6 +16,13 @@ class Size(int):
 
 class Share(float):
     """A part of a whole, 0 to 1, written `80%`."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A note beside `str` in `Annotated`: the words that are allowed. `word[:NAME]` also allows `word:` and a text of the user's."""
+
+    words: tuple[str, ...]
 
 
 class Rate(float):

@@ -1,6 +1,14 @@
 """A plan for people: what would be hit, how it would be undone, what would be measured."""
 
+from collections.abc import Iterator, Mapping
+from textwrap import wrap
+from typing import Any
+
 from ..drills.plan import Plan, PlannedFault
+from ..drills.watched import Lane, objectives, watched
+
+WIDTH = 130
+LONGEST_DIGEST = 19  # `sha256:` and as much of it as tells two apart
 
 
 def plan_text(plan: Plan) -> str:
@@ -18,7 +26,10 @@ def plan_text(plan: Plan) -> str:
     lines.append(
         f"  then watched for at most {_s(scenario.observe.total_seconds())}; recovery must hold {_s(scenario.settle.total_seconds())}"
     )
-    lines.append(f"  choice of victims and phase by seed {plan.seed}")
+    lines += _listed("  judged by: ", [f"{name} {value}" for name, value in objectives(scenario).items()])
+    lanes = watched(plan.service, scenario, plan.everything)
+    lines += _listed("  probed by: ", [_lane(lane) for lane in lanes] or ["nothing: the service has no URL"])
+    lines.append(f"  choice of victims and phase by seed {plan.seed}; to run exactly this: --set seed={plan.seed}")
     return "\n".join(lines)
 
 
@@ -27,13 +38,53 @@ def _fault(fault: PlannedFault) -> list[str]:
         f"for {_s(fault.for_s)}" if fault.for_s is not None else "once" if fault.injector.instant else "until the end of watching"
     )
     victims = ", ".join(f"{target.name} [{target.identity}]" for target in fault.targets)
+    ends = "" if fault.injector.instant else f"ends by itself after {_s(fault.deadline_s)} at the latest; "
     lines = [
         f"  at {_s(fault.at_s)}: {fault.fault.kind} {held} on {len(fault.targets)} of {fault.candidates}: {victims}",
-        f"    ends by itself after {_s(fault.deadline_s)} at the latest; needs: {fault.injector.privilege.name.lower()}; bites {fault.bites}",
+        f"    {ends}needs: {fault.injector.privilege.name.lower()}; bites {fault.bites}",
     ]
-    if fault.undo.prior:
-        lines.append(f"    put back: {', '.join(sorted(fault.undo.prior))}")
-    return lines
+    if by := fault.injector.undone_by:
+        lines += _listed("    undone by: ", [by])
+    record = [f"{name} {value}" for name, value in _facts("", fault.undo.prior)]
+    return lines + _listed("    undo record: ", record or ["the targets alone; there is no prior value to keep"])
+
+
+def _facts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every prior value with its path; what has a name and an identity is a process or another target, and told as one."""
+    if isinstance(value, Mapping) and {"name", "identity"} <= value.keys():
+        yield name, f"{value['name']} [{value['identity']}]"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _facts(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
+        for item in value:
+            yield from _facts(name, item)
+    elif value is not None and value not in ([], ()):
+        yield name, _plain(name, value)
+
+
+def _plain(name: str, value: Any) -> str:
+    key = name.rpartition(".")[2]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "mode":
+        return f"{value:03o}"
+    if key.endswith("_bytes"):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else " ".join(str(value).split())
+    return text[:LONGEST_DIGEST] + "…" if text.startswith("sha256:") else text
+
+
+def _lane(lane: Lane) -> str:
+    return f"{lane.name} {lane.rate:g}/s" if lane.rate is not None else f"{lane.name} {lane.open} open"
+
+
+def _listed(label: str, items: list[str]) -> list[str]:
+    return wrap(
+        label + "; ".join(items), WIDTH, subsequent_indent=" " * len(label), break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _s(seconds: float) -> str:

@@ -131,10 +131,10 @@ class Decoder:
         return self.bad(node, f"`{label}` is {shown(_text_of(node))}, neither true nor false", todo)
 
     def _choice(self, shape: Choice, node: Node, label: str) -> Any:
-        value = self._scalar(node, label, "one of " + listed(shape.words), shape.words[0])
-        if value is BAD or value in shape.words:
+        value = self._scalar(node, label, "one of " + listed(shape.words), shape.plain[0])
+        if value is BAD or shape.allows(value):
             return value
-        near = nearest(_text_of(node), shape.words)
+        near = nearest(_text_of(node), shape.plain)
         todo = f"did you mean `{near}`?" if near else f"write one of {listed(shape.words)}"
         return self.bad(node, f"`{label}` cannot be {shown(_text_of(node))}", todo)
 

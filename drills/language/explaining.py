@@ -1,11 +1,13 @@
 """One field of a file in words: `objectives.rto`, `service:process.components[].port`, `replica-kill.target.count`."""
 
+from dataclasses import dataclass
 from typing import Any
 
+from ...injectors.base import Injector
 from ..scenario import Fault, Scenario
 from ..service import Service
 from .documents import document
-from .faults import Kinds, keys_of
+from .faults import Kinds, keys_of, parameters_of
 from .names import instead_of_key, listed
 from .problems import START, Report, shown
 from .quantities import Quantity
@@ -48,7 +50,7 @@ def _root(path: str, kinds: Kinds) -> tuple[Field, str, str]:
     first, _, below = path.partition(".")
     if first in kinds:
         faults = document(Scenario).fields["faults"]
-        return Field("faults", first, faults.shape, kinds[first].summary, True, None), below, first
+        return Field("faults", first, _opened(faults.shape), kinds[first].summary, True, None), below, first
     key = first.removesuffix("[]")
     only_service = key in document(Service).fields and key not in document(Scenario).fields
     return _whole_file(Service if only_service else Scenario), path, ""
@@ -64,6 +66,43 @@ def _opened(shape: Shape) -> Shape:
     while isinstance(shape, Many):
         shape = unwrapped(shape.inner)
     return shape
+
+
+@dataclass(frozen=True)
+class KeyInWords:
+    """A key of a fault, for a page about its kind. `own`: other kinds need not have it."""
+
+    key: str
+    type: str
+    default: str
+    doc: str
+    own: bool
+
+
+def keys_in_words(injector: type[Injector]) -> tuple[KeyInWords, ...]:
+    """Every key of a fault of this kind, its own parameters first."""
+    own = parameters_of(injector).fields
+    everything = {**own, **keys_of(injector)}
+    if injector.instant:
+        del everything["for"]  # there is nothing to hold, and the loader refuses it
+    return tuple(
+        KeyInWords(key, _in_short(field.shape), "needed" if field.required else _given(field), field.doc, key in own)
+        for key, field in everything.items()
+    )
+
+
+def _in_short(shape: Shape) -> str:
+    inner = unwrapped(shape)
+    if isinstance(inner, Record):
+        return f"a mapping of {', '.join(inner.fields)}"
+    if isinstance(inner, Quantity):
+        return f"{inner.name}, e.g. {inner.example}"
+    return f"a list of: {_in_short(inner.inner)}" if isinstance(inner, Many) else _type_of(inner)[0].replace("`", "")
+
+
+def _given(field: Field) -> str:
+    default = _default(field)
+    return "may be left out" if default.startswith("none") else f"default {default}"
 
 
 def _described(path: str, field: Field, kinds: Kinds, kind: str) -> str:
@@ -96,7 +135,7 @@ def _type_of(shape: Shape) -> tuple[str, str]:  # noqa: PLR0911 - one answer for
         quotes = '"' if shape.example[0] in "<>" else ""
         return f"{shape.name} ({shape.units})", f"{quotes}{shape.example}{quotes}"
     if isinstance(shape, Choice):
-        return f"one of {listed(shape.words)}", shape.words[0]
+        return f"one of {listed(shape.words)}", shape.plain[0]
     if isinstance(shape, Many):
         name, example = _type_of(shape.inner)
         return f"a list; each entry: {name}", f"[{example}]"

@@ -69,18 +69,20 @@ class FaultReader:
 
 
 def build(decoder: Decoder, injector: type[Injector], node: MappingNode) -> Any:
-    """The injector with its parameters from this mapping, or BAD. What its own `problems()` says is reported, too."""
+    """The injector with its parameters from this mapping, or BAD. What its own `problems()` says is reported at the
+    key that it begins with.
+    """
     shape = parameters_of(injector)
     value = decoder.built(shape, decoder.fields(shape, node, injector.kind), node)
-    problems = getattr(value, "problems", None)
-    if value is BAD or problems is None:
-        return value
-    found = False
-    for problem in problems():
+    if value is BAD:
+        return BAD
+    problems = value.problems()
+    for problem in problems:
         what, _, todo = problem.partition("; ")
-        decoder.report.add(node, what, todo or f"see `blackstart faults {injector.kind}`")
-        found = True
-    return BAD if found else value
+        key = what.split("`")[1] if what.startswith("`") else ""
+        place = node.place(key) if key in node.entries else node
+        decoder.report.add(place, what, todo or f"see `blackstart faults {injector.kind}`")
+    return BAD if problems else value
 
 
 def plain(node: Node) -> Any:

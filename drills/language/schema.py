@@ -33,7 +33,8 @@ def _schema(shape: Shape, kinds: Kinds, definitions: dict[str, Any]) -> dict[str
     if isinstance(shape, Quantity):
         return {"type": "string", "pattern": f"^(?:{shape.pattern})$", "examples": [shape.example]}
     if isinstance(shape, Choice):
-        return {"enum": list(shape.words)}
+        known = {"enum": list(shape.plain)}
+        return {"anyOf": [known, {"type": "string", "pattern": f"^{shape.pattern}$"}]} if shape.pattern else known
     if isinstance(shape, Maybe):
         return {"anyOf": [_schema(shape.inner, kinds, definitions), {"type": "null"}]}
     if isinstance(shape, Many):

@@ -2,11 +2,12 @@
 
 One description serves the decoder, the writer, the JSON Schema and `explain`, so that none of them can know a field that the
 others do not. In an annotation `Annotated[T, "doc"]` the string is the field's documentation, a `range` the whole numbers
-that are allowed, and a type (Share, timedelta) what a Bound's limit is. A trailing underscore of a field's name is dropped
+that are allowed, a OneOf the words, and a type (Share, timedelta) what a Bound's limit is. A trailing underscore of a field's name is dropped
 in YAML; `metadata={"yaml": False}` keeps a field out of it.
 """
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
@@ -15,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ...injectors.values import Rate, Share, Size
+from ...injectors.values import OneOf, Rate, Share, Size
 from ..scenario import Bound, Condition
 from .comparisons import BOUNDS, CONDITION
 from .quantities import DURATION, RATE, SHARE, SIZE, Quantity
@@ -55,9 +56,26 @@ class Anything:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words."""
+    """One of some words; see OneOf for those that a text of the user's may follow."""
 
     words: tuple[str, ...]
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The words by themselves."""
+        return tuple(word.partition("[")[0] for word in self.words)
+
+    @property
+    def pattern(self) -> str | None:
+        """A regular expression of words with a text after them, valid in Python and ECMAScript; None where there is no such word."""
+        longer = [re.escape(word.partition("[")[0]).replace(r"\-", "-") for word in self.words if "[" in word]
+        return f"(?:{'|'.join(longer)}):.+" if longer else None
+
+    def allows(self, value: Any) -> bool:
+        """Whether this may be written."""
+        if value in self.plain:
+            return True
+        return self.pattern is not None and isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,8 @@ def shape_of(hint: Any, notes: tuple[Any, ...] = ()) -> Shape:
         return Whole(next((note for note in notes if isinstance(note, range)), None))
     if hint is Bound:
         return BOUNDS[next((note for note in notes if note in BOUNDS), Share)]
+    if hint is str and (words := next((note.words for note in notes if isinstance(note, OneOf)), ())):
+        return Choice(words)
     if hint in _SIMPLE:
         return _SIMPLE[hint]
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

@@ -25,6 +25,12 @@ def dump(value: Scenario | Service) -> str:
     return str(yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=False))
 
 
+def written(value: Any) -> dict[str, Any]:
+    """A part of a file, e.g. its objectives, as a file would write it: what differs from its default."""
+    cls: type = type(value)
+    return _record(record(cls), value)
+
+
 def written_default(field: Field) -> Any:
     """A field's default as a file would write it; None where there is none."""
     return None if field.default is None else _written(field.shape, field.default)

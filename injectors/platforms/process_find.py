@@ -146,6 +146,12 @@ class Finder:
             raise PlatformError(
                 f"{component.name}: {where} leads to pid {pids}, which is blackstart itself or above it; never a target"
             )
+        for pid in own & table.keys():
+            if OWN_PROGRAMS.search(command_line(pid)):
+                raise PlatformError(
+                    f"{component.name}: {where} is one of blackstart's own programs (pid {pid}); name what stands behind it, and the link "
+                    "under process.links"
+                )
         roots = set(own & table.keys())
         if component.port and not component.supervised:  # what starts it again is above it, and no part of it
             others = {pid for name, pids in seeds.items() if name != component.name for pid in pids - own}

@@ -236,8 +236,6 @@ def test_links_are_demanded_and_probed(service: Service) -> None:
             (NetworkPartition(), "r1", "no link proxy stands between r1 and anybody; declare it under process.links"),
             (NetworkPartition(("store",)), "r0", "no link proxy stands between r0 and store"),
             (StreamStall(Size(50 << 20), ("gateway",)), "r0", "give a smaller `after`"),
-            (NetworkDelay(timedelta(0)), "r0", "above 0s"),
-            (NetworkDelay(timedelta(seconds=1), timedelta(seconds=2)), "r0", "at most `delay`"),
         ):
             with pytest.raises(Refusal, match=f"^not injecting: .*({why})"):
                 injector.plan(target(platform, victim), platform)
@@ -384,7 +382,6 @@ def test_model_refusals(service: Service) -> None:
         shared = str(service.folder / "r0" / "model.safetensors")
         for injector, victim, why in (
             (ModelCorrupt("header"), "r0", "which file is the model"),
-            (ModelCorrupt("bitflip").with_model(shared, "mmap"), "r0", "no mutation bitflip"),
             (ModelCorrupt("header").with_model(shared, "mmap"), "r0", "r1 reads .* as well"),
             (ModelCorrupt("header", file=shared), "r1", "r0 reads .* as well"),
             (ModelCorrupt("exponent-msb:mlp.wieght", file=shared), "r0", "nearest is mlp.weight"),

@@ -1,4 +1,5 @@
-"""`make drills`: every shipped scenario at full length on the demo service, plain and hardened; prints a table of verdicts."""
+"""`make drills`: every shipped scenario at full length on the demo service, plain and hardened, held against the table of
+expected.py; prints a line for each, and exits with 1 where one contradicts it."""
 
 import argparse
 import json
@@ -6,48 +7,62 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from blackstart.scenarios import shipped
+from blackstart.tests.drills.expected import contradiction
+
+LAST_LINES = 3  # of what a drill without a result said
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=1, help="how often each; verdicts that differ between times fail")
+    parser.add_argument("--times", type=int, default=1, help="how often each")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field, for a quick look")
     parser.add_argument("scenarios", nargs="*", default=list(shipped()))
     asked = parser.parse_args()
-    unstable = 0
+    if unknown := set(asked.scenarios) - set(shipped()):
+        parser.error(f"no shipped scenario is called {', '.join(sorted(unknown))}")
+    wrong = drilled = 0
     with tempfile.TemporaryDirectory(prefix="blackstart-drills-") as folder:
         for name in asked.scenarios:
             for kind in ("plain", "hardened"):
-                drills = [drill(name, kind, Path(folder)) for _ in range(asked.times)]
-                verdicts = {verdict for verdict, _ in drills}
-                unstable += len(verdicts) > 1 or (kind == "hardened" and verdicts != {"passed"})
-                print(
-                    f"{name:<28} {kind:<9} {'/'.join(verdict for verdict, _ in drills):<24} {'; '.join(time for _, time in drills)}",
-                    flush=True,
-                )
-    return 1 if unstable else 0
+                for number in range(asked.times):
+                    code, result, said = drill(name, kind, Path(folder) / f"{name}-{kind}-{number}", asked.set)
+                    why = contradiction(name, kind, result)
+                    drilled, wrong = drilled + 1, wrong + bool(why)
+                    print(
+                        f"{name:<28} {kind:<9} {outcome(code, result):<34} {'' if not why else f'WRONG: {why}'}".rstrip(),
+                        flush=True,
+                    )
+                    for line in [] if result else said:
+                        print(f"    {line}", flush=True)
+    if wrong:
+        print(f"{wrong} of {drilled} contradict what is expected of them")
+    return 1 if wrong else 0
 
 
-def drill(name: str, kind: str, folder: Path) -> tuple[str, str]:
-    command = [
-        sys.executable,
-        "-m",
-        "blackstart",
-        "demo",
-        name,
-        "--out",
-        str(folder),
-        *(["--hardened"] if kind == "hardened" else []),
-    ]
+def drill(name: str, kind: str, out: Path, settings: list[str]) -> tuple[int, dict[str, Any] | None, list[str]]:
+    """Exit code, result.json where there is one, and the last lines on standard error."""
+    command = [sys.executable, "-m", "blackstart", "demo", name, "--out", str(out)]
+    command += ["--hardened"] if kind == "hardened" else []
+    command += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    result = folder / "latest" / "result.json"
-    if done.returncode == 2 or not result.exists():
-        return f"exit {done.returncode}", done.stderr.strip().splitlines()[-1]
-    found = json.loads(result.read_text(encoding="utf-8"))
-    recovery = found["measurements"]["recovery_time"]
-    shown = f"{recovery['lo_s']:.2f}-{recovery['hi_s']:.2f} s" if recovery and recovery.get("hi_s") is not None else "-"
-    return found["verdict"], shown
+    found = out / "latest" / "result.json"
+    result = json.loads(found.read_text(encoding="utf-8")) if found.exists() else None
+    return done.returncode, result, done.stderr.strip().splitlines()[-LAST_LINES:]
+
+
+def outcome(code: int, result: dict[str, Any] | None) -> str:
+    """The verdict and the recovery time, as the interval that it is."""
+    if result is None:
+        return f"exit {code}"
+    recovery = result["measurements"]["recovery_time"]
+    if not recovery:
+        return f"{result['verdict']}"
+    if recovery.get("censored") or recovery.get("hi_s") is None:
+        return f"{result['verdict']:<12} > {recovery['lo_s']:.1f} s"
+    return f"{result['verdict']:<12} [{recovery['lo_s']:.2f}, {recovery['hi_s']:.2f}] s"
 
 
 if __name__ == "__main__":

@@ -1,22 +1,15 @@
 """Every shipped scenario on the demo service as it is and hardened: a real flaw fails, its repair passes."""
 
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 from blackstart.scenarios import shipped
 from blackstart.tests.command import Blackstart
+from blackstart.tests.drills.expected import EXPECTED, contradiction
 
-# scenario -> verdict on the plain demo, the objective that decides it, settings that shorten it
-EXPECTED = {
-    "replica-kill-midstream": ("passed", "rto", ()),
-    "engine-hang-zombie": ("failed", "rto", ("objectives.rto=8s", "objectives.time_to_detect=8s", "observe=15s")),
-    "engine-subprocess-crash": ("failed", "rto", ("objectives.rto=8s", "observe=15s")),
-    "rollout-drain": ("failed", "streams_cut", ()),
-    "silent-weight-corruption": ("failed", "quality_loss", ("observe=15s",)),
-    "latent-artifact-corruption": ("failed", "time_to_redundancy", ("objectives.time_to_redundancy=12s", "observe=20s")),
-    "version-skew": ("failed", "quality_loss", ("observe=15s",)),
-    "router-worker-partition": ("failed", "rto", ("faults[0].for=12s",)),
-    "store-loss": ("failed", "rpo", ()),
-    "recovery-stampede": ("failed", "rto", ("observe=25s",)),
-}
 SHORT = ("steady_state.hold=4s", "settle=4s")
 
 
@@ -28,11 +21,53 @@ def test_the_table_is_complete() -> None:
 @pytest.mark.parametrize("kind", ["plain", "hardened"])
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
-    verdict, objective, settings = EXPECTED[name]
-    words = [word for setting in (*SHORT, *settings) for word in ("--set", setting)]
+    words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     done = blackstart("demo", name, *words, *(["--hardened"] if kind == "hardened" else []), within_s=200.0)
-    wanted = "passed" if kind == "hardened" else verdict
-    assert done.result["verdict"] == wanted, f"{done.out}\n{done.err}"
-    assert done.code == {"passed": 0, "failed": 1}[wanted]
-    assert {one["name"]: one["verdict"] for one in done.result["objectives"]}[objective] == wanted
-    assert all(fault["undo_verified"] and fault["evidence"] for fault in done.result["faults"])
+    assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
+    assert done.code == {"passed": 0, "failed": 1}[done.result["verdict"]]
+
+
+def result(verdict: str = "failed", rpo: str = "failed", *, undone: bool = True) -> dict[str, Any]:
+    faults = [{"kind": "store-kill", "undo_verified": undone, "evidence": {"source": "x", "detail": "y"}}]
+    return {"verdict": verdict, "reasons": [], "objectives": [{"name": "rpo", "verdict": rpo}], "faults": faults}
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (result(), ""),
+        (result("passed", "passed"), "passed instead of failed"),
+        (result("inconclusive", "inconclusive"), "inconclusive instead of failed"),
+        (result(rpo="passed"), "not by rpo"),
+        (result(undone=False), "not proven undone: store-kill"),
+        (None, "without a result"),
+    ],
+)
+def test_what_contradicts_the_table(found: dict[str, Any] | None, why: str) -> None:
+    said = contradiction("store-loss", "plain", found)
+    assert bool(said) is bool(why)
+    assert why in said
+
+
+def all_scenarios(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    program = Path(__file__).with_name("all_scenarios.py")
+    return subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, check=False, timeout=200)
+
+
+@pytest.mark.timeout(240)
+def test_make_drills_compares_with_the_table() -> None:
+    words = [word for setting in SHORT for word in ("--set", setting)]
+    good = all_scenarios("store-loss", *words)
+    assert good.returncode == 0, good.stdout
+    assert [line.split()[:3] for line in good.stdout.splitlines()] == [
+        ["store-loss", "plain", "failed"],
+        ["store-loss", "hardened", "passed"],
+    ]
+
+
+def test_make_drills_says_why_there_is_no_result() -> None:
+    bad = all_scenarios("store-loss", "--set", "faults[0].target.role=nobody")
+    assert bad.returncode == 1
+    assert "exit 2" in bad.stdout
+    assert "no target has the role nobody" in bad.stdout
+    assert "2 of 2 contradict" in bad.stdout

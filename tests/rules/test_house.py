@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from blackstart.drills.loading import decode_injector
 from blackstart.injectors import registry
 from blackstart.scenarios import shipped
 
@@ -119,6 +120,8 @@ def test_every_kind_has_words_for_people() -> None:
     for kind, injector in registry().items():
         assert len(injector.summary) > 20, kind
         assert len(injector.certifies) > 40, kind
+        assert min(len(injector.proven_by), len(injector.undone_by)) > 20, kind
+        assert decode_injector(kind, injector.example), kind
 
 
 def test_help_loads_nothing_heavy() -> None:

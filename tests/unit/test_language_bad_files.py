@@ -26,6 +26,16 @@ def test_a_malformed_file_is_refused_with_every_error_at_its_place(path):
     assert expected
 
 
+def test_parameters_that_can_work_nowhere_are_told_with_their_place():
+    """Of the kinds that ship; nothing needs to run for it."""
+    path = FILES / "bad-parameters.yaml"
+    with pytest.raises(InvalidFiles) as caught:
+        load_files([path])
+
+    expected = (FILES / "bad-parameters.txt").read_text(encoding="utf-8").splitlines()
+    assert [str(problem).removeprefix(f"{FILES}/") for problem in caught.value.problems] == expected
+
+
 def test_the_corpus_is_large_and_nothing_is_expected_of_files_that_are_not_there():
     assert len(BAD) >= 37
     assert {line.partition(":")[0] for line in EXPECTED} == {path.name for path in BAD}

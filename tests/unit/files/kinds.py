@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from blackstart.drills.scenario import Bound, Condition
 from blackstart.injectors.base import Evidence, Injector, Privilege, Undo
 from blackstart.injectors.platforms.base import Platform, Target
-from blackstart.injectors.values import Rate, Share, Size
+from blackstart.injectors.values import OneOf, Rate, Share, Size
 
 
 class OnPaper(Injector):
@@ -67,7 +67,8 @@ class MemoryStress(OnPaper):
 @dataclass(frozen=True)
 class ModelCorrupt(OnPaper):
     kind: ClassVar[str] = "model-corrupt"
-    mutation: Annotated[Literal["truncate", "zero-tail", "exponent-msb"], "what is damaged"]
+    mutation: Annotated[str, "what is damaged", OneOf(("truncate", "zero-tail", "exponent-msb[:TENSOR]"))]
+    how: Literal["at-once", "slowly"] = "at-once"
     file: Annotated[str, "which file of the model"] = ""
 
 

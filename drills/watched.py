@@ -1,0 +1,51 @@
+"""What a drill will measure, known before it starts: the prober's lanes with their rates, and the objectives as written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..injectors.platforms.base import Target
+from ..injectors.values import JSON
+from .language.writing import written
+from .measure.lanes import probe_config
+from .scenario import Scenario
+from .service import Service
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One stream of probes. `rate` is probes a second; None for streams, of which so many are `open` at any time."""
+
+    name: str
+    kind: str
+    rate: float | None
+    open: int | None
+
+    def to_json(self) -> JSON:
+        return {"name": self.name, "kind": self.kind, "rate_per_s": self.rate, "open": self.open}
+
+
+def watched(service: Service, scenario: Scenario, everything: Sequence[Target]) -> tuple[Lane, ...]:
+    """The lanes that the prober will run, without their URLs; none where the service has no URL."""
+    if service.endpoint.url is None:
+        return ()
+    config = probe_config(service, scenario, replica_urls(everything), Path(), 0.0, 0)
+    return tuple(
+        Lane(
+            lane["name"],
+            lane["kind"],
+            round(1 / lane["period_s"], 3) if lane["period_s"] else None,
+            lane.get("concurrency"),
+        )
+        for lane in config["lanes"]
+    )
+
+
+def objectives(scenario: Scenario) -> JSON:
+    """Those that are set, with their units."""
+    return written(scenario.objectives)
+
+
+def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
+    """Where each replica answers by itself, past the gateway."""
+    return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))

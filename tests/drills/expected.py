@@ -1,0 +1,45 @@
+"""What each shipped scenario must show on the demo service. Hardened, all pass; plain, a real flaw fails its own objective."""
+
+from dataclasses import dataclass
+from typing import Any
+
+TOLD = 2  # reasons; the most important come first
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The verdict on the plain demo, the objective that decides it, and settings that shorten the drill without changing either."""
+
+    verdict: str
+    objective: str
+    settings: tuple[str, ...] = ()
+
+
+EXPECTED = {
+    "replica-kill-midstream": Expected("passed", "rto"),
+    "engine-hang-zombie": Expected("failed", "rto", ("objectives.rto=8s", "objectives.time_to_detect=8s", "observe=15s")),
+    "engine-subprocess-crash": Expected("failed", "rto", ("objectives.rto=8s", "observe=15s")),
+    "rollout-drain": Expected("failed", "streams_cut"),
+    "silent-weight-corruption": Expected("failed", "quality_loss", ("observe=15s",)),
+    "latent-artifact-corruption": Expected("failed", "time_to_redundancy", ("objectives.time_to_redundancy=12s", "observe=20s")),
+    "version-skew": Expected("failed", "quality_loss", ("observe=15s",)),
+    "router-worker-partition": Expected("failed", "rto", ("faults[0].for=12s",)),
+    "store-loss": Expected("failed", "rpo"),
+    "recovery-stampede": Expected("failed", "rto", ("observe=25s",)),
+}
+
+
+def contradiction(name: str, kind: str, result: dict[str, Any] | None) -> str:
+    """What a drill's result.json says against the table; empty where it agrees. `kind` is plain or hardened."""
+    if result is None:
+        return "the drill ended without a result"
+    wanted = "passed" if kind == "hardened" else EXPECTED[name].verdict
+    if result["verdict"] != wanted:
+        reasons = "; ".join(reason["text"] for reason in result["reasons"][:TOLD])
+        return f"{result['verdict']} instead of {wanted}: {reasons}"
+    objective = EXPECTED[name].objective
+    judged = {one["name"]: one["verdict"] for one in result["objectives"]}.get(objective, "not judged")
+    if judged != wanted:
+        return f"{wanted}, but not by {objective}, which is {judged}"
+    unproven = [fault["kind"] for fault in result["faults"] if not (fault["undo_verified"] and fault["evidence"])]
+    return f"not proven or not proven undone: {', '.join(unproven)}" if unproven else ""

@@ -1,0 +1,152 @@
+"""init and doctor on services that are really there: what is found, what is warned of, what is refused."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blackstart.drills.discovery import SCENARIO
+from blackstart.drills.loading import load_scenario, load_service
+from blackstart.injectors import registry
+from blackstart.scenarios.demo import Demo
+from blackstart.tests.command import Blackstart, until
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999", "http://[::1", "http://127.0.0.1:x", "ftp://127.0.0.1", "http://a b", "x"]
+)
+def test_an_address_that_is_none_is_refused(blackstart: Blackstart, url: str) -> None:
+    done = blackstart("init", "drills", "--from-url", url)
+    assert done.code == 2
+    assert f"{url} is not a URL of a service" in done.err
+    assert not (blackstart.folder / "drills").exists()
+
+
+def test_what_does_not_speak_http_is_refused(blackstart: Blackstart) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with closing(server.accept()[0]) as connection:
+                connection.recv(1000)
+                connection.sendall(b"-ERR unknown command\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert done.code == 2
+    assert "the answer is not HTTP" in done.err
+
+
+def components(demo: Demo) -> set[tuple[str, int]]:
+    return {("gateway", demo.ports["gateway"]), ("replica", demo.ports["r0"]), ("replica", demo.ports["r1"])}
+
+
+def test_a_link_proxy_is_no_component_and_replicas_are_found(blackstart: Blackstart, demo: Demo) -> None:
+    """The demo's URL is a link proxy in front of the gateway."""
+    links = demo.ports["links"]
+    done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{links['client-gw']}")
+    assert (done.code, "warning" in done.err) == (0, False), done.err
+    service = load_service(blackstart.folder / "drills" / "service.yaml")
+    assert service.process is not None
+    assert {(component.role, component.port) for component in service.process.components} == components(demo)
+    assert {(link.name, link.listen) for link in service.process.links} == {
+        (name, links[name]) for name in ("client-gw", "gw-r0", "gw-r1")
+    }
+    planned = blackstart("plan", "drills/scenario.yaml", "--service", "drills/service.yaml", "--json")
+    assert planned.code == 0, planned.err
+    (fault,) = json.loads(planned.out)["faults"]
+    assert "proxy.py" not in json.dumps(fault["targets"])
+
+
+def test_a_link_proxy_that_is_named_as_a_component_is_refused(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    profile["process"] = {"port": demo.ports["links"]["client-gw"]}
+    path = blackstart.folder / "service.yaml"
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    done = blackstart("plan", "engine-hang-zombie", "--service", path)
+    assert done.code == 2
+    assert "is one of blackstart's own programs" in done.err
+
+
+def test_the_first_drill_can_fail(tmp_path: Path) -> None:
+    """A hang that ends by itself within the RTO would be passed by every service."""
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO, encoding="utf-8")
+    scenario = load_scenario(path)
+    (fault,) = scenario.faults
+    assert scenario.objectives.rto is not None
+    assert fault.for_ is None or fault.for_ > scenario.objectives.rto
+    assert scenario.observe > scenario.objectives.rto
+
+
+def test_the_address_of_one_replica_says_who_stands_in_front(blackstart: Blackstart, demo: Demo) -> None:
+    done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{demo.ports['r0']}")
+    assert done.code == 0
+    assert f"port {demo.ports['gateway']} " in done.err
+    assert "stands in front" in done.err
+    service = load_service(blackstart.folder / "drills" / "service.yaml")
+    assert [component.port for component in service.process.components] == [demo.ports["r0"]]  # type: ignore[union-attr]
+
+
+def doctor(blackstart: Blackstart, profile: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Subject -> yes, no or ?, and the words after it."""
+    path = blackstart.folder / "service.yaml"
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    lines = [line.split(maxsplit=2) for line in blackstart("doctor", "--service", path).out.splitlines()]
+    return {subject: (word, text) for word, subject, text in lines}
+
+
+def test_doctor_asks_every_fault_with_an_example(blackstart: Blackstart, demo: Demo) -> None:
+    looked = doctor(blackstart, json.loads(demo.service_file.read_text()))
+    assert looked["network-delay"] == ("yes", "with privilege api, e.g. on r0, delay: 100ms")
+    assert looked["model-corrupt"][0] == "yes"
+    assert {subject for subject, (word, _) in looked.items() if word == "?"} == {"command", "disk-fill"}
+    assert "depends on `path`" in looked["disk-fill"][1]
+
+
+def test_doctor_says_no_where_something_is_missing(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    profile["process"]["links"] = []
+    del profile["model"]
+    looked = doctor(blackstart, profile)
+    assert looked["network-delay"][0] == "no"
+    assert "no link proxy stands between" in looked["network-delay"][1]
+    assert looked["model-corrupt"][0] == "no"
+    assert "which file is the model" in looked["model-corrupt"][1]
+
+
+def test_doctor_says_yes_to_nothing_that_is_not_running(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    profile["process"] = {"port": port}
+    looked = doctor(blackstart, profile)
+    assert {looked[kind][0] for kind in registry()} == {"no"}
+
+
+@pytest.fixture
+def plain_server(tmp_path: Path) -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        line = until("the server to say its port", process.stdout.readline)
+        yield f"http://127.0.0.1:{line.split(' port ')[1].split()[0]}"
+        process.terminate()
+
+
+def test_what_is_no_model_server_is_told(blackstart: Blackstart, plain_server: str) -> None:
+    done = blackstart("init", "drills", "--from-url", plain_server)
+    assert done.code == 0
+    assert "warning: neither /v1/models nor /v2/health/ready answers" in done.err

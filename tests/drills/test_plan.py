@@ -1,0 +1,73 @@
+"""`plan`: it shows what will be hit, measured, judged and put back, can be repeated exactly, and does not mind a drill under way."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+from blackstart.scenarios.demo import Demo
+from blackstart.tests.command import Blackstart, events, kill_quietly, until
+
+HANG = (
+    "apiVersion: blackstart/v1\nkind: Scenario\nname: held\nobjectives: {rto: 60s}\nsteady_state: {hold: 3s}\nsettle: 3s\n"
+    "observe: 60s\nfaults:\n  - {kind: process-hang, role: engine, target: {names: [r0]}, for: 50s}\n"
+)
+
+
+def test_a_plan_tells_what_is_measured_judged_and_put_back(blackstart: Blackstart, demo: Demo) -> None:
+    done = blackstart("plan", "silent-weight-corruption", "--service", demo.service_file)
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "judged by: rto 1m; quality_loss 0" in text
+    for lane in ("fresh 30/s", "semantic 2/s", "replica:r0 1/s", "health:/ready 2/s", "workload 2/s", "ledger 2/s"):
+        assert lane in text.partition("probed by: ")[2]
+    record = text.partition("undo record: ")[2]
+    assert re.match(
+        r"files\.r[01]\.path \S+/model\.safetensors; files\.r[01]\.digest sha256:\w{12}…; files\.r[01]\.mode 644", record
+    )
+    assert "undone by: the agent that keeps the originals" in text
+
+
+def test_a_plan_as_json_has_lanes_and_objectives(blackstart: Blackstart, demo: Demo) -> None:
+    found = json.loads(blackstart("plan", "replica-kill-midstream", "--service", demo.service_file, "--json").out)
+    assert found["objectives"] == {"rto": "1m", "rpo": "0s", "quality_loss": 0}
+    lanes = {lane["name"]: lane for lane in found["lanes"]}
+    assert lanes["stream"] == {"name": "stream", "kind": "stream", "rate_per_s": None, "open": 4}
+    assert lanes["ledger"]["rate_per_s"] == 10
+    assert "url" not in json.dumps(found["lanes"])
+
+
+def test_a_plan_can_be_repeated_exactly(blackstart: Blackstart, demo: Demo) -> None:
+    """Without a seed each plan draws anew; the one that it shows pins victims and phase."""
+    victims = set()
+    for seed in range(6):
+        words = ("plan", "engine-hang-zombie", "--service", demo.service_file, "--set", f"seed={seed}")
+        victims.add(blackstart(*words).out.partition(" of 2: ")[2].partition(" ")[0])
+    assert victims == {"r0", "r1"}
+    first = blackstart("plan", "engine-hang-zombie", "--service", demo.service_file).out
+    pinned = re.findall(r"to run exactly this: --set (seed=\d+)", first)
+    assert blackstart("plan", "engine-hang-zombie", "--service", demo.service_file, "--set", *pinned).out == first
+
+
+def test_a_drill_under_way_is_told_and_no_hindrance(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
+    held = tmp_path / "held.yaml"
+    held.write_text(HANG, encoding="utf-8")
+    process = blackstart.started("run", held, "--service", demo.service_file, "--yes")
+    folder = blackstart.only_run()
+
+    def effective() -> bool:
+        assert process.poll() is None, process.communicate()
+        return "effective" in events(folder)
+
+    until("the fault to be in effect", effective)
+    meanwhile = blackstart("plan", "replica-kill-midstream", "--service", demo.service_file)
+    assert meanwhile.code == 0, meanwhile.err
+    assert "replica-kill once on 1 of 2" in meanwhile.out
+    assert f"is being drilled by {folder.name}" in meanwhile.err
+    assert "recover" not in meanwhile.err
+    assert blackstart("run", held, "--service", demo.service_file, "--yes").code == 2
+    kill_quietly(process, signal.SIGKILL)
+    dead = blackstart("plan", "replica-kill-midstream", "--service", demo.service_file)
+    assert dead.code == 2
+    assert f"blackstart recover {folder.name}" in dead.err
+    assert blackstart("recover", "--all").code == 0
