@@ -151,7 +151,7 @@ def recover(
     out: Out = RUNS,
 ) -> None:
     """Undo what a dead run left, and prove it. Safe to repeat."""
-    from .commands.drilling import recover as command
+    from .commands.recovering import recover as command
 
     _leave(command(name, out, everything=everything, accept=accept))
 

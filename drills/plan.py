@@ -60,12 +60,14 @@ class Plan:
     phase_s: float
     faults: tuple[PlannedFault, ...]
     everything: tuple[Target, ...]
+    place: str  # where that is, in words
 
     def to_json(self) -> dict[str, Any]:
         return {
             "scenario": self.scenario.name,
             "service": self.service.name,
             "platform": self.service.platform,
+            "place": self.place,
             "seed": self.seed,
             "phase_s": self.phase_s,
             "objectives": objectives(self.scenario),
@@ -94,12 +96,13 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
+    reasons += [f"not injecting: {why}" for why in platform.objections()]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _vacuous(faults)
     if reasons:
         raise Refused(reasons)
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
-    return Plan(scenario, service, seed, phase_s, tuple(faults), everything)
+    return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place)
 
 
 def _nothing_there(service: Service) -> str:
@@ -195,6 +198,11 @@ def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
         restarted = {
             target.name for later in faults if later.injector.restarts and later.at_s >= fault.at_s for target in later.targets
         }
+        if fault.bites == "never":
+            reasons.append(
+                f"not injecting: {fault.fault.kind} would show only after a restart, and the file lies on a volume that is gone with "
+                f"{', '.join(target.name for target in fault.targets)}; put the model on a claim, or take a mutation that bites now"
+            )
         waiting = sorted({target.name for target in fault.targets} - restarted)
         if fault.bites == "on-restart" and waiting:
             reasons.append(

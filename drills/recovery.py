@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..injectors.base import Evidence, Injector, Undo
-from ..injectors.platforms import open_platform
+from ..injectors.platforms import cluster_configured, open_platform, opened_records
 from ..injectors.platforms.base import Busy, Platform
 from .drill import boot_id
 from .engine import undo_one
@@ -44,8 +44,34 @@ def runs_to_recover(named: str | None, runs: Path, environment: Mapping[str, str
     return {named: known[named]}
 
 
-def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Recovered:
-    """Undo, newest first, everything of this run that has no proof of its undo. Idempotent; raises BeingDrilled while it runs."""
+def runs_in_cluster(runs: Path, environment: Mapping[str, str]) -> tuple[dict[str, Path], str]:
+    """Runs that the current context's cluster remembers and this machine does not: their folders, made anew from there under `runs`.
+
+    Also the context's name. Nothing where no cluster is configured; raises PlatformError where it cannot be asked.
+    """
+    if not cluster_configured(environment):
+        return {}, ""
+    known, found = open_runs(state_folder(environment)), {}
+    with opened_records(environment) as (context, records):
+        for run, files in records.items():
+            if run in known:
+                continue
+            folder = runs / run
+            if not (folder / JOURNAL).is_file():
+                (folder / "samples").mkdir(parents=True, exist_ok=True)
+                for name, content in files.items():
+                    (folder / Path(name).name).write_text(content, encoding="utf-8")
+            found[run] = folder.resolve()
+    return found, context
+
+
+def recover_run(
+    run: str, folder: Path, environment: Mapping[str, str], say: Callable[[str], None], context: str | None = None
+) -> Recovered:
+    """Undo, newest first, everything of this run that has no proof of its undo. Idempotent; raises BeingDrilled while it runs.
+
+    `context` is used instead of the service file's: another machine's kubeconfig has other names.
+    """
     state = state_folder(environment)
     if not (folder / JOURNAL).is_file():
         lost = f"{folder} is damaged" if folder.is_file() else f"its folder {folder} is gone"
@@ -56,6 +82,8 @@ def recover_run(run: str, folder: Path, environment: Mapping[str, str], say: Cal
         return Recovered(run, (), (f"its journal in {folder} holds no readable record of what was injected",))
     service = load_service(folder / "service.yaml")
     service = replace(service, folder=Path(records[0].fields["service_folder"]))  # where its paths and what was started belong
+    if context and service.kubernetes:
+        service = replace(service, kubernetes=replace(service.kubernetes, context=context))
     lines: list[str] = []
     with (
         drilling(state, service, f"recover {run}"),

@@ -132,4 +132,4 @@ class Service:
     def where(self) -> Where:
         """What its platform's adapter needs to know."""
         inside = {role: inner.command_line for role, inner in self.roles.items()}
-        return Where(self.platform, self.folder, inside, self.process, self.kubernetes)
+        return Where(self.platform, self.folder, inside, self.protect.namespaces, self.process, self.kubernetes)

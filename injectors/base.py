@@ -121,8 +121,8 @@ class Injector(ABC):
     """One kind of fault. Subclasses are frozen dataclasses; their fields are the YAML parameters.
 
     `certifies` says what a pass proves and what it does not. `instant` faults are over the moment they are injected (a
-    kill): there is nothing to hold, and the service's own recovery is the undo. `bites` is `now`, or `on-restart` where the
-    fault shows only once the target starts again. `patience` is how long proof may take.
+    kill): there is nothing to hold, and the service's own recovery is the undo. `bites` is `now`, `on-restart` where the
+    fault shows only once the target starts again, or `never` where a restart takes it away with the target's own disk. `patience` is how long proof may take.
 
     For people: `proven_by` and `undone_by` name the means, `bites_when` the moment. `example` holds parameters as a scenario writes
     them, with which doctor asks `plan`; `depends_on` is said instead where only the user's own values can tell.

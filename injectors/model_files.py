@@ -9,7 +9,6 @@ import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from . import file_agent
@@ -28,9 +27,8 @@ DIGEST = "sha256 of the file, read by the platform"
 
 def mapped(target: Target, path: str, platform: Platform) -> bool | None:
     """Whether the target, or a process below it, has that file mapped into memory; None where the system does not say."""
-    name, told = os.fsencode(os.path.realpath(path)), None
-    for identity in (target.identity, *target.details.get("tree", ())):
-        pid = identity.removeprefix("pid:").partition("@")[0]
+    name, told = os.fsencode(platform.file(target, path)["real"]), None
+    for pid in platform.pids(target):
         try:
             maps = platform.read_file(target, f"/proc/{pid}/maps", MAPS_LIMIT)
         except PlatformError:
@@ -105,7 +103,7 @@ class ModelCorrupt(Injector):
     undone_by: ClassVar[str] = "the agent that keeps the originals puts them back, byte for byte; the digest is compared"
     bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def with_model(self, path: str, load: str) -> "ModelCorrupt":
@@ -114,11 +112,14 @@ class ModelCorrupt(Injector):
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         files = {target.name: self._look(target, platform) for target in targets}
-        self._refuse_shared(targets, files, platform)
+        _refuse_shared(self, targets, files, platform)
         return Undo(targets, {"files": files})
 
     def bites(self, undo: Undo) -> str:
-        return "now" if all(file["bites"] == "now" for file in undo.prior["files"].values()) else "on-restart"
+        files = undo.prior["files"].values()
+        if all(file["bites"] == "now" for file in files):
+            return "now"
+        return "on-restart" if all(file["outlives"] for file in files) else "never"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target, prior in _once(undo):
@@ -136,9 +137,9 @@ class ModelCorrupt(Injector):
         facts, told = {}, []
         for target, prior in _once(undo):
             now = _digest(target, prior["path"], platform)
-            mode = _mode(prior["path"])
+            mode = platform.file(target, prior["path"])["mode"]
             if now == prior["digest"] and (self.mutation != "permission" or mode != 0):
-                held = _record(target, file_agent.beside(os.path.realpath(prior["path"]), undo.fault), platform)
+                held = _record(target, file_agent.beside(prior["real"], undo.fault), platform)
                 kind = (
                     Overcome if held else NotYet
                 )  # the agent's record goes with its own undo: with it there, somebody else mended
@@ -161,19 +162,19 @@ class ModelCorrupt(Injector):
         facts, told = {}, []
         for target, prior in _once(undo):
             path = prior["path"]
-            left = file_agent.beside(os.path.realpath(path), undo.fault)
+            left = file_agent.beside(prior["real"], undo.fault)
             first = _record(target, left, platform), _digest(target, path, platform)
-            if first[0] is None and first[1] == prior["digest"] and self._readable(path, prior):
+            if first[0] is None and first[1] == prior["digest"] and self._readable(target, prior, platform):
                 facts[target.name] = {"path": path, "digest": prior["digest"], "mode": prior["mode"]}
                 told.append(f"{path}: {prior['digest'][:23]} again")
                 continue
             second = _record(target, left, platform), _digest(target, path, platform)
-            _raise_what_differs(path, prior, first, second)
+            _raise_what_differs(prior, platform.file(target, path)["mode"], first, second)
         return Evidence(DIGEST, "; ".join(told), facts)
 
-    def _readable(self, path: str, prior: JSON) -> bool:
+    def _readable(self, target: Target, prior: JSON, platform: Platform) -> bool:
         """A service that put the file back itself may have given it another mode; that is its own affair, unless it was ours."""
-        return self.mutation != "permission" or _mode(path) == prior["mode"]
+        return self.mutation != "permission" or platform.file(target, prior["path"])["mode"] == prior["mode"]
 
     def _look(self, target: Target, platform: Platform) -> JSON:
         if self.model is None and self.file is None:
@@ -188,20 +189,22 @@ class ModelCorrupt(Injector):
         in_memory = mapped(target, path, platform)
         bites = when_it_bites(self.mutation, self.load, in_memory)
         source = _source(target, path, self.source) if self.mutation == "stale-version" else None
-        return {"path": path, "digest": digest, "mode": _mode(path), "mapped": in_memory, "bites": bites, "source": source}
+        found = platform.file(target, path)
+        about = {key: found[key] for key in ("mode", "real", "id", "outlives")}
+        return {"path": path, "digest": digest, "mapped": in_memory, "bites": bites, "source": source, **about}
 
-    def _refuse_shared(self, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
-        """Whoever else reads a file would be hit as well, beyond what the scenario says that it hits."""
-        names = {target.name for target in targets}
-        everybodys = self.file is None and "{name}" not in (self.model or "")
-        for other in platform.find():
-            if other.name in names or any(name.startswith(f"{other.name}/") for name in names):
-                continue
-            for path in {file["path"] for file in files.values()}:
-                if (everybodys and other.role == targets[0].role) or mapped(other, path, platform):
-                    raise Refusal(
-                        f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file"
-                    )
+
+def _refuse_shared(injector: ModelCorrupt, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
+    """Whoever else reads a file would be hit as well, beyond what the scenario says that it hits."""
+    names = {target.name for target in targets}
+    everybodys = injector.file is None and "{name}" not in (injector.model or "")
+    for other in platform.find():
+        if other.name in names or any(name.startswith(f"{other.name}/") for name in names):
+            continue
+        for path, whose in {(file["path"], file["id"]) for file in files.values()}:
+            peer = everybodys and other.role == targets[0].role
+            if (peer or mapped(other, path, platform)) and platform.file(other, path)["id"] == whose:
+                raise Refusal(f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file")
 
 
 def _once(undo: Undo) -> list[tuple[Target, JSON]]:
@@ -209,7 +212,7 @@ def _once(undo: Undo) -> list[tuple[Target, JSON]]:
     found: dict[str, tuple[Target, JSON]] = {}
     for target in undo.targets:
         prior = undo.prior["files"][target.name]
-        found.setdefault(os.path.realpath(prior["path"]), (target, prior))
+        found.setdefault(prior["id"], (target, prior))
     return list(found.values())
 
 
@@ -223,13 +226,6 @@ def _digest(target: Target, path: str, platform: Platform) -> str:
         return f"none ({error})"
 
 
-def _mode(path: str) -> int | None:
-    try:
-        return Path(path).stat().st_mode & 0o7777
-    except OSError:
-        return None
-
-
 def _record(target: Target, path: str, platform: Platform) -> JSON | None:
     """The undo record that the agent keeps beside the file, without its unchanging parts; None when there is none."""
     try:
@@ -239,13 +235,11 @@ def _record(target: Target, path: str, platform: Platform) -> JSON | None:
     return {key: record["record"][key] for key in ("phase", "digest_after", "mutation")}
 
 
-def _raise_what_differs(path: str, prior: JSON, first: tuple[JSON | None, str], second: tuple[JSON | None, str]) -> None:
+def _raise_what_differs(prior: JSON, mode: int | None, first: tuple[JSON | None, str], second: tuple[JSON | None, str]) -> None:
     """Two looks at the same: what changes between them is still being undone, and only what stands still can be foreign."""
-    record, digest = second
+    path, (record, digest) = prior["path"], second
     if first != second or (record and (record["phase"] != "effective" or digest in {record["digest_after"], prior["digest"]})):
         raise Differs(f"{path} has digest {digest} and not {prior['digest']}: the damage is still held or just being undone")
     if record and record["digest_after"] is None:  # missing, permission: the file as it is left has no digest
         raise Differs(f"{path}: {digest}; the {record['mutation']} is still held")
-    raise ForeignChange(
-        f"{path} has digest {digest} and mode {_mode(path)}, before {prior['digest']} and {prior['mode']}: not by us"
-    )
+    raise ForeignChange(f"{path} has digest {digest} and mode {mode}, before {prior['digest']} and {prior['mode']}: not by us")

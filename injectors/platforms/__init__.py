@@ -1,10 +1,11 @@
 """Platforms by name. Each adapter, with its client library, is imported only when it is used."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..values import JSON
 from .base import Platform, Unsupported
 from .kubernetes_spec import KubernetesSpec
 from .process_spec import ProcessSpec
@@ -12,11 +13,14 @@ from .process_spec import ProcessSpec
 
 @dataclass(frozen=True)
 class Where:
-    """What a service file says of where a service lives. `inside`: roles below a pod or container by command line."""
+    """What a service file says of where a service lives. `inside`: roles below a pod or container by command line;
+    `protected`: namespaces that no drill may touch.
+    """
 
     platform: str
     folder: Path
     inside: Mapping[str, str]
+    protected: tuple[str, ...] = ()
     process: ProcessSpec | None = None
     kubernetes: KubernetesSpec | None = None
 
@@ -31,6 +35,22 @@ def open_platform(where: Where, state: Path, environment: Mapping[str, str]) -> 
         platform.close()
 
 
+def cluster_configured(environment: Mapping[str, str]) -> bool:
+    """Whether a cluster is there to be asked: a kubeconfig, or the pod that this runs in."""
+    named = environment.get("KUBECONFIG") or environment.get("KUBERNETES_SERVICE_HOST")
+    return bool(named) or (Path(environment.get("HOME", "/nonexistent")) / ".kube" / "config").exists()
+
+
+@contextmanager
+def opened_records(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, JSON]]]:
+    """The current context, and the runs that its cluster remembers: run -> file name -> content."""
+    from .kube_api import KubeApi  # noqa: PLC0415
+    from .kube_records import everywhere  # noqa: PLC0415
+
+    with closing(KubeApi.opened(environment)) as api:
+        yield api.context, everywhere(api)
+
+
 def _opened(where: Where, state: Path, environment: Mapping[str, str]) -> Platform:
     if where.platform == "process" and where.process:
         from .process import ProcessPlatform  # noqa: PLC0415 - adapters are imported when they are used
@@ -41,5 +61,5 @@ def _opened(where: Where, state: Path, environment: Mapping[str, str]) -> Platfo
         from .kubernetes import KubernetesPlatform  # noqa: PLC0415
 
         api = KubeApi.opened(environment, where.kubernetes.context)
-        return KubernetesPlatform(api, where.kubernetes, where.inside)
+        return KubernetesPlatform(api, where.kubernetes, where.inside, where.protected)
     raise Unsupported(f"platform {where.platform} cannot be drilled by this version; process and kubernetes can")

@@ -68,6 +68,13 @@ class Platform(Protocol):
     name: ClassVar[str]
     given_up: Event
 
+    @property
+    def place(self) -> str:
+        """Where that is, for a person who is asked whether to drill there."""
+
+    def objections(self) -> list[str]:
+        """Why nothing may be injected there now, whatever the fault."""
+
     def find(self) -> tuple[Target, ...]:
         """Everything of the service that is there now, in a stable order."""
 
@@ -79,6 +86,9 @@ class Platform(Protocol):
 
     def state(self, target: Target) -> str:
         """`running`, `stopped` (SIGSTOP, paused) or `gone`; a second identity under the same name is `gone`."""
+
+    def address(self, service: str, port: int) -> str:
+        """The URL by which a named service of the platform is reached from here. Raises Unsupported where there are none."""
 
     def recall(self, targets: tuple[Target, ...]) -> None:
         """What stood under these names in another process, so that `current` can tell a replacement from a neighbour."""
@@ -109,6 +119,14 @@ class Platform(Protocol):
 
     def agent_end(self, fault: str, target: Target) -> JSON:
         """End that agent and whatever it left, from any process, as often as wished; returns its `undone` record."""
+
+    def file(self, target: Target, path: str) -> JSON:
+        """A file as the target sees it: `exists`, `mode` (None: not there), `real` (its path without links), `id` (equal for two
+        targets that see the very same file), `outlives` (whether it is still there once the target was replaced).
+        """
+
+    def pids(self, target: Target) -> tuple[int, ...]:
+        """Of all that belongs to it, as /proc names them where its files are read."""
 
     def read_file(self, target: Target, path: str, limit: int) -> bytes:
         """At most `limit` bytes from the start of a file as the target sees it."""

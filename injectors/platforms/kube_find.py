@@ -36,6 +36,17 @@ class Owned:
             return int(self.workload["status"].get("desiredNumberScheduled", 0))
         return int(self.workload["spec"].get("replicas", 1))
 
+    @property
+    def rollout(self) -> str:
+        """What a rollout that is under way still has to do; empty when none is."""
+        status, generation = self.workload["status"], self.workload["metadata"]["generation"]
+        if status.get("observedGeneration", 0) < generation:
+            return "its controller has not taken up the latest change yet"
+        updated = status.get("updatedNumberScheduled" if self.kind == "daemonset" else "updatedReplicas", 0)
+        if self.kind == "statefulset" and status.get("currentRevision") == status.get("updateRevision"):
+            updated = self.wanted  # the controller counts none as updated once all are
+        return f"{updated} of {self.wanted} pods are of the new version" if updated < self.wanted else ""
+
 
 def split(workload: str) -> tuple[str, str]:
     """`deployment/llm` -> kind and name. Raises PlatformError for what cannot be drilled."""
@@ -104,6 +115,23 @@ def url_of(pod: JSON, port: int | None) -> str | None:
     if not address or not number:
         return None
     return f"http://[{address}]:{number}" if ":" in address else f"http://{address}:{number}"
+
+
+def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
+    """What holds a path of a container, named so that two pods which see the same file name it alike; whether it outlives the pod."""
+    main = next(each for each in pod["spec"]["containers"] if each["name"] == container)
+    mounts = [each for each in main.get("volumeMounts") or [] if f"{path}/".startswith(f"{each['mountPath'].rstrip('/')}/")]
+    own = f"pod {pod['metadata']['uid']}"
+    if not mounts:
+        return own, False
+    mount = max(mounts, key=lambda each: len(each["mountPath"]))
+    volume = next(each for each in pod["spec"]["volumes"] if each["name"] == mount["name"])
+    inside = mount.get("subPath") or mount.get("subPathExpr") or ""
+    if claim := volume.get("persistentVolumeClaim"):
+        return f"claim {claim['claimName']} {inside}", True
+    if host := volume.get("hostPath"):
+        return f"node {pod['spec'].get('nodeName')} {host['path']} {inside}", True
+    return own, False
 
 
 @dataclass

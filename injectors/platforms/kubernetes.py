@@ -16,7 +16,7 @@ from .base import GivenUp, PlatformError, Target, Unavailable, Unsupported
 from .kube_agents import PodAgents, look, process_of
 from .kube_api import KubeApi, place
 from .kube_exec import Container
-from .kube_find import KINDS, Finder, identity_of, main_container, parts_of, runs, split
+from .kube_find import KINDS, Finder, identity_of, main_container, parts_of, runs, split, volume_of
 from .kube_records import Records
 from .kube_watch import Watcher
 from .kubernetes_spec import KubernetesSpec
@@ -31,8 +31,8 @@ class KubernetesPlatform:
 
     name: ClassVar[str] = "kubernetes"
 
-    def __init__(self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str]) -> None:
-        self.api, self.spec, self.inside_roles = api, spec, dict(inside)
+    def __init__(self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str], protected: Sequence[str]) -> None:
+        self.api, self.spec, self.inside_roles, self.protected = api, spec, dict(inside), protected
         self.given_up = Event()
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container)
@@ -46,6 +46,21 @@ class KubernetesPlatform:
         self.api.close()
 
     # --- looking ---
+
+    @property
+    def place(self) -> str:
+        return f"namespace {self.spec.namespace} of context {self.api.context} ({self.api.server})"
+
+    def objections(self) -> list[str]:
+        found = []
+        if self.spec.namespace in self.protected:
+            found.append(f"namespace {self.spec.namespace} is protected by the service file (protect.namespaces)")
+        found += [
+            f"{each.kind}/{each.name} is in the middle of a rollout: {why}"
+            for each in self.finder.owned()
+            if (why := each.rollout)
+        ]
+        return found
 
     def find(self) -> tuple[Target, ...]:
         return self.finder.all()
@@ -200,6 +215,16 @@ class KubernetesPlatform:
 
     def exists(self, target: Target, path: str) -> bool:
         return bool(self._look(target, "exists", path=path)["exists"])
+
+    def file(self, target: Target, path: str) -> JSON:
+        found, pod = self._look(target, "exists", path=path), self._pod(target)
+        owner, outlives = volume_of(pod, target.details["container"], found["real"]) if pod else ("", False)
+        return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives}
+
+    def pids(self, target: Target) -> tuple[int, ...]:
+        where = self._container(target)
+        around = look(self.api, where, "around", {})["processes"] if where else []
+        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in around)
 
     def read_file(self, target: Target, path: str, limit: int) -> bytes:
         return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])

@@ -4,8 +4,6 @@ A target is a process with its start time; what belongs to a component and what 
 `process_find`. Nothing is ever signalled by name.
 """
 
-import hashlib
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ from .base import GivenUp, PlatformError, Target, Unsupported
 from .links import LinkControl, runtime_folder
 from .local_agents import LocalAgents
 from .local_commands import run_command
+from .local_files import LocalFiles
 from .process_find import Finder, Standing
 from .process_spec import ProcessSpec
 from .process_start import Starter
@@ -40,13 +39,13 @@ LOOK_EVERY_S = 0.02
 STAND_EVERY_S = 0.05  # finding a component reads the whole process table
 
 
-class ProcessPlatform:
+class ProcessPlatform(LocalFiles):
     """`folder` is where relative paths of the service file start, `state` blackstart's state folder."""
 
     name: ClassVar[str] = "process"
 
     def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
-        self.folder = folder.absolute()
+        super().__init__(folder.absolute())
         self.given_up = Event()
         self.finder = Finder(spec, self.folder, state)
         self.starter = Starter(self.folder, state, environment)
@@ -64,6 +63,16 @@ class ProcessPlatform:
         self.link_control.close()
 
     # --- looking ---
+
+    @property
+    def place(self) -> str:
+        return "processes of this machine"
+
+    def objections(self) -> list[str]:
+        return []
+
+    def address(self, service: str, port: int) -> str:
+        raise Unsupported(f"service {service}, port {port}: processes have no services by name; give endpoint.url")
 
     def find(self) -> tuple[Target, ...]:
         return tuple(standing.target() for standing in self.finder.all())
@@ -254,36 +263,7 @@ class ProcessPlatform:
     def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:
         return self.link_control.link_probe(link, limit_s, want)
 
-    # --- files and commands, as the service sees them ---
-
-    def space(self, target: Target, folder: str) -> tuple[int, int]:
-        """Size and free bytes (for ordinary users) of the file system of a folder, from statvfs."""
-        del target
-        try:
-            found = os.statvfs(self.folder / folder)
-        except OSError as error:
-            raise PlatformError(f"{folder}: {error.strerror}") from error
-        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-
-    def exists(self, target: Target, path: str) -> bool:
-        del target
-        return os.path.lexists(self.folder / path)
-
-    def read_file(self, target: Target, path: str, limit: int) -> bytes:
-        del target
-        try:
-            with (self.folder / path).open("rb") as file:
-                return file.read(limit)
-        except OSError as error:
-            raise PlatformError(f"{path}: {error.strerror}") from error
-
-    def digest(self, target: Target, path: str) -> str:
-        del target
-        try:
-            with (self.folder / path).open("rb") as file:
-                return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        except OSError as error:
-            raise PlatformError(f"{path}: {error.strerror}") from error
+    # --- commands ---
 
     def execute(self, command: tuple[str, ...], limit_s: float) -> tuple[int, str]:
         """Run one of the user's own commands in the service folder, without a shell: exit status and the end of its output."""

@@ -1,0 +1,74 @@
+"""recover: undo what dead runs left, on this machine and in a cluster."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from ..drills.state import BeingDrilled
+from ..drills.verdict import ExitCode
+from .console import EXPECTED, insist, tell
+
+
+def recover(name: str | None, out: Path, *, everything: bool, accept: bool) -> ExitCode:
+    """Undo what dead runs left. One that cannot be undone now keeps none of the others from it."""
+    from ..drills.recovery import runs_to_recover
+
+    if (name is None) != everything or (accept and everything):
+        tell("name a run to close it" if accept else "name a run, or give --all")
+        return ExitCode.USAGE
+    codes: list[ExitCode] = [ExitCode.PASSED]
+    runs: dict[str, Path] = {}
+    with suppress(KeyError):
+        runs = runs_to_recover(name, out, os.environ)
+    elsewhere: dict[str, Path] = {}
+    context = None
+    if everything or not runs:
+        elsewhere, context, asked = _remembered_by_the_cluster(name, out)
+        codes.append(asked)
+    if not runs and not elsewhere and name:
+        tell(f"no run is called {name}: neither a folder, nor in {out}, nor among the runs that may have left something")
+        return ExitCode.USAGE
+    for run_name, folder in {**elsewhere, **runs}.items():
+        try:
+            codes.append(_recovered(run_name, folder, context if run_name in elsewhere else None, accept=accept))
+        except BeingDrilled as busy:
+            tell(f"{run_name}: not recovering: {str(busy).removeprefix('not injecting: ')}")
+            codes.append(ExitCode.USAGE)
+        except EXPECTED as error:
+            insist(f"{run_name}: STILL OPEN: {error}")
+            codes.append(ExitCode.DIRTY)
+    if not runs and not elsewhere:
+        insist("nothing was left by any run")
+    return max(codes)  # dirty above usage above passed
+
+
+def _remembered_by_the_cluster(name: str | None, out: Path) -> tuple[dict[str, Path], str | None, ExitCode]:
+    """Runs of other machines that the current context's cluster tells of, the context, and whether it could be asked."""
+    from ..drills.recovery import runs_in_cluster
+    from ..injectors.platforms.base import PlatformError
+
+    try:
+        found, context = runs_in_cluster(out, os.environ)
+    except PlatformError as error:
+        tell(f"the cluster was not asked what other machines left: {error}")
+        return {}, None, ExitCode.USAGE if os.environ.get("KUBECONFIG") else ExitCode.PASSED
+    chosen = {run: folder for run, folder in found.items() if name in {None, run}}
+    return chosen, None if context == "in-cluster" else context, ExitCode.PASSED
+
+
+def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) -> ExitCode:
+    from ..drills.recovery import accept as close
+    from ..drills.recovery import recover_run
+
+    if accept:
+        close(name, folder, os.environ)
+        insist(f"{name}: closed on your word")
+        return ExitCode.PASSED
+    done = recover_run(name, folder, os.environ, tell, context)
+    if not done.left:
+        insist(f"{name}: {'; '.join(done.lines)}")
+        return ExitCode.PASSED
+    for left in done.left:
+        insist(f"{name}: STILL BROKEN: {left}; run: blackstart recover {name}")
+    tell(f"If you have looked and all is well: blackstart recover {name} --accept")
+    return ExitCode.DIRTY

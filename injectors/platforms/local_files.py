@@ -1,0 +1,57 @@
+"""Files of this machine, as the service sees them."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from ..values import JSON
+from .base import PlatformError, Target
+
+
+class LocalFiles:
+    """Relative paths start at `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def space(self, target: Target, folder: str) -> tuple[int, int]:
+        """Size and free bytes (for ordinary users) of the file system of a folder, from statvfs."""
+        del target
+        try:
+            found = os.statvfs(self.folder / folder)
+        except OSError as error:
+            raise PlatformError(f"{folder}: {error.strerror}") from error
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def exists(self, target: Target, path: str) -> bool:
+        del target
+        return os.path.lexists(self.folder / path)
+
+    def file(self, target: Target, path: str) -> JSON:
+        del target
+        real = os.path.realpath(self.folder / path)
+        try:
+            mode = Path(real).stat().st_mode & 0o7777
+        except OSError:
+            mode = None
+        return {"exists": os.path.lexists(self.folder / path), "mode": mode, "real": real, "id": real, "outlives": True}
+
+    def pids(self, target: Target) -> tuple[int, ...]:
+        identities = dict.fromkeys([target.identity, *target.details.get("tree", ())])
+        return tuple(int(identity.removeprefix("pid:").partition("@")[0]) for identity in identities)
+
+    def read_file(self, target: Target, path: str, limit: int) -> bytes:
+        del target
+        try:
+            with (self.folder / path).open("rb") as file:
+                return file.read(limit)
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def digest(self, target: Target, path: str) -> str:
+        del target
+        try:
+            with (self.folder / path).open("rb") as file:
+                return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
