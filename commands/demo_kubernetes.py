@@ -25,7 +25,7 @@ from .demo_pods import EveryPod
 DEPLOY_S, HOPELESS_S, PODS_S, DELETE_S = 240.0, 20.0, 30.0, 120.0
 TELL_S, LOOK_S, ANSWER_S = 4.0, 0.2, 2.0
 WARM_TOKENS, WARM_S = 60, 30.0  # as many as service.py's --cold-steps; the first answer of a cold engine takes seconds
-RESOURCES = {"ConfigMap": ("configmaps", ""), "Service": ("services", ""), "StatefulSet": ("statefulsets", "apps")}
+RESOURCES = {"ConfigMap": ("configmaps", ""), "Service": ("services", ""), "StatefulSet": ("statefulsets", "apps/v1")}
 SELECTOR = ",".join(f"{key}={value}" for key, value in OURS.items())
 
 Tell = Callable[[str], None]
@@ -72,7 +72,7 @@ def _remove_leftovers(api: KubeApi, tell: Tell) -> None:
     """Demos whose command was killed on this machine. Everybody else's are left alone, dead or not: who could tell from here?"""
     here = _creator().rpartition(" ")[0]
     with suppress(Forbidden):
-        for found in api.list(place("namespaces"), labels=SELECTOR)[0]:
+        for found in api.items(place("namespaces"), labels=SELECTOR)[0]:
             where, _, who = found["metadata"].get("annotations", {}).get("blackstart-creator", "").rpartition(" ")
             if where and where == here and alive(who) is None and not found["metadata"].get("deletionTimestamp"):
                 tell(f"removing namespace {found['metadata']['name']}, whose demo died")
@@ -83,7 +83,7 @@ def _default_class(api: KubeApi) -> str | None:
     """The storage class that a claim gets when it names none."""
     mark = "storageclass.kubernetes.io/is-default-class"
     with suppress(Forbidden):
-        for found in api.list(place("storageclasses", group="storage.k8s.io"))[0]:
+        for found in api.items(place("storageclasses", group="storage.k8s.io/v1"))[0]:
             if found["metadata"].get("annotations", {}).get(mark) == "true":
                 return str(found["metadata"]["name"])
     return None
@@ -161,8 +161,8 @@ def remove(api: KubeApi, namespace: str, tell: Tell) -> None:
     tell(f"removing namespace {namespace}")
     try:
         with suppress(NotThere):
-            for found in api.list(place("statefulsets", namespace, group="apps"))[0]:
-                api.delete(place("statefulsets", namespace, found["metadata"]["name"], group="apps"))
+            for found in api.items(place("statefulsets", namespace, group="apps/v1"))[0]:
+                api.delete(place("statefulsets", namespace, found["metadata"]["name"], group="apps/v1"))
             _end_pods(api, namespace, tell)
         if api.delete(place("namespaces", name=namespace)):
             _until(lambda: _namespace_left(api, namespace), DELETE_S, tell, lambda: "")
@@ -183,7 +183,7 @@ def _end_pods(api: KubeApi, namespace: str, tell: Tell) -> None:
 
 
 def _pods_left(api: KubeApi, namespace: str) -> str:
-    names = [found["metadata"]["name"] for found in api.list(place("pods", namespace))[0]]
+    names = [found["metadata"]["name"] for found in api.items(place("pods", namespace))[0]]
     return f"{', '.join(names)} still there" if names else ""
 
 

@@ -21,8 +21,8 @@ class EveryPod:
 
     def missing(self) -> str:
         """Which pods are not ready and why; empty when as many as the workloads want are."""
-        self.pods = self.api.list(place("pods", self.namespace))[0]
-        wanted = self.api.list(place("statefulsets", self.namespace, group="apps"))[0]
+        self.pods = self.api.items(place("pods", self.namespace))[0]
+        wanted = self.api.items(place("statefulsets", self.namespace, group="apps/v1"))[0]
         absent = sum(each["spec"]["replicas"] for each in wanted) - len(self.pods)
         troubles = [trouble(pod) for pod in self.pods]
         return "; ".join([*filter(None, troubles), *([f"{absent} pods not created yet"] if absent > 0 else [])])
@@ -41,7 +41,7 @@ class EveryPod:
         worst_first = sorted(filter(trouble, self.pods), key=lambda pod: not hopeless(pod))
         lines = [f"{pod['metadata']['name']}: {self._said(pod)}" for pod in worst_first[:WORDS_OF]]
         with suppress(PlatformError):
-            warnings = self.api.list(place("events", self.namespace), fields="type=Warning")[0]
+            warnings = self.api.items(place("events", self.namespace), fields="type=Warning")[0]
             latest = sorted(warnings, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime")))
             lines += [f"{each['involvedObject']['name']}: {each['reason']}: {each['message']}" for each in latest[-1:]]
         return "\n".join(lines)

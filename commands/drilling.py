@@ -182,35 +182,48 @@ def _run_folder(name: str, out: Path) -> Path:
 
 
 def recover(name: str | None, out: Path, *, everything: bool, accept: bool) -> ExitCode:
-    """Undo what dead runs left."""
-    from ..drills.recovery import accept as close
-    from ..drills.recovery import recover_run, runs_to_recover
+    """Undo what dead runs left. One that cannot be undone now keeps none of the others from it."""
+    from ..drills.recovery import runs_to_recover
 
-    if (name is None) != everything:
-        tell("name a run, or give --all")
+    if (name is None) != everything or (accept and everything):
+        tell("name a run to close it" if accept else "name a run, or give --all")
         return ExitCode.USAGE
     try:
         runs = runs_to_recover(name, out, os.environ)
     except KeyError:
         tell(f"no run is called {name}: neither a folder, nor in {out}, nor among the runs that may have left something")
         return ExitCode.USAGE
-    code = ExitCode.PASSED
+    codes = [ExitCode.PASSED]
     for run_name, folder in runs.items():
-        if accept and name:
-            close(run_name, folder, os.environ)
-            say(f"{run_name}: closed on your word")
-            continue
-        done = recover_run(run_name, folder, os.environ, tell)
-        if done.left:
-            code = ExitCode.DIRTY
-            for left in done.left:
-                say(f"{run_name}: STILL BROKEN: {left}; run: blackstart recover {run_name}")
-            tell(f"If you have looked and all is well: blackstart recover {run_name} --accept")
-        else:
-            say(f"{run_name}: {'; '.join(done.lines)}")
+        try:
+            codes.append(_recovered(run_name, folder, accept=accept))
+        except BeingDrilled as busy:
+            tell(f"{run_name}: not recovering: {str(busy).removeprefix('not injecting: ')}")
+            codes.append(ExitCode.USAGE)
+        except EXPECTED as error:
+            say(f"{run_name}: STILL OPEN: {error}")
+            codes.append(ExitCode.DIRTY)
     if not runs:
         say("nothing was left by any run")
-    return code
+    return max(codes)  # dirty above usage above passed
+
+
+def _recovered(name: str, folder: Path, *, accept: bool) -> ExitCode:
+    from ..drills.recovery import accept as close
+    from ..drills.recovery import recover_run
+
+    if accept:
+        close(name, folder, os.environ)
+        say(f"{name}: closed on your word")
+        return ExitCode.PASSED
+    done = recover_run(name, folder, os.environ, tell)
+    if not done.left:
+        say(f"{name}: {'; '.join(done.lines)}")
+        return ExitCode.PASSED
+    for left in done.left:
+        say(f"{name}: STILL BROKEN: {left}; run: blackstart recover {name}")
+    tell(f"If you have looked and all is well: blackstart recover {name} --accept")
+    return ExitCode.DIRTY
 
 
 def plan(name: str, service_file: Path, settings: Sequence[str], *, as_json: bool) -> ExitCode:

@@ -35,7 +35,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
     """What works and what is missing, the general things first, then each kind of fault."""
     findings = [_answers(service), _state(service, environment)]
     try:
-        with open_platform(service.platform, service.process, service.folder, state_folder(environment), environment) as platform:
+        with open_platform(service.where(), state_folder(environment), environment) as platform:
             everything = platform.find()
             there = ", ".join(f"{target.name} ({target.role}, {target.identity})" for target in everything)
             findings.append(Finding("targets", bool(everything), there or "nothing of the service is running", needed=True))

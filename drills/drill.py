@@ -86,7 +86,7 @@ def planned(scenario: Scenario, service: Service, environment: Mapping[str, str]
     """The dry run: what `run_drill` would do now, short of doing it. Raises Refused."""
     state = state_folder(environment)
     _nothing_left(state, service)
-    with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
+    with open_platform(service.where(), state, environment) as platform:
         return plan(scenario, service, platform, seed_of(scenario))
 
 
@@ -99,7 +99,7 @@ def seed_of(scenario: Scenario) -> int:
 def _service_started(request: Request, state: Path) -> Iterator[Platform]:
     """The platform, with those components running that the service file has a `start` for; ours are stopped at the end."""
     service, environment = request.service, request.environment
-    with open_platform(service.platform, service.process, service.folder, state, environment) as platform:
+    with open_platform(service.where(), state, environment) as platform:
         try:
             if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
                 await_right(service, [url for _, url in _replica_urls(service, platform.find())], READY_S)
@@ -173,6 +173,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             pid=os.getpid(),
             origin=clock.origin,
             boot=boot_id(),
+            service_folder=str(service.folder.resolve()),
             environment=environment(),
             digests={name: digest_of_file(folder / name) for name in INPUTS},
         )

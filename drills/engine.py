@@ -5,12 +5,14 @@ failure, on an abort, on a signal and on a bug of ours. What dies with the proce
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 
-from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Undo
-from ..injectors.platforms.base import Platform, PlatformError
+from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Overcome, Undo
+from ..injectors.platforms.base import GivenUp, Platform, PlatformError
 from .guard import Guard
 from .interruption import Interruption
 from .journal import Journal
@@ -23,6 +25,8 @@ PROOF_EVERY_S = 0.05
 UNDO_PATIENCE_S = 60.0  # for a controller or supervisor to bring back what a fault ended
 READ_BACK_S = 60.0
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -55,6 +59,8 @@ class Engine:
         try:
             if self._steady():
                 self._inject_and_observe()
+                for fault in self.held:
+                    self._look_again(fault)
                 finished = True
         except Stopped as stop:
             self.journal.append("aborting", why=str(stop))
@@ -109,13 +115,13 @@ class Engine:
         observe_s = self.plan.scenario.observe.total_seconds()
         settle_s = self.plan.scenario.settle.total_seconds()
         limit_s = start_s + observe_s
-        while self._now() < limit_s:
+        while self._now() < max(limit_s, *self.ends_s.values(), 0.0):  # a fault lasts as long as its `for` says
             if pending and self._now() >= start_s + pending[0].at_s:
                 self._inject(pending.pop(0))
                 limit_s = self._now() + observe_s
                 continue
             self._undo_ended()
-            next_s = min([start_s + pending[0].at_s if pending else limit_s, *self.ends_s.values()])
+            next_s = min([start_s + pending[0].at_s if pending else max(limit_s, self._now() + TICK_S), *self.ends_s.values()])
             if pending or self.ends_s:
                 self._watch(next_s, lambda _: False)
             elif self._watch(next_s, lambda now: self._recovered(now, settle_s)):
@@ -142,13 +148,13 @@ class Engine:
             before_s = self.journal.append("injecting", fault=index)
             self.last_action_s = before_s
             self.guard.fault_s = self.guard.fault_s or before_s
-            aimed.injector.inject(aimed.undo, self.platform)
-            evidence = self._proof(aimed)
+            evidence, proven_s = self._aside(lambda: self._injected(aimed))
         except (FaultError, PlatformError) as error:
             self.journal.append("not-effective", fault=index, why=str(error))
             raise NotProven(f"{planned.fault.kind} is not proven: {error}") from error
-        proven_s = self.journal.append("effective", fault=index, lo_s=before_s, hi_s=self._now(), evidence=evidence.to_json())
-        self.last_action_s = proven_s
+        self.last_action_s = self.journal.append(
+            "effective", fault=index, lo_s=before_s, hi_s=proven_s, evidence=evidence.to_json()
+        )
         if planned.for_s is not None:
             self.ends_s[index] = before_s + planned.for_s
         names = ", ".join(target.name for target in aimed.targets)
@@ -164,26 +170,55 @@ class Engine:
         )
         return replace(aimed, undo=undo)
 
-    def _proof(self, aimed: PlannedFault) -> Evidence:
-        """Ask the second source until it confirms, or the fault's patience ends."""
+    def _injected(self, aimed: PlannedFault) -> tuple[Evidence, float]:
+        """Inject, and ask the second source until it confirms or the fault's patience ends; the proof and its moment."""
+        aimed.injector.inject(aimed.undo, self.platform)
         limit_s = self._now() + aimed.injector.patience.total_seconds()
         while True:
             try:
-                return aimed.injector.verify(aimed.undo, self.platform)
+                return aimed.injector.verify(aimed.undo, self.platform), self._now()
             except (FaultError, PlatformError):
                 if self._now() >= limit_s:
                     raise
-            self.observer.poll()
-            if why := self.guard.check(self._now()):
-                raise Stopped(why)
-            self.interruption.wait(PROOF_EVERY_S)
+            if self.platform.given_up.wait(PROOF_EVERY_S):
+                raise GivenUp("the drill was stopped before the fault was proven")
+
+    def _aside(self, act: Callable[[], T]) -> T:
+        """Do what may take long in a thread of its own, under watch. What stops the drill makes the platform give it up first."""
+        with ThreadPoolExecutor(1) as worker:
+            doing = worker.submit(act)
+            doing.add_done_callback(lambda _: self.interruption.wake())
+            try:
+                self._watch(inf, lambda _: doing.done())
+            except BaseException:
+                self.platform.given_up.set()
+                wait([doing])  # no undo beside an injection that still goes on
+                raise
+            finally:
+                self.platform.given_up.clear()
+            return doing.result()
 
     def _undo_ended(self) -> None:
         for fault in [fault for fault in self.held if self.ends_s.get(fault.index, self._now() + 1) <= self._now()]:
+            self._look_again(fault)
             self.held.remove(fault)
             del self.ends_s[fault.index]
             self._undo(fault)
             self.progress.phase(Phase.OBSERVING, self.plan.scenario.observe.total_seconds())
+
+    def _look_again(self, fault: PlannedFault) -> None:
+        """Whether a held fault was in effect to its end: one that lapsed unseen would make a recovery of nothing."""
+        if fault.injector.instant:
+            return
+        try:
+            evidence = fault.injector.verify(fault.undo, self.platform)
+        except Overcome as overcome:
+            self.journal.append("overcome", fault=fault.index, why=str(overcome))
+        except (FaultError, PlatformError) as error:
+            self.journal.append("lapsed", fault=fault.index, why=str(error))
+            self.progress.note(f"{fault.fault.kind} was no longer in effect: {error}")
+        else:
+            self.journal.append("still-effective", fault=fault.index, evidence=evidence.to_json())
 
     def _undo_all(self) -> None:
         self.ends_s.clear()

@@ -38,8 +38,13 @@ class Interruption:
         with suppress(BlockingIOError):
             os.write(self._pipe[1], b"!")
 
+    def wake(self) -> None:
+        """From another thread: end a `wait` now."""
+        with suppress(OSError):
+            os.write(self._pipe[1], b".")
+
     def wait(self, seconds: float) -> None:
-        """Let time pass, or a signal come. After the first signal it lets time pass undisturbed."""
+        """Let time pass, or a signal or `wake` come. After the first signal it lets time pass undisturbed."""
         ready, _, _ = select.select([self._pipe[0]], [], [], max(0.0, seconds))
         if ready:
             os.read(self._pipe[0], 4096)

@@ -73,8 +73,11 @@ def _rto(found: Measurement, target_s: float) -> Judged:
     if recovery.censored_after_s is not None:
         least_s = recovery.censored_after_s
         after_undo = "; it came back only after the fault was undone" if recovery.recovered is not None else ""
-        text = f"Not recovered: users were interrupted for more than {least_s:.1f} s{after_undo}; {allowed}."
-        return replace(one, value=Interval(least_s, least_s), censored=True, verdict=Verdict.FAILED, text=text)
+        text = f"Not recovered: users were interrupted for more than {least_s:.1f} s{after_undo}; {allowed}"
+        one = replace(one, value=Interval(least_s, least_s), censored=True)
+        if least_s <= target_s:
+            return replace(one, text=f"{text}, so watching ended before this could be judged: let `observe` be longer.")
+        return replace(one, verdict=Verdict.FAILED, text=f"{text}.")
     if recovery.recovery_time is not None:
         verdict = _held_against(recovery.recovery_time, target_s)
         straddles = " (the interval straddles the target)" if verdict is Verdict.INCONCLUSIVE else ""

@@ -100,9 +100,10 @@ def _window(records: tuple[Record, ...], faults: tuple[InjectedFault, ...], ende
 def how_it_ended(records: tuple[Record, ...], faults: tuple[InjectedFault, ...]) -> Ended:
     """Why the run stopped where it did, and what may still be broken."""
     run = records[0].fields["run"]
+    todo = "a person has closed the run without proof" if _first(records, "accepted") else f"run: blackstart recover {run}"
     dirty = tuple(
         f"{fault.kind} on {', '.join(target['name'] for target in fault.targets)}: "
-        f"{fault.undo_problem or 'its undo was never proven'}; run: blackstart recover {run}"
+        f"{fault.undo_problem or 'its undo was never proven'}; {todo}"
         for fault in faults
         if fault.undo and not fault.undo_verified
     )
@@ -149,6 +150,7 @@ def _untouched(planned: dict[str, Any]) -> dict[str, Any]:
         "undo_problem": "",
         "undo": None,
         "problem": "",
+        "lapsed": "",
     }
 
 
@@ -163,6 +165,8 @@ def _tell(fault: dict[str, Any], record: Record) -> None:
             fault.update(effective=(fields["lo_s"], fields["hi_s"]), evidence=fields["evidence"])
         case "not-effective":
             fault["problem"] = fields["why"]
+        case "lapsed":
+            fault["lapsed"] = fields["why"]
         case "recovering":
             fault["recovering_s"] = record.t_s
         case "undone":

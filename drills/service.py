@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..injectors.platforms import Where
+from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.platforms.process_spec import ProcessSpec
 from ..injectors.values import Rate
 
@@ -83,15 +85,6 @@ class Protect:
 
 
 @dataclass(frozen=True)
-class KubernetesBlock:
-    """Where a service in a cluster lives."""
-
-    namespace: Annotated[str, "its namespace"]
-    workload: Annotated[str, "what runs its replicas: `deployment/NAME`, `statefulset/NAME`, ..."]
-    context: Annotated[str | None, "the kubeconfig's context; by default the current one"] = None
-
-
-@dataclass(frozen=True)
 class Compose:
     """A service of a Compose project."""
 
@@ -123,7 +116,7 @@ class Service:
     platform: Annotated[Literal["kubernetes", "docker", "process"], "where the service lives"]
     endpoint: Annotated[Endpoint, "where and how the service is asked"]
     process: Annotated[ProcessSpec | None, "for platform process: its components"] = None
-    kubernetes: Annotated[KubernetesBlock | None, "for platform kubernetes: where in the cluster"] = None
+    kubernetes: Annotated[KubernetesSpec | None, "for platform kubernetes: where in the cluster"] = None
     docker: Annotated[DockerBlock | None, "for platform docker: which containers"] = None
     probe: Annotated[Probe, "how it is probed"] = field(default_factory=Probe)
     model: Annotated[Model | None, "the model artefact"] = None
@@ -135,3 +128,8 @@ class Service:
     protect: Annotated[Protect, "what no drill may harm"] = field(default_factory=Protect)
     demo: Annotated[bool, "started by `blackstart demo`: nothing is asked before a drill"] = False
     folder: Path = field(default=Path(), metadata={"yaml": False}, compare=False)  # of the file: relative paths start here
+
+    def where(self) -> Where:
+        """What its platform's adapter needs to know."""
+        inside = {role: inner.command_line for role, inner in self.roles.items()}
+        return Where(self.platform, self.folder, inside, self.process, self.kubernetes)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ def lock_names(service: Service) -> list[str]:
                 names.add(f"port {component.port}")
             elif component.pid_file:
                 names.add(f"pid file {(service.folder / component.pid_file).resolve()}")
+    if service.kubernetes:
+        names.add(f"namespace {service.kubernetes.namespace}, {service.kubernetes.workload}")
     return sorted(names)
 
 
@@ -93,15 +95,22 @@ def mark_clean(state: Path, run: str) -> None:
 
 
 def open_runs(state: Path) -> dict[str, Path]:
-    """Runs that may have left something, oldest first: name -> folder."""
+    """Runs that may have left something, oldest first: name -> folder, or -> the record itself where that is damaged."""
     return {record["run"]: Path(record["folder"]) for record in _open_records(state)}
 
 
 def left_on(state: Path, service: Service) -> list[str]:
-    """Open runs that touched this service: a new drill on it must wait until they are recovered."""
+    """Open runs that touched this service: a new drill on it must wait until they are recovered. A damaged record may be of any."""
     names = set(lock_names(service))
-    return [record["run"] for record in _open_records(state) if names & set(record["locks"])]
+    return [record["run"] for record in _open_records(state) if record["locks"] is None or names & set(record["locks"])]
 
 
 def _open_records(state: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((state / "open").glob("*.json"))]
+    found = []
+    for path in sorted((state / "open").glob("*.json")):
+        record: dict[str, Any] = {"run": path.stem, "folder": str(path), "locks": None}
+        with suppress(ValueError, KeyError, TypeError):
+            read = json.loads(path.read_text(encoding="utf-8"))
+            record = {key: read[key] for key in ("run", "folder", "locks")}
+        found.append(record)
+    return found

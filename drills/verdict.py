@@ -107,6 +107,10 @@ def _doubts(measurement: Measurement, faults: Sequence["InjectedFault"], ended: 
             or ("it was never injected" if fault.injecting_s is None else "no evidence that it took effect")
         )
         found.append(Reason("fault-not-proven", f"fault {fault.index}, {fault.kind}: {why}"))
+    for fault in faults:
+        if fault.lapsed:
+            text = f"fault {fault.index}, {fault.kind}: it was no longer in effect when it was to be undone: {fault.lapsed}"
+            found.append(Reason("fault-lapsed", text))
     if not faults and not found:
         found.append(Reason("fault-not-proven", ended.no_fault or "nothing was injected"))
     elif ended.no_fault and not found:

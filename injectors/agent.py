@@ -2,12 +2,13 @@
 
     agent.py VERB REQUEST         REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
     agent.py undo @STATE          from any process, as often as wished: end that agent and put back what it left
+    agent.py renew @STATE         renew that agent's lease from another process
     agent.py kill-tree -          nothing is held: says `ready`, takes REQUEST as one line of standard input, goes through to the end
 
 REQUEST has `fault` (id), `state` (path of the undo record), `deadline_s`, `lease_s` (or null) and the verb's own fields. The
 undo record is on disk before the fault starts. The fault ends when standard input closes, when the lease is not renewed (by a
 line `renew`), when the deadline on CLOCK_MONOTONIC passes, or on SIGTERM, SIGINT, SIGHUP; the record is removed after the undo
-succeeded. Every line on standard output is a JSON object with `event`: effective, undone, refused (exit 3), failed (exit 1), foreign (exit 4: somebody
+succeeded. With `detached`, a closed standard input does not end it, and only the lease tells that nobody cares any more. Every line on standard output is a JSON object with `event`: effective, undone, refused (exit 3), failed (exit 1), foreign (exit 4: somebody
 else changed what the fault had changed, and nothing was put back over it).
 
 One file, Python 3.8 and the standard library only, and so longer than others: it is piped whole into containers that have
@@ -154,15 +155,20 @@ def die_with_parent() -> None:
 class Ending:
     """What ends the fault: a closed standard input, a lapsed lease, the deadline, a signal."""
 
-    def __init__(self, deadline_s: float, lease_s: float | None) -> None:
+    def __init__(self, deadline_s: float, lease_s: float | None, detached: bool) -> None:
         now = time.monotonic()
+        self.detached, self.inputs = detached, [0]
         self.deadline, self.lease_s = now + deadline_s, lease_s
         self.lease = now + lease_s if lease_s else None
         self.signals, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)
+
+    def renew(self) -> None:
+        if self.lease_s:
+            self.lease = time.monotonic() + self.lease_s
 
     def wait(self, seconds: float | None = None) -> str:
         """Why the fault must end; empty when `seconds` have passed without a reason."""
@@ -174,15 +180,19 @@ class Ending:
             if self.lease is not None and now >= self.lease:
                 return "lease lapsed"
             limits = [limit for limit in (self.deadline, self.lease, until) if limit is not None]
-            ready = select.select([0, self.signals], [], [], max(0.0, min(limits) - now))[0]
+            ready = select.select([*self.inputs, self.signals], [], [], max(0.0, min(limits) - now))[0]
             if self.signals in ready:
-                return "signal %d" % os.read(self.signals, 1)[0]
-            if 0 in ready:
+                number = os.read(self.signals, 1)[0]
+                if number != signal.SIGUSR1:
+                    return "signal %d" % number
+                self.renew()
+            elif 0 in ready:
                 said = os.read(0, 4096)
-                if not said:
+                if not said and not self.detached:
                     return "standard input closed"
-                if b"renew" in said and self.lease_s:
-                    self.lease = time.monotonic() + self.lease_s
+                if b"renew" in said:
+                    self.renew()
+                self.inputs = [0] if said else []
             elif until is not None and time.monotonic() >= until:
                 return ""
 
@@ -240,7 +250,7 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
 
 def hold(name: str, request: Record) -> int:
     """Do it, wait for an ending, undo it. Returns the exit status."""
-    ending = Ending(request["deadline_s"], request.get("lease_s"))
+    ending = Ending(request["deadline_s"], request.get("lease_s"), bool(request.get("detached")))
     try:
         held = begin(name, request, ending)
     except (Refused, OSError) as problem:
@@ -296,6 +306,12 @@ def undo(path: str) -> int:
         pass
     emit("undone", reason="nothing was left")
     return 0
+
+
+def renew(path: str) -> int:
+    """Tell the agent of that record that somebody still cares."""
+    body = load(path)
+    return 0 if body and send(body["agent"], signal.SIGUSR1) else 1
 
 
 def load(path: str) -> Record:
@@ -743,6 +759,8 @@ VERBS = {
 def main(arguments: list[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "undo" and arguments[1].startswith("@"):
         return undo(arguments[1][1:])
+    if len(arguments) == 2 and arguments[0] == "renew" and arguments[1].startswith("@"):
+        return renew(arguments[1][1:])
     if arguments == ["kill-tree", "-"]:
         return kill_tree()
     if len(arguments) != 2 or arguments[0] not in VERBS:

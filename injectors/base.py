@@ -14,6 +14,7 @@ Errors
 FaultError
     Refusal       the fault cannot be injected here; said before anything changes, as "not injecting: ..."
     NotYet        no proof so far; the engine asks again until the fault's patience ends
+        Overcome      what was hit is gone, or was mended by the service itself: the fault ended as a survived one does
     Differs       the world is not as it was; the message says what differs
     ForeignChange somebody else changed what we changed; nothing was restored over it
 """
@@ -39,6 +40,10 @@ class Refusal(FaultError):
 
 class NotYet(FaultError):
     """No proof so far."""
+
+
+class Overcome(NotYet):
+    """The service dealt with the fault: what was hit is gone or mended, and that is no lapse of the injection."""
 
 
 class Differs(FaultError):

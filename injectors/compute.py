@@ -55,7 +55,7 @@ class CpuStress(Injector):
         "that the service stays within its objectives on a machine that is that busy; not that it does within a smaller CPU limit "
         "of its own, since the agent runs beside the target's limits"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
@@ -112,7 +112,7 @@ class MemoryStress(Injector):
         "that the service works with that much less memory on its machine; not what happens when memory runs out, since a reserve "
         "of 10 % and 512 MiB is kept, nor within a memory limit of the target's own"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:

@@ -4,7 +4,7 @@
     file_agent.py undo @RECORD           from any process, as often as wished: end that agent and restore what it left
 
 The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo record), `deadline_s`, `lease_s` (or null); the fault
-ends when standard input closes, the lease lapses (a line `renew` renews it), the deadline passes, or on SIGTERM, SIGINT, SIGHUP.
+ends when standard input closes (unless `detached`), the lease lapses (a line `renew` renews it), the deadline passes, or on SIGTERM, SIGINT, SIGHUP.
 Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
 
 The verb's own fields: `path`; `mutation`; `seed`; `source` (stale-version: the older file); `reader` (permission: pid of the
@@ -722,15 +722,20 @@ def end_agent(name: str, number: int, seconds: float) -> bool:
 class Ending:
     """What ends the fault: a closed standard input, a lapsed lease, the deadline, a signal."""
 
-    def __init__(self, deadline_s: float, lease_s: float | None) -> None:
+    def __init__(self, deadline_s: float, lease_s: float | None, detached: bool) -> None:
         now = time.monotonic()
+        self.detached, self.inputs = detached, [0]
         self.deadline, self.lease_s = now + deadline_s, lease_s
         self.lease = now + lease_s if lease_s else None
         self.signals, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)
+
+    def renew(self) -> None:
+        if self.lease_s:
+            self.lease = time.monotonic() + self.lease_s
 
     def wait(self, seconds: float | None = None) -> str:
         """Why the fault must end; empty when `seconds` have passed without a reason."""
@@ -742,15 +747,19 @@ class Ending:
             if self.lease is not None and now >= self.lease:
                 return "lease lapsed"
             limits = [limit for limit in (self.deadline, self.lease, until) if limit is not None]
-            ready = select.select([0, self.signals], [], [], max(0.0, min(limits) - now))[0]
+            ready = select.select([*self.inputs, self.signals], [], [], max(0.0, min(limits) - now))[0]
             if self.signals in ready:
-                return f"signal {os.read(self.signals, 1)[0]}"
-            if 0 in ready:
+                number = os.read(self.signals, 1)[0]
+                if number != signal.SIGUSR1:
+                    return f"signal {number}"
+                self.renew()
+            elif 0 in ready:
                 said = os.read(0, 4096)
-                if not said:
+                if not said and not self.detached:
                     return "standard input closed"
-                if b"renew" in said and self.lease_s:
-                    self.lease = time.monotonic() + self.lease_s
+                if b"renew" in said:
+                    self.renew()
+                self.inputs = [0] if said else []
             elif until is not None and time.monotonic() >= until:
                 return ""
 
@@ -787,7 +796,7 @@ def begin(request: Record, ending: Ending) -> Record:
 
 def hold(request: Record) -> int:
     """Do it, wait for an ending, undo it. Returns the exit status."""
-    ending = Ending(request["deadline_s"], request.get("lease_s"))
+    ending = Ending(request["deadline_s"], request.get("lease_s"), bool(request.get("detached")))
     try:
         body = begin(request, ending)
     except Ended as ended:

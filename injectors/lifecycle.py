@@ -4,7 +4,7 @@ import signal
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
+from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .platforms.base import Platform, Target
 
 TABLE = "process table"
@@ -21,7 +21,7 @@ class ReplicaKill(Injector):
         "that the service survives the sudden death of a whole replica; not that it survives one that hangs, shuts down slowly "
         "or comes back damaged"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
 
@@ -77,7 +77,7 @@ class ProcessKill(Injector):
     certifies: ClassVar[str] = (
         "that the death of that process is noticed and mended; not that a whole replica's death, or a hang, is noticed"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     instant: ClassVar[bool] = True
 
@@ -131,7 +131,7 @@ class ProcessHang(Injector):
         "that a process which hangs without dying is noticed and worked around; not that a busy loop or a deadlock in one "
         "thread is, since those leave other threads answering"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EPHEMERAL
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
@@ -147,9 +147,12 @@ class ProcessHang(Injector):
             platform.agent_begin(undo.fault, target, "stop-process", {"processes": identities}, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
-        for process in _processes(undo):
-            if (state := platform.state(process)) != "stopped":
+        states = [(process, platform.state(process)) for process in _processes(undo)]
+        for process, state in states:
+            if state not in {"stopped", "gone"}:
                 raise NotYet(f"{process.name} ({process.identity}) is {state}, not stopped")
+        if gone := [process for process, state in states if state == "gone"]:
+            raise Overcome(f"gone since: {_names(tuple(gone))}")
         stopped = [process.identity for process in _processes(undo)]
         return Evidence(TABLE, f"state T (stopped): {_names(_processes(undo))}", {"stopped": stopped})
 
@@ -174,7 +177,7 @@ class RolloutRestart(Injector):
     certifies: ClassVar[str] = (
         "that users do not notice a rollout of the same version; not that they do not notice one of a new version or model"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
 

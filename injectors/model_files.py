@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from . import file_agent
-from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
+from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
 from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
@@ -137,7 +137,11 @@ class ModelCorrupt(Injector):
             now = _digest(target, prior["path"], platform)
             mode = _mode(prior["path"])
             if now == prior["digest"] and (self.mutation != "permission" or mode != 0):
-                raise NotYet(f"{prior['path']} still has digest {now}")
+                held = _record(target, file_agent.beside(os.path.realpath(prior["path"]), undo.fault), platform)
+                kind = (
+                    Overcome if held else NotYet
+                )  # the agent's record goes with its own undo: with it there, somebody else mended
+                raise kind(f"{prior['path']} has digest {now}, as before the fault")
             facts[target.name] = {"path": prior["path"], "digest_before": prior["digest"], "digest_after": now, "mode": mode}
             told.append(f"{prior['path']}: {prior['digest'][:23]} became {now[:40]}" + (", mode 000" if mode == 0 else ""))
         return Evidence(DIGEST, "; ".join(told), facts)

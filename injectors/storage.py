@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
-from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
 from .platforms.base import Platform, Target
 from .values import Size
@@ -38,7 +38,7 @@ class DiskFill(Injector):
         "that the service withstands a file system with that little room; not that it withstands one without free inodes, or a "
         "disk that fails"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
@@ -70,8 +70,10 @@ class DiskFill(Injector):
         for target in undo.targets:
             place = undo.prior[target.name]
             _, free = disks.space(target, place["folder"])
-            if not disks.exists(target, self._file(undo, target)) or free > max(self.leave, LEAST_RESERVE) + TOLERANCE:
-                raise NotYet(f"{place['folder']}: {free} bytes are free, {self.leave} are to be left")
+            if not disks.exists(target, self._file(undo, target)):
+                raise NotYet(f"{self._file(undo, target)} is not there")
+            if free > max(self.leave, LEAST_RESERVE) + TOLERANCE:  # while it is filled; later somebody made room
+                raise Overcome(f"{place['folder']}: {free} bytes are free, {self.leave} are to be left")
             facts[target.name] = {"free_bytes": [place["free_bytes"], free]}
         shown = "; ".join(f"{undo.prior[name]['folder']}: {fact['free_bytes'][1]} bytes free" for name, fact in facts.items())
         return Evidence(STATVFS, shown, facts)

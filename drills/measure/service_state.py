@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..finished import InjectedFault
-from ..scenario import Scenario
+from ..scenario import Fault, Scenario
 from .edges import duration
 from .lane import Lane, by_kind, longest_doubt
 from .observed import Observed
@@ -139,13 +139,13 @@ def _held_until(scenario: Scenario, faults: Sequence[InjectedFault], worst: Inte
     """When the first fault ended that should have been survived: it was undone, or its deadline ended it at the site.
 
     A fault without `for` lasts until the service has recovered or `observe` is over: what comes back only after the undo
-    has not recovered from it. One with `for` ends by itself. A kill has nothing to hold; but where only the undo starts its
+    has not recovered from it. One with `for` that lasted so long was over by plan. A kill has nothing to hold; but where only the undo starts its
     target again, what comes back after it did not recover either.
     """
     ended: list[float] = []
     for fault in faults:
         written = scenario.faults[fault.index] if fault.index < len(scenario.faults) else None
-        if written is None or written.for_ is not None or fault.recovering_s is None:
+        if written is None or fault.recovering_s is None or _lasted(fault, written):
             continue
         if written.injector.instant and not fault.undo_revives:
             continue
@@ -157,6 +157,11 @@ def _held_until(scenario: Scenario, faults: Sequence[InjectedFault], worst: Inte
         if fault.injecting_s <= worst.start.hi_s <= ended_s:
             ended.append(ended_s)
     return min(ended, default=None)
+
+
+def _lasted(fault: InjectedFault, written: Fault) -> bool:
+    """Whether it had a `for` and lasted so long."""
+    return written.for_ is not None and (fault.recovering_s or 0.0) >= (fault.injecting_s or 0.0) + written.for_.total_seconds()
 
 
 def follows(faults: Sequence[InjectedFault], moment_s: float) -> str:

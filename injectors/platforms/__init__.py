@@ -2,23 +2,44 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from .base import Platform, Unsupported
+from .kubernetes_spec import KubernetesSpec
 from .process_spec import ProcessSpec
 
 
-@contextmanager
-def open_platform(
-    name: str, process: ProcessSpec | None, folder: Path, state: Path, environment: Mapping[str, str]
-) -> Iterator[Platform]:
-    """The adapter for `platform: name`, closed afterwards. Raises Unsupported where there is none."""
-    if name != "process" or process is None:
-        raise Unsupported(f"platform {name} cannot be drilled by this version; platform process can")
-    from .process import ProcessPlatform  # noqa: PLC0415 - adapters are imported when they are used
+@dataclass(frozen=True)
+class Where:
+    """What a service file says of where a service lives. `inside`: roles below a pod or container by command line."""
 
-    platform = ProcessPlatform(process, folder, state, environment)
+    platform: str
+    folder: Path
+    inside: Mapping[str, str]
+    process: ProcessSpec | None = None
+    kubernetes: KubernetesSpec | None = None
+
+
+@contextmanager
+def open_platform(where: Where, state: Path, environment: Mapping[str, str]) -> Iterator[Platform]:
+    """The adapter, closed afterwards. Raises Unsupported where there is none."""
+    platform = _opened(where, state, environment)
     try:
         yield platform
     finally:
         platform.close()
+
+
+def _opened(where: Where, state: Path, environment: Mapping[str, str]) -> Platform:
+    if where.platform == "process" and where.process:
+        from .process import ProcessPlatform  # noqa: PLC0415 - adapters are imported when they are used
+
+        return ProcessPlatform(where.process, where.folder, state, environment)
+    if where.platform == "kubernetes" and where.kubernetes:
+        from .kube_api import KubeApi  # noqa: PLC0415
+        from .kubernetes import KubernetesPlatform  # noqa: PLC0415
+
+        api = KubeApi.opened(environment, where.kubernetes.context)
+        return KubernetesPlatform(api, where.kubernetes, where.inside)
+    raise Unsupported(f"platform {where.platform} cannot be drilled by this version; process and kubernetes can")

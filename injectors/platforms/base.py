@@ -4,11 +4,13 @@ Errors
 ------
 PlatformError          the platform could not do or answer something
     Unavailable        it cannot be reached at all
+    GivenUp            the drill was stopped while it was under way
     Unsupported        it has no means for this; said before a drill as "not injecting: ..."
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, ClassVar, Protocol
 
 from ..values import JSON
@@ -20,6 +22,10 @@ class PlatformError(Exception):
 
 class Unavailable(PlatformError):
     """The platform cannot be reached."""
+
+
+class GivenUp(PlatformError):
+    """The drill was stopped while this was under way."""
 
 
 class Unsupported(PlatformError):
@@ -48,9 +54,13 @@ class Target:
 
 
 class Platform(Protocol):
-    """What every platform can do. Times are seconds; every wait has a deadline."""
+    """What every platform can do. Times are seconds; every wait has a deadline.
+
+    While `given_up` is set, whatever is being waited for in a verb ends soon with PlatformError: another thread stops the drill.
+    """
 
     name: ClassVar[str]
+    given_up: Event
 
     def find(self) -> tuple[Target, ...]:
         """Everything of the service that is there now, in a stable order."""
@@ -96,6 +106,9 @@ class Platform(Protocol):
 
     def start_missing(self) -> tuple[str, ...]:
         """Start what the service file has a start command for and is not there; returns the names once they answer."""
+
+    def started(self) -> tuple[str, ...]:
+        """Names of what `start_missing` started, here or in a process that died, and that still lives."""
 
     def stop_started(self) -> None:
         """Stop exactly what `start_missing` started."""

@@ -83,7 +83,9 @@ class KubeApi:
                     raise Unavailable(f"the kubeconfig {files} has no context {context}; it has {known or 'none'}")
                 config.load_kube_config(files, context=context, client_configuration=configuration)
         except config.ConfigException as error:
-            raise Unavailable(f"no cluster to talk to: {error}; set KUBECONFIG, or `kubernetes.context` in the service file") from error
+            raise Unavailable(
+                f"no cluster to talk to: {error}; set KUBECONFIG, or `kubernetes.context` in the service file"
+            ) from error
         configuration.retries = False  # what is retried, and how long, is decided where it is asked
         return cls(configuration, client.ApiClient(configuration), name)
 
@@ -105,16 +107,16 @@ class KubeApi:
             return self.get(path)
         return None
 
-    def list(self, path: str, *, labels: str = "", fields: str = "") -> tuple[list[JSON], str]:
+    def items(self, path: str, *, labels: str = "", fields: str = "") -> tuple[list[JSON], str]:
         """All items, page by page, and the resourceVersion from which a watch goes on."""
-        items: list[JSON] = []
+        found: list[JSON] = []
         query: dict[str, Any] = {"limit": PAGE, "labelSelector": labels or None, "fieldSelector": fields or None}
         while True:
             page = self.get(path, **query)
-            items += page.get("items") or []
+            found += page.get("items") or []
             query["continue"] = page["metadata"].get("continue") or None
             if not query["continue"]:
-                return items, page["metadata"].get("resourceVersion", "")
+                return found, page["metadata"].get("resourceVersion", "")
 
     def create(self, path: str, body: JSON, *, dry_run: bool = False) -> JSON:
         return self.ask("POST", path, body, query={"dryRun": "All"} if dry_run else {})
@@ -142,9 +144,8 @@ class KubeApi:
             raise
         return True
 
-    def allowed(self, verb: str, resource: str, namespace: str = "", *, group: str = "", subresource: str = "") -> bool:
-        """Whether this login may do that, by the API server's own word (SelfSubjectAccessReview)."""
-        attributes = {"verb": verb, "resource": resource, "namespace": namespace, "group": group, "subresource": subresource}
+    def allowed(self, **attributes: str) -> bool:
+        """Whether this login may do that (`verb`, `resource`, `namespace`, `group`, `subresource`, `name`), by the server's own word."""
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
@@ -162,8 +163,6 @@ class KubeApi:
         while not stop():
             try:
                 for kind, changed in self._watched(path, version, labels):
-                    if kind == "ERROR":
-                        raise ApiError(str(changed.get("message")), int(changed.get("code", 0)), str(changed.get("reason")))
                     version = changed["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         yield kind, changed
@@ -172,7 +171,7 @@ class KubeApi:
             except ApiError as error:
                 if error.status != 410:
                     raise
-                items, version = self.list(path, labels=labels)
+                items, version = self.items(path, labels=labels)
                 yield "RELISTED", {"items": items}
             except Unavailable:
                 time.sleep(0.5)  # an API server that restarts is waited for: whoever watches has a deadline of its own
@@ -185,7 +184,7 @@ class KubeApi:
             "timeoutSeconds": int(ANSWER_S),
             "labelSelector": labels or None,
         }
-        answer = self._send("GET", path, None, query, MERGE, read_s=ANSWER_S + CONNECT_S)
+        answer = self._send("GET", f"{path}?{_words(query)}", read_s=ANSWER_S + CONNECT_S, streamed=True)
         held = b""
         try:
             for some in answer.stream(65536, decode_content=True):
@@ -193,6 +192,7 @@ class KubeApi:
                 for line in lines:
                     if line:
                         event = json.loads(line)
+                        _raise_error(event)
                         yield event["type"], event["object"]
         except Exception as error:
             if type(error).__module__.startswith("urllib3"):
@@ -201,38 +201,60 @@ class KubeApi:
         finally:
             answer.release_conn()
 
-    def ask(self, method: str, path: str, body: JSON | None = None, *, query: Mapping[str, Any] | None = None, form: str = MERGE) -> JSON:
+    def ask(
+        self, method: str, path: str, body: JSON | None = None, *, query: Mapping[str, Any] | None = None, form: str = ""
+    ) -> JSON:
         """One request; the answer's JSON. Raises the errors above."""
-        answer = self._send(method, path, body, query or {}, form, read_s=ANSWER_S)
+        words = _words(query or {})
+        answer = self._send(method, f"{path}?{words}" if words else path, body, form)
         try:
             found: JSON = json.loads(answer.data) if answer.data else {}
         except ValueError:
             found = {"message": answer.data.decode("utf-8", "replace")[:300]}
         return found
 
-    def _send(self, method: str, path: str, body: JSON | None, query: Mapping[str, Any], form: str, *, read_s: float) -> Any:
-        words = {key: value for key, value in query.items() if value is not None}
-        url = f"{self.server}{path}{'?' + urlencode(words, doseq=True) if words else ''}"
+    def connect(self, path: str, words: list[tuple[str, str]]) -> Any:
+        """A websocket to a subresource such as `exec`. Raises the errors above."""
+        from kubernetes.stream import ws_client  # noqa: PLC0415 - only where something is executed
+
+        url = f"{self.server}{path}?{urlencode(words)}".replace("http", "ws", 1)
+        headers: dict[str, str] = {}
         try:
-            headers: dict[str, str] = {"Accept": "application/json", "Content-Type": form if method == "PATCH" else "application/json"}
+            self.authorize(headers)
+            return ws_client.create_websocket(self.configuration, url, {key.lower(): value for key, value in headers.items()})
+        except Exception as error:
+            status, body = getattr(error, "status_code", None), getattr(error, "resp_body", None) or b""
+            if status is None:
+                raise Unavailable(f"the API server {self.server} does not answer: {_root(error)}") from error
+            raise self._refused("GET", path, status, body.decode("utf-8", "replace")) from error
+
+    def _send(  # noqa: PLR0913 - a request is that many things
+        self,
+        method: str,
+        path: str,
+        body: JSON | None = None,
+        form: str = "",
+        *,
+        read_s: float = ANSWER_S,
+        streamed: bool = False,
+    ) -> Any:
+        headers = {"Accept": "application/json", "Content-Type": form or "application/json"}
+        try:
             self.authorize(headers)
             answer = self._client.rest_client.pool_manager.request(
                 method,
-                url,
+                f"{self.server}{path}",
                 headers=headers,
                 body=None if body is None else json.dumps(body).encode(),
                 timeout=self._timeout(read_s),
                 retries=False,
-                preload_content="watch" not in words,
+                preload_content=not streamed,
             )
         except Exception as error:
-            if isinstance(error, PlatformError):
-                raise
             raise Unavailable(f"the API server {self.server} does not answer: {_root(error)}") from error
         if answer.status >= 300:
-            if "watch" in words:
-                answer.read()
-            raise self._refused(method, path, answer)
+            text = answer.read() if streamed else answer.data
+            raise self._refused(method, path, answer.status, text.decode("utf-8", "replace"))
         return answer
 
     def _timeout(self, read_s: float) -> Any:
@@ -240,24 +262,33 @@ class KubeApi:
 
         return urllib3.Timeout(connect=CONNECT_S, read=read_s)
 
-    def _refused(self, method: str, path: str, answer: Any) -> PlatformError:
-        text = answer.data.decode("utf-8", "replace")
-        try:
+    def _refused(self, method: str, path: str, status: int, text: str) -> PlatformError:
+        if status == 401:
+            who = f"the API server {self.server} does not know this login (context {self.context})"
+            return Unavailable(f"{who}: its token is wrong or has expired; log in again")
+        why, reason = text[:300], ""
+        with suppress(ValueError, AttributeError):
             said = json.loads(text)
             why, reason = said.get("message") or text, said.get("reason") or ""
-        except ValueError:
-            why, reason = text[:300], ""
-        if answer.status == 401:
-            return Unavailable(f"the API server {self.server} does not know this login (context {self.context}): its token is wrong or has expired; log in again")
-        kind = KINDS.get(answer.status, ApiError)
-        return kind(f"{method} {path}: {answer.status} {reason}: {why}", answer.status, reason)
+        kind = KINDS.get(status, ApiError)
+        return kind(f"{method} {path.partition('?')[0]}: {status} {reason}: {why}", status, reason)
 
 
-def place(resource: str, namespace: str = "", name: str = "", *, group: str = "", version: str = "v1", more: str = "") -> str:
-    """The path of a resource: `place("deployments", "models", "llm", group="apps")`."""
-    base = f"/apis/{group}/{version}" if group else f"/api/{version}"
-    inside = f"/namespaces/{quote(namespace)}" if namespace else ""
-    return f"{base}{inside}/{resource}{'/' + quote(name) if name else ''}{'/' + more if more else ''}"
+def place(resource: str, namespace: str = "", name: str = "", group: str = "", more: str = "") -> str:
+    """The path of a resource: `place("deployments", "models", "llm", "apps/v1")`; `more`: a subresource."""
+    base = f"/apis/{group}" if group else "/api/v1"
+    parts = (["namespaces", namespace] if namespace else []) + [resource] + ([name] if name else []) + ([more] if more else [])
+    return "/".join((base, *map(quote, parts)))
+
+
+def _raise_error(event: JSON) -> None:
+    if event["type"] == "ERROR":
+        said = event["object"]
+        raise ApiError(str(said.get("message")), int(said.get("code", 0)), str(said.get("reason")))
+
+
+def _words(query: Mapping[str, Any]) -> str:
+    return urlencode({key: value for key, value in query.items() if value is not None})
 
 
 def _root(error: BaseException) -> str:

@@ -7,11 +7,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
 
 from ..values import JSON
 from .base import PlatformError, Unavailable, Unsupported
-from .kube_api import Forbidden, KubeApi, place
+from .kube_api import ApiError, Forbidden, KubeApi, place
 
 EXEC_S = 20.0
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
@@ -123,31 +122,15 @@ def _code(status: JSON, where: Container) -> int:
 
 
 def opened(api: KubeApi, where: Container, command: Sequence[str]) -> Session:
-    """Start a command. Raises Forbidden without the right to, Unavailable when the pod or its node cannot be reached."""
-    from kubernetes.stream import ws_client  # noqa: PLC0415 - only where something is executed
-    from websocket import WebSocketBadStatusException, WebSocketException  # noqa: PLC0415
-
-    words = [("container", where.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true"), *(("command", word) for word in command)]
-    url = f"{api.server}{place('pods', where.namespace, where.pod, more='exec')}?{urlencode(words)}".replace("http", "ws", 1)
-    headers: dict[str, str] = {}
-    api.authorize(headers)
+    """Start a command. Raises Forbidden without the right to, PlatformError when the pod or its node cannot be reached."""
+    words = [("container", where.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+    path = place("pods", where.namespace, where.pod, more="exec")
     try:
-        socket = ws_client.create_websocket(api.configuration, url, {key.lower(): value for key, value in headers.items()})
-    except WebSocketBadStatusException as error:
-        if error.status_code == 403:
-            raise Forbidden(f"create pods/exec in namespace {where.namespace} is not allowed to this login", 403, "Forbidden") from error
-        body = (error.resp_body or b"").decode("utf-8", "replace")
-        raise PlatformError(f"{where}: no command can be started: {_message(body) or error}") from error
-    except (WebSocketException, OSError) as error:
-        raise Unavailable(f"the API server {api.server} does not answer: {error}") from error
-    return Session(socket, where)
-
-
-def _message(body: str) -> str:
-    try:
-        return str(json.loads(body).get("message", body))
-    except (ValueError, AttributeError):
-        return body[:300]
+        return Session(api.connect(path, [*words, *(("command", word) for word in command)]), where)
+    except Forbidden:
+        raise
+    except ApiError as error:
+        raise PlatformError(f"{where}: no command can be started: {error}") from error
 
 
 def program(source: bytes) -> bytes:
@@ -162,6 +145,8 @@ def begin_python(api: KubeApi, where: Container, source: bytes, arguments: Seque
     return session
 
 
-def run_python(api: KubeApi, where: Container, source: bytes, arguments: Sequence[str], limit_s: float = EXEC_S) -> tuple[int, bytes, str]:
+def run_python(
+    api: KubeApi, where: Container, source: bytes, arguments: Sequence[str], limit_s: float = EXEC_S
+) -> tuple[int, bytes, str]:
     """The same to its end: exit status, output, errors."""
     return begin_python(api, where, source, arguments).finish(limit_s)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import IO
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from .process_table import Usage, alive, descendants, lineage, snapshot, usage
 
 INJECTORS = Path(__file__).resolve().parent.parent
 PROGRAMS = {"mutate-file": INJECTORS / "file_agent.py"}  # every other verb is of agent.py
+LISTEN_S = 0.2  # between two looks at whether the drill was stopped
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
 END_SLACK_S = 5.0
 KILL_START_S = 5.0  # an agent that has not begun to kill by then must not begin at all: by then others count on what stands
@@ -28,8 +30,8 @@ KILL_LIMIT_S = 30.0  # more than it gives itself
 class LocalAgents:
     """Starts agents in `folder` and keeps their records under `state`/agents; `environment` is theirs."""
 
-    def __init__(self, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, state: Path, environment: Mapping[str, str], given_up: Event) -> None:
+        self.folder, self.given_up = folder, given_up
         self.records = state.absolute() / "agents"
         self.environment = dict(environment)
         self._held: dict[Path, subprocess.Popen[bytes]] = {}
@@ -49,7 +51,7 @@ class LocalAgents:
                 env=self.environment,
                 start_new_session=True,
             )
-        answer = _answer(agent, deadline_s + BEGIN_SLACK_S)
+        answer = _answer(agent, deadline_s + BEGIN_SLACK_S, self.given_up)
         if answer.get("event") == "effective":
             self._held[record] = agent
             return answer
@@ -105,7 +107,7 @@ class LocalAgents:
             env=self.environment,
             start_new_session=True,
         )
-        ready = _answer(agent, BEGIN_SLACK_S).get("event") == "ready"
+        ready = _answer(agent, BEGIN_SLACK_S, self.given_up).get("event") == "ready"
         if not ready:
             agent.kill()  # it has no request yet, so it has touched nothing
         table = snapshot()
@@ -161,12 +163,15 @@ def _last_line(text: str) -> JSON:
     return answer
 
 
-def _answer(agent: subprocess.Popen[bytes], limit_s: float) -> JSON:
-    """The first line that the agent prints; empty when it ends without a word or says nothing in time."""
+def _answer(agent: subprocess.Popen[bytes], limit_s: float, given_up: Event) -> JSON:
+    """The first line that the agent prints; empty when it ends without a word, says nothing in time, or nobody waits any more."""
     said, limit, output = b"", time.monotonic() + limit_s, _output(agent)
     while b"\n" not in said:
-        if not select.select([output], [], [], max(0.0, limit - time.monotonic()))[0]:
+        left = limit - time.monotonic()
+        if given_up.is_set() or left <= 0:
             break
+        if not select.select([output], [], [], min(left, LISTEN_S))[0]:
+            continue
         some = os.read(output.fileno(), 65536)
         if not some:
             break

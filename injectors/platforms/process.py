@@ -7,17 +7,18 @@ A target is a process with its start time; what belongs to a component and what 
 import hashlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import ClassVar
 
 from ..values import JSON
-from .base import PlatformError, Target, Unsupported
+from .base import GivenUp, PlatformError, Target, Unsupported
 from .links import LinkControl, runtime_folder
 from .local_agents import LocalAgents
+from .local_commands import run_command
 from .process_find import Finder, Standing
 from .process_spec import ProcessSpec
 from .process_start import Starter
@@ -37,7 +38,6 @@ STOP_GRACE_S = 10.0
 STAND_LIMIT_S = 60.0
 LOOK_EVERY_S = 0.02
 STAND_EVERY_S = 0.05  # finding a component reads the whole process table
-OUTPUT_KEPT = 4000
 
 
 class ProcessPlatform:
@@ -47,9 +47,10 @@ class ProcessPlatform:
 
     def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder.absolute()
+        self.given_up = Event()
         self.finder = Finder(spec, self.folder, state)
         self.starter = Starter(self.folder, state, environment)
-        self.agents = LocalAgents(self.folder, state, environment)
+        self.agents = LocalAgents(self.folder, state, environment, self.given_up)
         self.link_control = LinkControl(
             spec.links,
             runtime_folder(environment),
@@ -115,7 +116,7 @@ class ProcessPlatform:
             raise Unsupported(f"nothing would start {target.name} again: it has no start command and no supervisor")
         members = self._belonging(target)
         self.signal(target, signal.SIGTERM)
-        _wait(lambda: alive(target.identity) is None, GRACE_S)
+        self._wait(lambda: alive(target.identity) is None, GRACE_S)
         for identity in members:
             send(identity, signal.SIGKILL)  # as a kubelet ends what is left of a pod
         self.revive(target.name)
@@ -149,13 +150,16 @@ class ProcessPlatform:
                     raise
         return tuple(started)
 
+    def started(self) -> tuple[str, ...]:
+        return tuple(name for name, identity in self.starter.owned() if alive(identity))
+
     def stop_started(self) -> None:
         """End exactly what `start_missing` started, and what was revived in its place: SIGTERM, after 10 s SIGKILL."""
         owned = [(name, identity) for name, identity in self.starter.owned() if alive(identity)]
         trees = {name: self._belonging(Target(identity, name, "")) for name, identity in owned}
         for _, identity in reversed(owned):
             send(identity, signal.SIGTERM)
-        _wait(lambda: not any(alive(identity) for _, identity in owned), STOP_GRACE_S)
+        self._wait(lambda: not any(alive(identity) for _, identity in owned), STOP_GRACE_S)
         for name, identity in owned:
             for member in trees[name]:
                 send(member, signal.SIGKILL)
@@ -186,8 +190,17 @@ class ProcessPlatform:
                 raise PlatformError(f"{name} ended right after its start: {self.starter.last_words(name)}")
             return standing is not None and accepted(standing)
 
-        if not _wait(stands, STAND_LIMIT_S, STAND_EVERY_S):
+        if not self._wait(stands, STAND_LIMIT_S, STAND_EVERY_S):
             raise PlatformError(f"{name} does not stand {STAND_LIMIT_S:g} s after its start: {self.starter.last_words(name)}")
+
+    def _wait(self, condition: Callable[[], bool], limit_s: float, every_s: float = LOOK_EVERY_S) -> bool:
+        limit = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > limit:
+                return False
+            if self.given_up.wait(every_s):
+                raise GivenUp("the drill was stopped meanwhile")
+        return True
 
     # --- agents ---
 
@@ -261,22 +274,7 @@ class ProcessPlatform:
 
     def execute(self, command: tuple[str, ...], limit_s: float) -> tuple[int, str]:
         """Run one of the user's own commands in the service folder, without a shell: exit status and the end of its output."""
-        try:
-            ended = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=self.environment,
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise PlatformError(f"{' '.join(command)} did not end within {limit_s:g} s") from error
-        except OSError as error:
-            raise PlatformError(f"{command[0]}: {error.strerror}") from error
-        return ended.returncode, ended.stdout.decode("utf-8", "replace")[-OUTPUT_KEPT:]
+        return run_command(command, limit_s, self._wait, self.folder, self.environment)
 
 
 def _refuse_protected(identities: Sequence[str]) -> None:
@@ -285,12 +283,3 @@ def _refuse_protected(identities: Sequence[str]) -> None:
     for pid in lineage(table):
         if pid in table and table[pid].identity in identities:
             raise PlatformError(f"pid {pid} is blackstart itself or above it; it is never a target")
-
-
-def _wait(condition: Callable[[], bool], limit_s: float, every_s: float = LOOK_EVERY_S) -> bool:
-    limit = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(every_s)
-    return True

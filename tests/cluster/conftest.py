@@ -90,10 +90,10 @@ def image(api: KubeApi) -> str:
 @pytest.fixture
 def storage_class(api: KubeApi, tmp_path: Path) -> Iterator[str]:
     """A class whose claims outlive pods. devkube has no provisioner, so here folders of this machine, which its nodes share, are volumes."""
-    classes, volumes = place("storageclasses", group="storage.k8s.io"), place("persistentvolumes")
+    classes, volumes = place("storageclasses", group="storage.k8s.io/v1"), place("persistentvolumes")
     if api.context != "devkube":
         mark = "storageclass.kubernetes.io/is-default-class"
-        marked = [each for each in api.list(classes)[0] if each["metadata"].get("annotations", {}).get(mark) == "true"]
+        marked = [each for each in api.items(classes)[0] if each["metadata"].get("annotations", {}).get(mark) == "true"]
         if not marked:
             pytest.skip("this cluster has no default storage class")
         yield marked[0]["metadata"]["name"]
@@ -112,4 +112,4 @@ def storage_class(api: KubeApi, tmp_path: Path) -> Iterator[str]:
     yield name
     for each in names:
         api.delete(place("persistentvolumes", name=each))
-    api.delete(place("storageclasses", name=name, group="storage.k8s.io"))
+    api.delete(place("storageclasses", name=name, group="storage.k8s.io/v1"))

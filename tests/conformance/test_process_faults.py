@@ -98,8 +98,8 @@ def agents(folder, verb):
 
 def workers(folder):
     """Pids of the children of the agents that compute."""
-    found = agents(folder, "burn-cpu")
-    return [pid for pid in found if process_table.snapshot()[pid].parent in found]
+    found, now = agents(folder, "burn-cpu"), process_table.snapshot()
+    return [pid for pid in found if pid in now and now[pid].parent in found]
 
 
 def resident(pids):

@@ -1,0 +1,241 @@
+"""Services in a Kubernetes cluster (`platform: kubernetes`).
+
+A target is a pod by its UID, under the name of its slot (kube_find.py), or a process inside one. What needs no more than the API is
+done by it; what happens inside a pod is done by an agent in the victim's container, started by `exec`.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from threading import Event
+from typing import ClassVar
+
+from ..values import JSON
+from .base import GivenUp, PlatformError, Target, Unavailable, Unsupported
+from .kube_agents import PodAgents, look, process_of
+from .kube_api import KubeApi, place
+from .kube_exec import Container
+from .kube_find import KINDS, Finder, identity_of, main_container, parts_of, runs, split
+from .kubernetes_spec import KubernetesSpec
+from .process_table import Usage
+
+STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to run; an image may have to be pulled
+LOOK_EVERY_S = 0.25
+
+
+class KubernetesPlatform:
+    """One service in one cluster. `inside` maps roles below a pod to regular expressions on command lines."""
+
+    name: ClassVar[str] = "kubernetes"
+
+    def __init__(self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str]) -> None:
+        self.api, self.spec, self.inside_roles = api, spec, dict(inside)
+        self.given_up = Event()
+        self.finder = Finder(api, spec)
+        self.agents = PodAgents(api, self.given_up, self._container)
+
+    def close(self) -> None:
+        self.agents.close()
+        self.api.close()
+
+    # --- looking ---
+
+    def find(self) -> tuple[Target, ...]:
+        return self.finder.all()
+
+    def recall(self, targets: tuple[Target, ...]) -> None:
+        self.finder.recall(targets)
+
+    def inside(self, target: Target, role: str) -> tuple[Target, ...]:
+        if role not in self.inside_roles:
+            known = ", ".join(self.inside_roles) or "none"
+            raise Unsupported(f"the service file says of no role {role} how it is found inside a pod (`roles`); it has {known}")
+        pattern, pod = re.compile(self.inside_roles[role]), self._pod(target)
+        found: list[Target] = []
+        for container in [each["name"] for each in pod["spec"]["containers"]] if pod else []:
+            where = self._where(target, container)
+            processes = [each for each in look(self.api, where, "around", {})["processes"] if pattern.search(each["command"])]
+            for each in processes:
+                name = f"{target.name}/{role}" if len(processes) == 1 else f"{target.name}/{role}-{len(found)}"
+                details = {"container": container, "command": each["command"]}
+                found.append(Target(f"{target.identity}/{container}/{each['identity']}", name, role, details))
+        return tuple(found)
+
+    def current(self, name: str) -> Target | None:
+        slot, _, inner = name.partition("/")
+        target = self.finder.one(slot)
+        if target is None or not inner:
+            return target
+        role = next((role for role in self.inside_roles if inner == role or inner.startswith(f"{role}-")), inner)
+        return next((found for found in self.inside(target, role) if found.name == name), None)
+
+    def state(self, target: Target) -> str:
+        """Of a pod: `running` when all its containers run, `starting` before; a deleted one is `gone` when its object is."""
+        pod = self._pod(target)
+        if pod is None:
+            return "gone"
+        if "/pid:" not in target.identity:
+            return "running" if runs(pod) else "starting"
+        where, process = self._where(target, target.details["container"]), process_of(target.identity)
+        try:
+            return str(look(self.api, where, "states", {"identities": [process]})["states"][process])
+        except Unavailable:
+            raise
+        except PlatformError:
+            if self._restarted(target, pod):
+                return "gone"
+            raise
+
+    def _restarted(self, target: Target, pod: JSON) -> bool:
+        """Whether the process's container does not run: what ran in it is gone."""
+        statuses = (pod.get("status") or {}).get("containerStatuses") or []
+        return any(each["name"] == target.details["container"] and "running" not in each["state"] for each in statuses)
+
+    # --- lifecycle ---
+
+    def signal(self, target: Target, number: int) -> None:
+        if "/pid:" not in target.identity:
+            raise Unsupported(
+                f"{target.name} is a pod; only processes inside one can be signalled, and its first one ignores signals from inside"
+            )
+        process = process_of(target.identity)
+        if process.startswith("pid:1@"):
+            raise Unsupported(
+                f"{target.name} is the first process of its container, which ignores signals from inside; use replica-kill"
+            )
+        look(self.api, self._where(target, target.details["container"]), "signal", {"identity": process, "number": int(number)})
+
+    def kill(self, target: Target) -> None:
+        """Delete the pod without a grace period; its object is gone at once, its processes within two seconds."""
+        namespace, name, uid = parts_of(target.identity)
+        self.api.delete(place("pods", namespace, name), uid=uid, grace_s=0)
+
+    def restart(self, target: Target) -> None:
+        """Delete it with its own grace period, and wait until its replacement's containers run."""
+        if not self.revivable(target.name):
+            raise Unsupported(f"nothing would start {target.name} again: it has no controller")
+        namespace, name, uid = parts_of(target.identity)
+        self.api.delete(place("pods", namespace, name), uid=uid)
+        self._wait(f"a running pod in place of {name}", lambda: self._replaced(target), STAND_LIMIT_S)
+
+    def _replaced(self, target: Target) -> bool:
+        now = self.finder.one(target.name)
+        return now is not None and now.identity != target.identity and self.state(now) == "running"
+
+    def revive(self, name: str) -> None:
+        """Its controller does."""
+
+    def revivable(self, name: str) -> bool:
+        """Whether a workload that wants it controls it."""
+        slot = name.partition("/")[0]
+        return any(target.name == slot for target in self.finder.all()) or slot in self.finder.slots
+
+    def start_missing(self) -> tuple[str, ...]:
+        return ()
+
+    def started(self) -> tuple[str, ...]:
+        return ()
+
+    def stop_started(self) -> None:
+        """Nothing is started here."""
+
+    # --- agents ---
+
+    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
+        return self.agents.begin(fault, target, verb, parameters, deadline_s)
+
+    def agent_end(self, fault: str, target: Target) -> JSON:
+        return self.agents.end(fault, target)
+
+    def agent_usage(self, fault: str, target: Target) -> Usage | None:
+        where = self._container(target)
+        records = self.agents.records(where, fault, target) if where else {}
+        return self._usage(where, [record["agent"] for record in records.values()]) if where and records else None
+
+    def target_usage(self, target: Target) -> Usage | None:
+        where = self._container(target)
+        first = [each["identity"] for each in look(self.api, where, "around", {})["processes"]][:1] if where else []
+        return self._usage(where, first) if where and first else None
+
+    def _usage(self, where: Container, identities: list[str]) -> Usage | None:
+        used = look(self.api, where, "usage", {"identities": identities})
+        if not used["processes"]:
+            return None
+        return Usage(used["cpu_s"], used["waited_s"], used["age_s"], used["resident_bytes"])
+
+    def memory_available(self, target: Target) -> int | None:
+        where = self._container(target)
+        found = look(self.api, where, "memory", {})["available_bytes"] if where else None
+        return None if found is None else int(found)
+
+    # --- files, as the container sees them ---
+
+    def space(self, target: Target, folder: str) -> tuple[int, int]:
+        found = self._look(target, "space", path=folder)
+        return found["size_bytes"], found["free_bytes"]
+
+    def exists(self, target: Target, path: str) -> bool:
+        return bool(self._look(target, "exists", path=path)["exists"])
+
+    def read_file(self, target: Target, path: str, limit: int) -> bytes:
+        return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])
+
+    def digest(self, target: Target, path: str) -> str:
+        return str(self._look(target, "digest", path=path)["digest"])
+
+    def _look(self, target: Target, verb: str, **request: object) -> JSON:
+        where = self._container(target)
+        if where is None:
+            raise PlatformError(f"{target.name} ({target.identity}) is gone")
+        return look(self.api, where, verb, request)
+
+    # --- addresses ---
+
+    def address(self, service: str, port: int) -> str:
+        """The URL of a Service as it is reached from here: its load balancer, a node's port, or its address in the cluster."""
+        found = self.api.get(place("services", self.spec.namespace, service))
+        ports = {each["port"]: each for each in found["spec"].get("ports") or []}
+        if port not in ports:
+            raise PlatformError(
+                f"service {service} in namespace {self.spec.namespace} has no port {port}; it has {', '.join(map(str, ports))}"
+            )
+        ingress = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+        if ingress:
+            return f"http://{ingress[0].get('ip') or ingress[0]['hostname']}:{port}"
+        if node_port := ports[port].get("nodePort"):
+            nodes, _ = self.api.items(place("nodes"))
+            addresses = [
+                each["address"] for node in nodes for each in node["status"]["addresses"] if each["type"] == "InternalIP"
+            ]
+            return f"http://{addresses[0]}:{node_port}"
+        return f"http://{found['spec']['clusterIP']}:{port}"
+
+    # --- pods ---
+
+    def _pod(self, target: Target) -> JSON | None:
+        """The very pod that is meant, or None: a namesake is not it."""
+        namespace, name, uid = parts_of(target.identity)
+        pod = self.api.there(place("pods", namespace, name))
+        return (
+            pod if pod and pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in {"Succeeded", "Failed"} else None
+        )
+
+    def _container(self, target: Target) -> Container | None:
+        pod = self._pod(target)
+        return self._where(target, target.details.get("container") or main_container(pod)) if pod else None
+
+    def _where(self, target: Target, container: str) -> Container:
+        namespace, name, _ = parts_of(target.identity)
+        return Container(namespace, name, container)
+
+    def _wait(self, what: str, condition: Callable[[], bool], limit_s: float) -> None:
+        waited = 0.0
+        while not condition():
+            if waited > limit_s:
+                raise PlatformError(f"there is no {what} after {limit_s:g} s")
+            if self.given_up.wait(LOOK_EVERY_S):
+                raise GivenUp("the drill was stopped meanwhile")
+            waited += LOOK_EVERY_S
+
+
+__all__ = ["KINDS", "KubernetesPlatform", "identity_of", "split"]

@@ -1,0 +1,143 @@
+"""A fault counts for as long as it held, and no longer; what is under way can be stopped, closed or recovered at any moment."""
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from blackstart.injectors.platforms.process_table import alive
+from blackstart.scenarios.demo import Demo
+from blackstart.tests.command import Blackstart, events, kill_quietly, until
+
+from .test_survival import HELD, in_fault
+
+
+def scenario(folder: Path, fault: str, rto: str, observe: str) -> Path:
+    path = folder / "holding.yaml"
+    path.write_text(
+        f"apiVersion: blackstart/v1\nkind: Scenario\nname: holding\nobjectives: {{rto: {rto}}}\nsteady_state: {{hold: 4s}}\n"
+        f"settle: 3s\nobserve: {observe}\nfaults:\n  - {fault}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def fields(folder: Path, event: str) -> dict:
+    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    return next(record for record in map(json.loads, lines) if record["event"] == event)
+
+
+def test_a_fault_lasts_as_long_as_it_says_also_beyond_observe(blackstart: Blackstart, demo: Demo) -> None:
+    fault = "{kind: network-partition, target: {role: gateway}, peers: [client], for: 12s}"
+    done = blackstart("run", scenario(blackstart.folder, fault, "8s", "5s"), "--service", demo.service_file, "--yes")
+    assert fields(done.folder, "recovering")["t_s"] - fields(done.folder, "injecting")["t_s"] >= 12
+    assert done.code == 1, done.out + done.err
+    assert done.result["measurements"]["recovery_time"]["lo_s"] > 11
+
+
+def test_watching_for_less_than_the_objective_decides_nothing(blackstart: Blackstart, demo: Demo) -> None:
+    fault = "{kind: network-partition, target: {role: gateway}, peers: [client]}"
+    done = blackstart("run", scenario(blackstart.folder, fault, "60s", "6s"), "--service", demo.service_file, "--yes")
+    assert done.code == 3, done.out + done.err
+    assert "let `observe` be longer" in done.out
+
+
+def test_a_fault_that_somebody_else_ended_is_no_recovery(blackstart: Blackstart, demo: Demo) -> None:
+    fault = "{kind: process-hang, target: {role: gateway}}"
+    path = scenario(blackstart.folder, fault, "60s", "30s")
+    process = blackstart.started("run", path, "--service", demo.service_file, "--yes")
+    folder = blackstart.only_run()
+    until("the fault to be in effect", lambda: "effective" in events(folder))
+    os.kill(int((demo.folder / "pids" / "gateway.pid").read_text()), signal.SIGCONT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 3, out + err
+    assert "fault-lapsed" in {reason["code"] for reason in json.loads((folder / "result.json").read_text())["reasons"]}
+
+
+def test_a_fault_whose_agent_was_killed_is_no_recovery(blackstart: Blackstart, demo: Demo) -> None:
+    path = scenario(blackstart.folder, "{kind: cpu-stress, workers: 1, target: {names: [r0]}, for: 6s}", "60s", "10s")
+    process = blackstart.started("run", path, "--service", demo.service_file, "--yes")
+    folder = blackstart.only_run()
+    until("the fault to be in effect", lambda: "effective" in events(folder))
+    agents = Path(os.environ["BLACKSTART_STATE_DIR"]) / "agents"
+    (record,) = (path for path in agents.glob("*.json") if folder.name in path.name)
+    os.kill(int(re.findall(r"\d+", json.loads(record.read_text())["agent"])[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 3, out + err
+    assert "no longer in effect" in out
+
+
+def test_the_kill_switch_ends_an_injection_that_takes_long(blackstart: Blackstart, demo: Demo) -> None:
+    mark, python = blackstart.folder / "mark", json.dumps(sys.executable)
+    inject = f'[{python}, -c, "import time; time.sleep(60)"]'
+    verify = f'[{python}, -c, "import os, sys; sys.exit(not os.path.exists({str(mark)!r}))"]'
+    undo = f"[{python}, -c, pass]"
+    fault = f"{{kind: command, inject: {inject}, verify: {verify}, recover: {undo}, deadline: 100s}}"
+    path = scenario(blackstart.folder, fault, "60s", "20s")
+    process = blackstart.started("run", path, "--service", demo.service_file, "--yes")
+    folder = blackstart.only_run()
+    until("the injection to begin", lambda: "injecting" in events(folder))
+    (folder / "STOP").touch()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 4, out + err
+    assert "undo-verified" in events(folder)
+
+
+def test_a_run_that_is_under_way_cannot_be_closed(blackstart: Blackstart, demo: Demo) -> None:
+    process, folder = in_fault(blackstart, demo, HELD["hang"])
+    refused = blackstart("recover", folder.name, "--accept")
+    assert refused.code == 2
+    assert "is being drilled" in refused.err
+    kill_quietly(process)
+    assert blackstart("recover", "--all").code == 0
+    assert "undo-verified" in events(folder)
+    assert blackstart("recover", "--all", "--accept").code == 2
+
+
+def test_one_run_that_cannot_be_recovered_keeps_no_other_from_it(
+    blackstart: Blackstart, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(state))
+    with Demo.started() as other:
+        killed, folder = in_fault(blackstart, other, HELD["hang"])
+        kill_quietly(killed)
+        (tmp_path / "second").mkdir()
+        second = Blackstart(tmp_path / "second")
+        process, _ = in_fault(second, demo, HELD["partition"])
+        (state / "open" / "0-damaged.json").write_text("{", encoding="utf-8")
+        done = blackstart("recover", "--all")
+        assert done.code == 5
+        assert "0-damaged: STILL BROKEN" in done.out
+        assert "not recovering" in done.err
+        assert "undo-verified" in events(folder)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert "0-damaged" in blackstart("plan", "store-loss", "--service", demo.service_file).err
+        assert blackstart("recover", "0-damaged", "--accept").code == 0
+        assert blackstart("recover", "--all").code == 0
+
+
+def test_what_a_killed_run_had_started_ends_with_its_recovery(blackstart: Blackstart, demo: Demo) -> None:
+    port = demo.ports["gateway"] + 3000
+    service = blackstart.folder / "service.yaml"
+    start = json.dumps([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)])
+    service.write_text(
+        f"apiVersion: blackstart/v1\nkind: Service\nname: own\nplatform: process\n"
+        f"process: {{components: [{{name: web, role: replica, port: {port}, start: {start}}}]}}\n"
+        f'endpoint: {{url: "http://127.0.0.1:{port}", protocol: http}}\n',
+        encoding="utf-8",
+    )
+    path = scenario(blackstart.folder, "{kind: process-hang, for: 50s}", "60s", "60s")
+    process = blackstart.started("run", path, "--service", service, "--yes")
+    folder = blackstart.only_run()
+    until("the fault to be in effect", lambda: "effective" in events(folder))
+    identity = fields(folder, "undo-recorded")["undo"]["targets"][0]["identity"]
+    kill_quietly(process)
+    done = blackstart("recover", "--all")
+    assert done.code == 0, done.out + done.err
+    assert "stopped what the run had started: web" in done.out
+    assert alive(identity) is None
