@@ -42,6 +42,13 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
+class On(StrEnum):
+    """Where the demo service runs."""
+
+    PROCESS = "process"
+    KUBERNETES = "kubernetes"
+
+
 class RunFormat(StrEnum):
     """What `run` prints on stdout."""
 
@@ -54,14 +61,19 @@ def demo(
     scenario: Annotated[str, typer.Argument(help="A shipped scenario.")] = "replica-kill-midstream",
     *,
     hardened: Annotated[bool, typer.Option(help="Switch the demo service's flaws off.")] = False,
+    on: Annotated[
+        On, typer.Option("--on", help="Where the service runs: on this machine, or in the current context's cluster.")
+    ] = On.PROCESS,
+    image: Annotated[str, typer.Option(help="On kubernetes: any image with python3.")] = "python:3.12-slim",
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     settings: Settings = None,
     out: Out = RUNS,
 ) -> None:
-    """Drill the bundled model service on this machine: start it, break it, measure, undo, report."""
+    """Drill the bundled model service: start it, break it, measure, undo, report."""
+    from .commands.drilling import DemoOptions
     from .commands.drilling import demo as command
 
-    _leave(command(scenario, settings or [], out, hardened=hardened, show=show))
+    _leave(command(scenario, settings or [], out, DemoOptions(hardened, show, on.value, image)))
 
 
 @app.command(epilog="Example: blackstart init drills --from-url http://127.0.0.1:8000")
@@ -115,7 +127,10 @@ def run(
     out: Out = RUNS,
     repeat: Annotated[int, typer.Option(min=1, help="Run each scenario so often.")] = 1,
     settings: Settings = None,
-    form: Annotated[RunFormat, typer.Option("--format", help="What is printed on stdout.")] = RunFormat.TEXT,
+    form: Annotated[
+        RunFormat,
+        typer.Option("--format", help="What is printed on stdout; json: one object, of several drills one array at the end."),
+    ] = RunFormat.TEXT,
     kill_switch: Annotated[Path | None, typer.Option(help="Stop and undo as soon as this file exists.")] = None,
 ) -> None:
     """Run drills one after another; the worst verdict is the exit code."""
@@ -145,7 +160,9 @@ def recover(
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs; `latest` is the newest.")],
     *,
-    form: Annotated[Format, typer.Option("--format", help="How.")] = Format.TEXT,
+    form: Annotated[
+        Format, typer.Option("--format", help="How; html takes one run, json makes an array of several.")
+    ] = Format.TEXT,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Into this file instead of stdout.")] = None,
     out: Out = RUNS,
 ) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from ..drills.loading import InvalidFiles
@@ -16,20 +16,38 @@ from ..injectors.platforms.base import PlatformError
 EXPECTED = (InvalidFiles, Refused, BeingDrilled, FaultError, PlatformError)  # a person's mistake, or the world's: exit 2
 
 
+class Unwritten(Exception):
+    """The result could not be written; the message says where to and why."""
+
+
 @contextmanager
 def unheard() -> Iterator[None]:
-    """A reader of stdout that has left (`| head`) does not change the exit code."""
+    """A reader of stdout that has left (`| head`) does not change the exit code. Raises Unwritten where it takes no more (a full disk)."""
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        if not isinstance(error, BrokenPipeError):
+            raise Unwritten(f"standard output could not be written: {error.strerror or error}") from error
 
 
 def say(line: str) -> None:
-    """The result, on stdout."""
+    """The result, on stdout. Raises Unwritten."""
     with unheard():
         sys.stdout.write(line.rstrip("\n") + "\n")
+
+
+def insist(line: str, write: Callable[[], None] | None = None) -> None:
+    """What a person must be told whatever becomes of stdout: on stderr where stdout takes no more. `write` draws it on stdout."""
+    try:
+        with unheard():
+            if write:
+                write()
+            else:
+                sys.stdout.write(line.rstrip("\n") + "\n")
+    except Unwritten as unwritten:
+        tell(f"{unwritten}; so here:\n{line}")
 
 
 def tell(line: str) -> None:
@@ -40,7 +58,7 @@ def tell(line: str) -> None:
 
 def confess(error: Exception) -> ExitCode:
     """An error nobody caught: a known kind is explained in a sentence, anything else is a bug of ours, with its traceback."""
-    if isinstance(error, EXPECTED):
+    if isinstance(error, (*EXPECTED, Unwritten)):
         tell(str(error))
         return ExitCode.USAGE
     if isinstance(error, OSError) and error.filename:

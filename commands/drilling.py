@@ -4,8 +4,8 @@ import json
 import os
 import sys
 import webbrowser
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from ..drills.service import Service
 from ..drills.state import BeingDrilled
 from ..drills.verdict import ExitCode, worst
 from ..scenarios import shipped
-from .console import EXPECTED, say, tell, unheard
+from .console import EXPECTED, insist, say, tell
 
 if TYPE_CHECKING:
     from ..drills.finished import FinishedRun
@@ -45,21 +45,50 @@ def find_scenario(name: str) -> Path:
     return Path(name)
 
 
-def demo(name: str, settings: Sequence[str], out: Path, *, hardened: bool, show: bool) -> ExitCode:
+@dataclass(frozen=True)
+class DemoOptions:
+    """The options of `demo`. `on`: process or kubernetes; `image`: what the service runs in there."""
+
+    hardened: bool
+    show: bool
+    on: str
+    image: str
+
+
+def demo(name: str, settings: Sequence[str], out: Path, options: DemoOptions) -> ExitCode:
     """Start the bundled service, drill it, stop it."""
-    from ..scenarios.demo import Demo, DemoFailed
+    from ..scenarios.demo import DemoFailed
 
     scenario = load_scenario(find_scenario(name), settings)
     _forget_dead_demos(out)
-    tell(f"starting the {'hardened ' if hardened else ''}demo service on this machine")
     try:
-        with Demo.started(hardened=hardened) as running:
-            finished = _drill(scenario, load_service(running.service_file), RunOptions(settings, out, None, True, 1, False))
+        with _demo_service(options) as service_file:
+            finished = _drill(scenario, load_service(service_file), RunOptions(settings, out, None, True, 1, False))
     except DemoFailed as failed:
         raise Refused([f"not injecting: {failed}"]) from failed
-    if show:
+    if options.show:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())
     return finished.judgement.exit_code
+
+
+@contextmanager
+def _demo_service(options: DemoOptions) -> Iterator[Path]:
+    """The service file of the bundled service, which runs for as long as the context lasts."""
+    if options.on == "process":
+        from ..scenarios.demo import Demo
+
+        tell(f"starting the {'hardened ' if options.hardened else ''}demo service on this machine")
+        with Demo.started(hardened=options.hardened) as running:
+            yield running.service_file
+        return
+    from ..injectors.platforms.kube_api import KubeApi
+    from .demo_kubernetes import deployed
+
+    with (
+        closing(KubeApi.opened(os.environ)) as api,
+        deployed(api, options.image, hardened=options.hardened, tell=tell) as service_file,
+    ):
+        yield service_file
 
 
 def _forget_dead_demos(out: Path) -> None:
@@ -87,18 +116,31 @@ def run(names: Sequence[str], service_file: Path, options: RunOptions) -> ExitCo
             problems += invalid.problems
     if problems:
         raise InvalidFiles(tuple(problems))
+    drills = [scenario for scenario in scenarios for _ in range(options.repeat)]
+    done: list[FinishedRun] = []
+    try:
+        return _each(drills, service, options, done)
+    finally:
+        if options.as_json and done:
+            from ..reports.files import array, render
+
+            insist(array(done) if len(drills) > 1 else render(done[0], "json"))
+
+
+def _each(drills: Sequence[Scenario], service: Service, options: RunOptions, done: "list[FinishedRun]") -> ExitCode:
+    """Drills them in order into `done`; the worst exit code."""
     codes: list[ExitCode] = []
-    for scenario in [scenario for scenario in scenarios for _ in range(options.repeat)]:
+    for scenario in drills:
         try:
-            finished = _drill(scenario, service, options)
+            done.append(_drill(scenario, service, options))
         except EXPECTED as error:
             if not codes:
                 raise
             tell(str(error))
             codes.append(ExitCode.INCONCLUSIVE)  # something was drilled, and this was not
             continue
-        codes.append(finished.judgement.exit_code)
-        if finished.judgement.exit_code in {ExitCode.ABORTED, ExitCode.DIRTY, ExitCode.INTERNAL}:
+        codes.append(done[-1].judgement.exit_code)
+        if codes[-1] in {ExitCode.ABORTED, ExitCode.DIRTY, ExitCode.INTERNAL}:
             break  # a stopped or broken drill is no ground to start the next one on
     return worst(codes)
 
@@ -124,17 +166,15 @@ def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "Finish
                 _load_reports,
             )
             folder = run_drill(request)
-        from ..reports.files import render, write_reports
-        from ..reports.text import show
+        from ..reports.files import write_reports
+        from ..reports.text import show, text
 
         finished = read_run(folder)
-        write_reports(finished)
+        for problem in write_reports(finished):
+            tell(problem)
         _point_latest(folder)
-    if options.as_json:
-        say(render(finished, "json"))
-    else:
-        with unheard():
-            show(finished, sys.stdout, os.environ)
+    if not options.as_json:
+        insist(text(finished), lambda: show(finished, sys.stdout, os.environ))
     return finished
 
 
@@ -159,21 +199,28 @@ def _load_reports() -> None:
 
 def _point_latest(folder: Path) -> None:
     link = folder.parent / "latest"
-    if link.is_symlink() or not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder.name)
+    try:
+        if link.is_symlink() or not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder.name)
+    except OSError as error:  # the drill is over and judged
+        tell(f"{link} does not point at this run: {error.strerror or error}")
 
 
 def report(runs: Sequence[str], form: str, output: Path | None, out: Path) -> ExitCode:
-    """Render stored runs, one after another."""
+    """Render stored runs in one document."""
     from ..drills.replay import read_run
-    from ..reports.files import render
+    from ..reports.files import document
 
-    texts = [render(read_run(_run_folder(name, out)), form) for name in runs]
-    if output:
-        output.write_text("\n".join(texts), encoding="utf-8")
-    else:
-        say("\n".join(texts))
+    told = document([read_run(_run_folder(name, out)) for name in runs], form)
+    if not output:
+        say(told)
+        return ExitCode.PASSED
+    try:
+        output.write_text(told, encoding="utf-8")
+    except OSError as error:
+        tell(f"{output} could not be written: {error.strerror or error}")
+        return ExitCode.USAGE
     return ExitCode.PASSED
 
 
@@ -201,10 +248,10 @@ def recover(name: str | None, out: Path, *, everything: bool, accept: bool) -> E
             tell(f"{run_name}: not recovering: {str(busy).removeprefix('not injecting: ')}")
             codes.append(ExitCode.USAGE)
         except EXPECTED as error:
-            say(f"{run_name}: STILL OPEN: {error}")
+            insist(f"{run_name}: STILL OPEN: {error}")
             codes.append(ExitCode.DIRTY)
     if not runs:
-        say("nothing was left by any run")
+        insist("nothing was left by any run")
     return max(codes)  # dirty above usage above passed
 
 
@@ -214,14 +261,14 @@ def _recovered(name: str, folder: Path, *, accept: bool) -> ExitCode:
 
     if accept:
         close(name, folder, os.environ)
-        say(f"{name}: closed on your word")
+        insist(f"{name}: closed on your word")
         return ExitCode.PASSED
     done = recover_run(name, folder, os.environ, tell)
     if not done.left:
-        say(f"{name}: {'; '.join(done.lines)}")
+        insist(f"{name}: {'; '.join(done.lines)}")
         return ExitCode.PASSED
     for left in done.left:
-        say(f"{name}: STILL BROKEN: {left}; run: blackstart recover {name}")
+        insist(f"{name}: STILL BROKEN: {left}; run: blackstart recover {name}")
     tell(f"If you have looked and all is well: blackstart recover {name} --accept")
     return ExitCode.DIRTY
 

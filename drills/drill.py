@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..injectors.platforms import open_platform
@@ -102,7 +104,7 @@ def _service_started(request: Request, state: Path) -> Iterator[Platform]:
     with open_platform(service.where(), state, environment) as platform:
         try:
             if platform.start_missing():  # it listens; a model may still be loading, which is no unsteadiness
-                await_right(service, [url for _, url in _replica_urls(service, platform.find())], READY_S)
+                await_right(service, [url for _, url in _replica_urls(platform.find())], READY_S)
             yield platform
         finally:
             try:
@@ -151,22 +153,19 @@ def _write_inputs(folder: Path, decided: Plan, service: Service) -> None:
     (folder / "plan.json").write_text(json.dumps(decided.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
-def _replica_urls(service: Service, everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
+def _replica_urls(everything: tuple[Target, ...]) -> tuple[tuple[str, str], ...]:
     """Where each replica answers by itself, past the gateway."""
-    urls = {}
-    for component in service.process.components if service.process else ():
-        if component.role == "replica" and (component.url or component.port):
-            urls[component.name] = component.url or f"http://127.0.0.1:{component.port}"
-    return tuple((target.name, urls[target.name]) for target in everything if target.name in urls)
+    return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))
 
 
 def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
     folder, state = places
     clock = DrillClock.starting_now()
-    replicas = _replica_urls(service, decided.everything)
+    replicas = _replica_urls(decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
     interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
+        write_down = partial(_write_down, journal, progress)
         journal.append(
             "started",
             run=folder.name,
@@ -183,22 +182,30 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             mark_open(state, folder.name, folder, service)
             lanes = read_samples(folder / "samples").lanes
             view = LiveView(decided.scenario, lanes)
-            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view)
+            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             guard = Guard(decided.scenario.abort, switches, interruption, view)
             engine = Engine(decided, platform, journal, observer, interruption, progress, guard, request.meanwhile)
             try:
                 engine.run()
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
-                journal.append("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+                write_down("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         progress.phase(Phase.JUDGING, None)
-        journal.append("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
+        write_down("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
         judgement = read_run(folder).judgement
         reasons = [{"code": reason.code, "text": reason.text} for reason in judgement.reasons]
-        journal.append("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
-        journal.append("ended", signals=list(interruption.signals))
+        write_down("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
+        write_down("ended", signals=list(interruption.signals))
     if clean(folder):
         mark_clean(state, folder.name)
+
+
+def _write_down(journal: Journal, progress: Progress, event: str, **fields: Any) -> None:
+    """What comes after the undo. A disk that is full by now must not cost the verdict: it is judged by what could be written."""
+    try:
+        journal.append(event, **fields)
+    except OSError as error:
+        progress.note(f"`{event}` could not be written to {journal.path}: {error.strerror or error}")
 
 
 def clean(folder: Path) -> bool:

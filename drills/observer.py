@@ -1,12 +1,12 @@
 """The engine's eye: the prober's process, and a live view of what it has seen so far."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .finished import InjectedFault
 from .measure.live import LiveView
 from .measure.measurement import Observed, Window, steady
-from .measure.probing import Prober
+from .measure.probing import Prober, ProbingError
 from .measure.samples import SampleTail
 from .measure.values import Baseline, LaneInfo, Probe
 from .scenario import Scenario
@@ -25,6 +25,7 @@ class Observer:
     prober: Prober
     tail: SampleTail
     view: LiveView
+    moved: Callable[[], Iterable[tuple[str, str]]] = tuple  # replicas with a new address since the last call: name, URL
     _seen: list[Probe] = field(default_factory=list)
     _judged: bool = False
 
@@ -40,6 +41,8 @@ class Observer:
             self._seen.extend(new)
         if not self.prober.alive():
             raise ProberLost("the prober ended by itself; nothing was observed from then on")
+        for name, url in self.moved():
+            self.prober.move(name, url)
 
     def baseline(self, start_s: float, end_s: float) -> Baseline:
         """The watch from `start_s` to `end_s` held against the scenario's steady state."""
@@ -51,5 +54,8 @@ class Observer:
         return steady(self.scenario, observed)
 
     def read_back(self, timeout_s: float) -> dict[str, int]:
-        """Have every acknowledged write read again; returns counts by what was found."""
-        return self.prober.read_back(timeout_s)
+        """Have every acknowledged write read again; returns counts by what was found. Raises ProberLost."""
+        try:
+            return self.prober.read_back(timeout_s)
+        except ProbingError as error:  # a prober that cannot write what it reads is as good as gone
+            raise ProberLost(str(error)) from error

@@ -88,6 +88,7 @@ def _undo_left(
                 lines.append(f"{fault.kind}: {evidence.detail}")
                 continue
             undo = Undo.from_json(dict(fault.undo or {}))
+            platform.recall(undo.targets)
             lines.append(undo_one(_rebuilt(undo, service), undo, platform, journal, fault.index, interruption.wait))
             say(lines[-1])
         journal.append("recover-ended")

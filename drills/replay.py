@@ -1,8 +1,9 @@
 """A run's folder -> FinishedRun: every figure recomputed from the journal and the raw samples alone."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .journal import read_journal
 from .loading import load_scenario, load_service
 from .measure.measurement import Observed, Window, measure
 from .measure.samples import read_samples
+from .measure.values import Probe
 from .refusal import Refused
 from .service import Service
 from .verdict import Ended, judge
@@ -30,7 +32,7 @@ def read_run(folder: Path) -> FinishedRun:
     text = (folder / "scenario.yaml").read_text(encoding="utf-8")
     samples = read_samples(folder / "samples")
     faults = tuple(replace(fault, undo_revives=_undo_revives(fault, service)) for fault in faults_of(records))
-    ended_s = records[-1].t_s if not samples.probes else max(records[-1].t_s, samples.probes[-1].end_s)
+    ended_s = _ended(records, samples.probes)
     observed = Observed(
         samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, _window(records, faults, ended_s)
     )
@@ -60,7 +62,21 @@ def read_run(folder: Path) -> FinishedRun:
     )
 
 
+def _ended(records: tuple[Record, ...], probes: Sequence[Probe]) -> float:
+    """When watching ended. What `recover` did later was not watched, and a run that died saw nothing after its last sample."""
+    own = list(itertools.takewhile(lambda record: record.event not in LATER, records)) or records[:1]
+    last_s = max((probe.end_s for probe in probes), default=None)
+    if last_s is None:
+        return own[-1].t_s
+    return last_s if _died(records) else max(own[-1].t_s, last_s)
+
+
+def _died(records: Iterable[Record]) -> bool:
+    return not any(record.event in {"sampled", "ended"} for record in records)
+
+
 INPUTS = ("scenario.yaml", "service.yaml", "plan.json")
+LATER = frozenset({"recover-started", "accepted"})  # from here on the journal tells of another command
 
 
 def digest_of_file(path: Path) -> str:
@@ -110,7 +126,7 @@ def how_it_ended(records: tuple[Record, ...], faults: tuple[InjectedFault, ...])
     aborting = _first(records, "aborting")
     internal = _first(records, "internal-error")
     unproven, unsteady = _first(records, "not-effective", "inconclusive"), _first(records, "not-steady")
-    died = not any(record.event in {"sampled", "ended"} for record in records)
+    died = _died(records)
     return Ended(
         aborted=aborting.fields["why"] if aborting else "the run died before its end" if died and not internal else None,
         internal=internal.fields["why"] if internal else None,

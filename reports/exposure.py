@@ -1,31 +1,48 @@
 """What users got while the service was interrupted: a partial outage must not be told as a total one, nor the other way round."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..drills.finished import FinishedRun
-from ..drills.measure.values import LaneInfo, Probe
+from ..drills.measure.classify import LEAST_TYPICAL_S, overdue
+from ..drills.measure.values import LaneReport, Probe
 
 USER_KINDS = ("semantic", "workload", "fresh", "reuse")
 WRONG = frozenset({"wrong-answer", "wrong-model", "malformed", "empty", "error-in-200"})
 CUT = frozenset({"stall", "truncated"})
+_Z = 1.645  # one-sided 95 %
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """Answers on one lane that users' requests stand for, all sent while the service was down. Void probes are not counted."""
+    """Answers on one lane that users' requests stand for, all sent while the service was down. Those that say nothing are not counted."""
 
     lane: str
     sent: int
     failed: int
-    late: int
+    late: int  # also those that came only once the service was back, long after a healthy answer would have
     wrong: int  # part of `failed`: answered with 200, but not the right answer
+    spared: "Exposure | None" = None  # where this lane got nothing: the one of the lanes that were hit which got most
+
+    @property
+    def right(self) -> int:
+        return self.sent - self.failed - self.late
 
     @property
     def total(self) -> bool:
         """Nobody got a right answer in time."""
-        return self.failed + self.late == self.sent
+        return not self.right and self.spared is None
+
+
+@dataclass(frozen=True)
+class _Window:
+    """When what was sent counts; only answers that came by `back_s` were got during the interruption."""
+
+    start_s: float
+    end_s: float
+    back_s: float = math.inf
 
 
 def latency_s(probe: Probe, kind: str) -> float:
@@ -35,11 +52,13 @@ def latency_s(probe: Probe, kind: str) -> float:
     return probe.end_s - probe.sent_s
 
 
-def sign(probe: Probe, info: LaneInfo, slow_limit_s: float) -> str:
-    """What an answer was to its user: `good`, `slow`, `failed`, `cut`, `wrong`, or `void` (the prober's own fault)."""
+def sign(probe: Probe, lane: LaneReport) -> str:
+    """What an answer was to its user: `good`, `slow`, `failed`, `cut`, `wrong`, or `void`, which says nothing: the prober's own
+    fault, or a question asked so shortly before watching ended that no healthy answer was due.
+    """
     if probe.outcome == "ok":
-        return "slow" if latency_s(probe, info.kind) > slow_limit_s else "good"
-    if probe.outcome == "void":
+        return "slow" if latency_s(probe, lane.info.kind) > lane.slow_limit_s else "good"
+    if probe.outcome == "void" or (probe.outcome == "unanswered" and not overdue(probe, lane.overdue_s)):
         return "void"
     if probe.outcome in WRONG:
         return "wrong"
@@ -47,24 +66,26 @@ def sign(probe: Probe, info: LaneInfo, slow_limit_s: float) -> str:
 
 
 def exposure(run: FinishedRun) -> Exposure | None:
-    """The worst told by the lane that saw most of it; None where no lane of users saw any failure.
+    """The worst lane's share; None where no lane of users saw any failure.
 
     A lane that stayed untouched (a model list that a hung engine still serves) says nothing about those who asked the
-    model, so only lanes with failures count. If one of them got right answers through, the outage was partial, and the
-    share is that of the lane with the most requests: the others have too few for a percentage. Without an interruption,
-    each lane speaks for the time in which it was degraded.
+    model, so only lanes with failures count. The worst is the one of which most is surely bad: of few requests, a share says
+    little. If it got nothing and another one that was hit got right answers through, the outage was partial, and both are
+    told. Without an interruption, each lane speaks for the time in which it was degraded.
     """
     recovery = run.measurement.recovery
     if recovery.impact is None:
         windows = {
-            lane.info.name: [(stretch.start_s, stretch.end_s) for stretch in lane.stretches if stretch.state == "degraded"]
+            lane.info.name: [_Window(one.start_s, one.end_s) for one in lane.stretches if one.state == "degraded"]
             for lane in run.measurement.lanes
         }
         return _worst(_by_lane(run, windows))
-    start, end = recovery.impact.hi_s, recovery.recovered.lo_s if recovery.recovered else run.ended_s
-    if end <= start:
-        start, end = recovery.impact.lo_s, recovery.recovered.hi_s if recovery.recovered else run.ended_s
-    return _worst(_by_lane(run, {lane.info.name: [(start, end)] for lane in run.measurement.lanes}))
+    back = recovery.recovered
+    window = _Window(recovery.impact.hi_s, back.lo_s if back else run.ended_s, back.lo_s if back else run.ended_s)
+    if window.end_s <= window.start_s and back:
+        # So short that no moment is known to lie within it: what came right may have come before or after.
+        window = _Window(recovery.impact.lo_s, back.hi_s, -math.inf)
+    return _worst(_by_lane(run, {lane.info.name: [window] for lane in run.measurement.lanes}))
 
 
 def interruptions(run: FinishedRun) -> int:
@@ -87,18 +108,39 @@ def _worst(found: list[Exposure]) -> Exposure | None:
     hit = [one for one in found if one.failed + one.late]
     if not hit:
         return None
-    partial = [one for one in hit if not one.total]
-    return max(partial or hit, key=lambda one: one.sent)
+    worst = max(hit, key=lambda one: (_surely_bad(one), one.sent))
+    spared = max(hit, key=lambda one: one.right)
+    return replace(worst, spared=spared) if not worst.right and spared.right else worst
 
 
-def _by_lane(run: FinishedRun, windows: Mapping[str, Sequence[tuple[float, float]]]) -> list[Exposure]:
+def _surely_bad(one: Exposure) -> float:
+    """Wilson's lower bound of the share: it only ranks lanes, and the exact one takes seconds for an hour of answers."""
+    share, spread = (one.failed + one.late) / one.sent, _Z**2 / one.sent
+    return (share + spread / 2 - math.sqrt(spread * share * (1 - share) + spread**2 / 4)) / (1 + spread)
+
+
+def _by_lane(run: FinishedRun, windows: Mapping[str, Sequence[_Window]]) -> list[Exposure]:
     reports = {lane.info.name: lane for lane in run.measurement.lanes if lane.info.kind in USER_KINDS and windows[lane.info.name]}
     signs: dict[str, Counter[str]] = {name: Counter() for name in reports}
     for probe in run.probes:
         lane = reports.get(probe.lane)
-        if lane is not None and any(start <= probe.sent_s <= end for start, end in windows[probe.lane]):
-            signs[probe.lane][sign(probe, lane.info, lane.slow_limit_s)] += 1
+        window = lane and next((one for one in windows[probe.lane] if one.start_s <= probe.sent_s <= one.end_s), None)
+        if lane and window:
+            signs[probe.lane][_received(probe, lane, window)] += 1
     return [
         Exposure(name, seen.total() - seen["void"], seen["failed"] + seen["cut"] + seen["wrong"], seen["slow"], seen["wrong"])
         for name, seen in signs.items()
     ]
+
+
+def _received(probe: Probe, lane: LaneReport, window: _Window) -> str:
+    """Its sign to a user who needed the answer while the service was down.
+
+    An answer that came once it was back had been held back if a healthy one would have come long before, whatever the lane's own
+    limit allows; of one that was under way in the ordinary course of things nobody knows what would have become of it.
+    """
+    found = sign(probe, lane)
+    if found != "good" or probe.end_s <= window.back_s:
+        return found
+    usual_s = LEAST_TYPICAL_S if lane.latency_median_s is None else max(LEAST_TYPICAL_S, 10 * lane.latency_median_s)
+    return "slow" if probe.end_s - probe.sent_s > usual_s else "void"

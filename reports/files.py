@@ -1,9 +1,12 @@
-"""Which report goes into which file of a run's folder."""
+"""Which report goes into which file of a run's folder, and what several runs look like in one document."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..drills.finished import FinishedRun
+from ..drills.refusal import Refused
 from .html import html
 from .junit import junit
 from .markdown import summary
@@ -12,7 +15,11 @@ from .text import text
 
 
 def _json(run: FinishedRun) -> str:
-    return json.dumps(result(run), indent=1, ensure_ascii=False) + "\n"
+    return _dumped(result(run))
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[FinishedRun], str]] = {
@@ -30,7 +37,38 @@ def render(run: FinishedRun, form: str) -> str:
     return FORMATS[form](run)
 
 
-def write_reports(run: FinishedRun) -> None:
-    """All reports into the run's folder."""
+def array(runs: Sequence[FinishedRun]) -> str:
+    """Several results as one JSON document."""
+    return _dumped([result(run) for run in runs])
+
+
+def document(runs: Sequence[FinishedRun], form: str) -> str:
+    """One valid document of one or several runs. Raises Refused where the format has none for several."""
+    if len(runs) == 1:
+        return render(runs[0], form)
+    if form == "html":
+        raise Refused([f"an HTML page shows one run, and {len(runs)} were named; render each with -o FILE of its own"])
+    if form == "json":
+        return array(runs)
+    return junit(*runs) if form == "junit" else "\n".join(render(run, form) for run in runs)
+
+
+def write_reports(run: FinishedRun) -> tuple[str, ...]:
+    """All reports into the run's folder, each whole or not at all; returns why some are not there. `report` renders them again."""
+    problems = []
     for name, form in FILES.items():
-        (run.folder / name).write_text(render(run, form), encoding="utf-8")
+        try:
+            _replace(run.folder / name, render(run, form))
+        except OSError as error:
+            problems.append(f"{run.folder / name} could not be written: {error.strerror or error}")
+    return tuple(problems)
+
+
+def _replace(path: Path, told: str) -> None:
+    """Through a file beside it: a full disk must not leave half a report, nor take the whole one that was there."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        half.write_text(told, encoding="utf-8")
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)

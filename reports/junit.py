@@ -26,17 +26,26 @@ class _Case:
     text: str = ""
 
 
-def junit(run: FinishedRun) -> str:
+def junit(*runs: FinishedRun) -> str:
     """One test suite per run: steady state, each objective, each fault's evidence, each undo, and the drill itself."""
+    root = Element("testsuites", {"name": "blackstart"})
+    suites = [_suite(root, run) for run in runs]
+    for name in ("tests", "failures", "errors"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in suites)))
+    root.set("time", f"{sum(run.ended_s for run in runs):.3f}")
+    indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(root: Element, run: FinishedRun) -> Element:
     cases = [_steady(run), *_objectives(run)]
     for fault in run.faults:
         cases += [_evidence(fault), _undo(fault)]
     cases.append(_completed(run, cases))
     counts = {f"{problem}s" if problem != "skipped" else problem: _count(cases, problem) for problem in _PROBLEMS}
     numbers = {name: str(number) for name, number in {"tests": len(cases), **counts}.items()}
-    time = {"time": f"{run.ended_s:.3f}"}
-    root = Element("testsuites", {"name": "blackstart", **{n: v for n, v in numbers.items() if n != "skipped"}, **time})
-    suite = SubElement(root, "testsuite", {"name": printable(f"blackstart.{run.scenario.name}"), **numbers, **time})
+    suite = SubElement(root, "testsuite", {"name": printable(f"blackstart.{run.scenario.name}"), **numbers})
+    suite.set("time", f"{run.ended_s:.3f}")
     suite.set("timestamp", run.started_wall)
     properties = SubElement(suite, "properties")
     for name, value in _properties(run).items():
@@ -44,8 +53,7 @@ def junit(run: FinishedRun) -> str:
     for case in cases:
         _append(suite, run, case)
     SubElement(suite, "system-out").text = printable(sentence(run))
-    indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
+    return suite
 
 
 def _count(cases: list[_Case], problem: str) -> int:

@@ -110,9 +110,19 @@ class Drawing:
         shown = Text(f"{time.monotonic() - self.began:6.1f} s  ", style="dim")
         shown.append(f"{WORDS[self.now]}{': ' + self.detail if self.detail else ''}", style="bold")
         shown.append(f"  {elapsed:.0f} s{limit}\n", style="dim")
+        filled = 0
         for lane, state in self.states.items():
             if lane == "control":
                 continue
             mark, style = MARKS.get(state, ("·", "dim"))
-            shown.append(f"{mark} {lane}  ", style=style)
+            told = f"{mark} {lane}"
+            # A line breaks between lanes: rich would also break it between a sign and its lane, at any kind of space.
+            if filled and filled + 2 + len(told) > self.live.console.width:
+                shown.append("\n")
+                filled = 0
+            elif filled:
+                shown.append("  ")
+                filled += 2
+            shown.append(told, style=style)
+            filled += len(told)
         self.live.update(shown)

@@ -124,10 +124,19 @@ def _shares(seen: Exposure) -> str:
     troubles = []
     if seen.failed:
         verb = "were wrong" if seen.wrong == seen.failed else "failed"
-        troubles.append(f"{figures.share(seen.failed / seen.sent)} of answers {verb} ({seen.failed:,} of {seen.sent:,})")
+        troubles.append(f"{_part(seen.failed, seen)} of answers {verb} ({seen.failed:,} of {seen.sent:,})")
     if seen.late:
-        troubles.append(f"{figures.share(seen.late / seen.sent)} came late ({seen.late:,} of {seen.sent:,})")
-    return f"{' and '.join(troubles)} on lane {one_line(seen.lane, 40)}"
+        troubles.append(f"{_part(seen.late, seen)} came late ({seen.late:,} of {seen.sent:,})")
+    told = f"{' and '.join(troubles)} on lane {one_line(seen.lane, 40)}"
+    if seen.spared is None:
+        return told
+    spared = seen.spared
+    right = f"{_part(spared.right, spared)} came right and in time ({spared.right:,} of {spared.sent:,})"
+    return f"{told}, while {right} on lane {one_line(spared.lane, 40)}"
+
+
+def _part(number: int, seen: Exposure) -> str:
+    return figures.share(number / seen.sent)
 
 
 def _data(run: FinishedRun) -> str:

@@ -23,7 +23,7 @@ class Cell:
 
 def strip(lane: LaneReport, probes: Sequence[Probe], window: tuple[float, float], cells: int) -> list[Cell]:
     """The lane's states within `window`. `probes` are the lane's own. A right answer speaks until the next one was due,
-    half a period of grace included; after that, and where the prober itself failed, the state is unknown.
+    half a period of grace included; after that, where the prober itself failed, and where an answer was not yet due, the state is unknown.
     """
     start_s, end_s = window
     width = (end_s - start_s) / cells
@@ -43,11 +43,11 @@ def _told(lane: LaneReport, probes: Sequence[Probe], window: tuple[float, float]
     start_s, end_s = window
     streamed = lane.info.kind == "stream"
     near = within(probes, start_s - (LONGEST_ANSWER_S if streamed else 2 * lane.info.period_s), end_s)
-    seen = [probe for probe in near if probe.outcome != "void" and probe.sent_s <= end_s]
-    for number, probe in enumerate(seen):
-        state = _STATES[sign(probe, lane.info, lane.slow_limit_s)]
+    signs = [(probe, sign(probe, lane)) for probe in near if probe.sent_s <= end_s]
+    seen = [(probe, _STATES[found]) for probe, found in signs if found != "void"]
+    for number, (probe, state) in enumerate(seen):
         if not streamed:
-            following = seen[number + 1].sent_s if number + 1 < len(seen) else end_s
+            following = seen[number + 1][0].sent_s if number + 1 < len(seen) else end_s
             yield probe.sent_s, state, min(following, max(probe.sent_s + 1.5 * lane.info.period_s, probe.end_s))
             continue
         yield probe.sent_s, "good" if state == "bad" else state, max(probe.end_s, probe.sent_s + lane.info.period_s)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _COLUMNS = 80
+_LEAST_FOR_TABLE = 60
 _STYLES = {
     Verdict.PASSED: "bold green",
     Verdict.FAILED: "bold red",
@@ -53,12 +54,24 @@ def draw(run: FinishedRun, console: "Console") -> None:
     title.append(f" {words.heading(run)}", style="bold")
     console.print(title, width=_width(console))
     console.print(Padding(Text(lead(run)), (1, 1)), width=_width(console))
-    if run.judgement.objectives:
+    if _width(console) >= _LEAST_FOR_TABLE and run.judgement.objectives:
         console.print(_table(run), width=_width(console))
+    elif run.judgement.objectives:
+        for judged in run.judgement.objectives:
+            console.print(Text("\n".join(_narrow(judged, _width(console)))), width=_width(console))
+        console.print()
     for label, told in _facts(run):
         console.print(_fact(label, told), width=_width(console))
     # A path that is broken over two lines can neither be clicked nor copied.
     console.print(Text(f" report   {run.folder / 'report.html'}"), soft_wrap=True)
+
+
+def _narrow(judged: Judged, columns: int) -> list[str]:
+    """Where a table would break words: a line for the name, and what there is to say of it below."""
+    head = f" {words.SIGNS[judged.verdict]} {figures.name(judged)}"
+    told = f"{figures.measured(judged)}, allowed {figures.demanded(judged)}: {figures.margin(judged)}"
+    lines = textwrap.wrap(head, columns, subsequent_indent="   ", break_on_hyphens=False)
+    return lines + textwrap.wrap(told, columns, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False)
 
 
 def _width(console: "Console") -> int:

@@ -42,7 +42,7 @@ def marks(probes: Sequence[Probe], lanes: dict[str, LaneReport], window: tuple[f
         lane = lanes.get(probe.lane)
         if lane is None:
             continue
-        kind = sign(probe, lane.info, lane.slow_limit_s)
+        kind = sign(probe, lane)
         # A cut stream stands where it was cut: that is the moment its user noticed.
         at_s = probe.end_s if kind == "cut" else probe.sent_s
         if not start_s <= at_s <= end_s:

@@ -131,9 +131,9 @@ def grade(probe: Probe, info: LaneInfo, limit: Limits, stalled: Stalls) -> Grade
     return Grade.BAD
 
 
-def overdue(probe: Probe, limit: Limits) -> bool:
+def overdue(probe: Probe, slow_s: float) -> bool:
     """Whether a probe that was still waiting when watching ended had waited longer than a healthy answer takes."""
-    return probe.end_s - probe.sent_s > limit.slow_s
+    return probe.end_s - probe.sent_s > slow_s
 
 
 def _slow(probe: Probe, info: LaneInfo, limit: Limits, excused_s: float) -> bool:

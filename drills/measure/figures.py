@@ -16,6 +16,7 @@ USER_KINDS = ("fresh", "reuse", "semantic", "workload")
 WRONG = frozenset({"wrong-answer", "wrong-model", "empty", "error-in-200"})
 # Once a stream has begun, an error object is the only honest way to say that it breaks off: that is a cut, not a wrong answer.
 WRONG_IN_STREAM = WRONG - {"error-in-200"}
+NOT_WELL = 300  # the first HTTP status above 2xx; 0 is no answer
 LONGEST_STAND_S = 1.0  # for which one probe speaks at most
 
 
@@ -138,21 +139,28 @@ def source(lane: Lane) -> str:
     return f"{lane.info.component} {path}" if lane.info.component else path
 
 
-def time_to_detect(impact: Interval | None, end_s: float, lanes: Sequence[Lane]) -> dict[str, Interval | None]:
-    """By health endpoint, from the impact to its first answer that is not 2xx; None: none was seen until the end of watching."""
+def time_to_detect(impact: Interval | None, observed: Observed, lanes: Sequence[Lane]) -> dict[str, Interval | None]:
+    """By health endpoint, from the impact to its first answer that is not 2xx; None: none was seen until the end of watching.
+
+    A victim that is dead, hangs or is cut off does not answer on its own port: that is the fault, and nobody's notice of it.
+    """
     found: dict[str, Interval | None] = {}
+    struck = [fault for fault in observed.faults if fault.injecting_s is not None]
+    victims = {str(target["name"]).partition("/")[0] for fault in struck for target in fault.targets}  # r0/engine is inside r0
     for lane in by_kind(lanes, "health"):
-        sign = None if impact is None else _first_sign(lane, impact.lo_s, end_s)
+        answered = lane.info.component in victims
+        sign = None if impact is None else _first_sign(lane, impact.lo_s, observed.window.end_s, answered=answered)
         found[source(lane)] = None if impact is None or sign is None else duration(impact, sign)
     return found
 
 
-def _first_sign(lane: Lane, since_s: float, end_s: float) -> Interval | None:
+def _first_sign(lane: Lane, since_s: float, end_s: float, *, answered: bool = False) -> Interval | None:
+    """When the endpoint first did not say 2xx; `answered`: in an answer, so that silence is no sign."""
     lo_s = since_s
     for probe, mark in zip(lane.track.probes, lane.track.grades, strict=True):
         if probe.end_s < since_s or probe.sent_s > end_s:
             continue
-        if mark is Grade.BAD:
+        if mark is Grade.BAD and (not answered or probe.status >= NOT_WELL):
             proven_s = min(probe.end_s, probe.sent_s + lane.track.limits.silence_s)
             return Interval(min(lo_s, proven_s), max(since_s, proven_s))
         lo_s = max(lo_s, probe.sent_s)

@@ -54,7 +54,7 @@ def build_lanes(scenario: Scenario, observed: Observed) -> tuple[Lane, ...]:
 def _lane(info: LaneInfo, probes: Sequence[Probe], stalled: Stalls, scenario: Scenario, observed: Observed) -> Lane:
     baseline = in_baseline(probes, observed)
     limit = limits(info, baseline, scenario)
-    probes = [probe for probe in probes if probe.outcome != "unanswered" or overdue(probe, limit)]
+    probes = [probe for probe in probes if probe.outcome != "unanswered" or overdue(probe, limit.slow_s)]
     grades = [grade(probe, info, limit, stalled) for probe in probes]
     state = LaneState(lane_windows(info, limit, baseline, scenario))
     known: list[Probe] = []
@@ -103,6 +103,7 @@ def report(lane: Lane, observed: Observed) -> LaneReport:
         longest_gap_s=max(end - start for start, end in _gaps(lane, window.baseline_start_s, window.end_s) or [(0.0, 0.0)]),
         hold_s=lane.state.windows.hold_s,
         hold_scaled=lane.state.windows.scaled,
+        overdue_s=limit.slow_s,
     )
 
 

@@ -24,7 +24,7 @@ def measure(scenario: Scenario, observed: Observed) -> Measurement:
     found = Measurement(
         baseline=steady(scenario, observed),
         recovery=replace(service.recovery, redundancy=redundant.time, not_redundant_s=redundant.longer_than_s),
-        time_to_detect=time_to_detect(service.recovery.impact, observed.window.end_s, lanes),
+        time_to_detect=time_to_detect(service.recovery.impact, observed, lanes),
         health_honesty_gap=honesty_gap(observed, lanes, service.all),
         data_loss=data_loss(observed, scenario.objectives.rpo),
         quality_loss=quality_loss(observed, lanes),

@@ -9,6 +9,7 @@ runs beside the service inside a cluster. Reading order: what is written (Record
 - Open loop: probe i is due at t0 + phase + i * period whatever became of probe i - 1 (Tene, "coordinated omission").
 - Every stamp is CLOCK_MONOTONIC minus the config's `origin`, in seconds.
 - A probe is `void` when the prober itself was at fault: late by more than half a period and 20 ms, or out of descriptors or ports.
+- The line `move {"component": NAME, "url": URL}` gives the lanes of a replica another address: its replacement's.
 - It ends when standard input closes, on the line `stop` and on SIGTERM, and never outlives its parent.
 """
 
@@ -461,6 +462,12 @@ def joined(base: str, path: str) -> str:
 
 
 Done = Callable[["Exchange"], None]
+
+
+def moved(url: str, base: str) -> str:
+    """The same path at another address."""
+    parts = urlsplit(url)
+    return base.rstrip("/") + parts.path + ("?" + parts.query if parts.query else "")
 
 
 class Exchange:
@@ -1095,6 +1102,9 @@ class Lane(abc.ABC):
         self.limits = Limits(connect, first, float(config.get("stall_s", first)), float(config.get("total_s", 2 * first)))
         self.sequence = 0
 
+    def move(self, base: str) -> None:  # noqa: B027 - most lanes ask what never moves
+        """What it asks has another address now."""
+
     def prepare(self) -> None:  # noqa: B027 - most lanes have nothing to prepare
         """What takes time before the schedule begins."""
 
@@ -1198,6 +1208,9 @@ class LightLane(PeriodicLane):
         super().__init__(prober, number, config)
         self.request = request_to(config["url"])
 
+    def move(self, base: str) -> None:
+        self.request = request_to(moved(self.config["url"], base))
+
     def probe(self, due: float) -> None:
         exchange = Exchange(self.prober.net, self.request, self.limits, self.done)
         exchange.tag, exchange.lane = (due, self.next_sequence()), self
@@ -1248,6 +1261,9 @@ class GoldenLane(PeriodicLane):
         super().__init__(prober, number, config)
         self.questions = questions(config)
         self.retries = int(config.get("retries", 0))
+
+    def move(self, base: str) -> None:
+        self.questions = questions({**self.config, "url": moved(self.config["url"], base)})
 
     def probe(self, due: float) -> None:
         sequence = self.next_sequence()
@@ -1603,6 +1619,11 @@ class Prober:
                 self.stop(compress=True)
             elif line.strip() == b"read-back" and self.reading is None:
                 self.reading = self.loop.create_task(self._read_back())
+            elif line.startswith(b"move "):
+                told = json.loads(line[5:])
+                for lane in self.lanes:
+                    if lane.config.get("component") == told["component"]:
+                        lane.move(told["url"])
 
     async def _read_back(self) -> None:
         counts: collections.Counter[str] = collections.Counter()

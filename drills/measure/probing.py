@@ -76,6 +76,10 @@ class Prober:
         counts: dict[str, int] = self._await("read-back-done", timeout_s)["counts"]
         return counts
 
+    def move(self, component: str, url: str) -> None:
+        """The lanes of that replica ask there from now on: it was replaced by one with another address."""
+        self._tell("move " + json.dumps({"component": component, "url": url}))
+
     def stop(self, timeout_s: float = STOP_S) -> JSON | None:
         """Ends it: in order within the time given, or by force. Returns what it said at the end, None if nothing."""
         process, self._process = self._process, None

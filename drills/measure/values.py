@@ -123,6 +123,7 @@ class LaneReport:
     longest_gap_s: float  # the longest time without an observation
     hold_s: float = 0.0  # how long right answers had to hold for a recovery
     hold_scaled: bool = False  # a short `settle` shrank that window below what shows an error rate
+    overdue_s: float = 0.0  # what was unanswered for no longer when watching ended says nothing
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,12 @@ class Platform(Protocol):
     def state(self, target: Target) -> str:
         """`running`, `stopped` (SIGSTOP, paused) or `gone`; a second identity under the same name is `gone`."""
 
+    def recall(self, targets: tuple[Target, ...]) -> None:
+        """What stood under these names in another process, so that `current` can tell a replacement from a neighbour."""
+
+    def moved(self) -> tuple[tuple[str, str], ...]:
+        """Name and new URL of every replica that answers somewhere else since the last call. Never waits for the platform."""
+
     def signal(self, target: Target, number: int) -> None:
         """Send a signal to that identity alone; one that is gone already is left alone."""
 

@@ -7,6 +7,7 @@ Pods of a StatefulSet are their own slots. A slot's identity is the UID of the p
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 
 from ..values import JSON
 from .base import PlatformError, Target
@@ -112,6 +113,7 @@ class Finder:
     api: KubeApi
     spec: KubernetesSpec
     slots: dict[str, str] = field(default_factory=dict)  # name -> UID, also of the pod that stood there last
+    _lock: Lock = field(default_factory=Lock)
 
     def workloads(self) -> list[tuple[str, str, str]]:
         """Role, kind and name of each."""
@@ -145,7 +147,9 @@ class Finder:
 
     def all(self) -> tuple[Target, ...]:
         """A target for every slot with a pod in it."""
-        return tuple(self._target(name, owned, pod) for owned in self.owned() for name, pod in self._placed(owned).items())
+        found = self.owned()
+        with self._lock:
+            return tuple(self._target(name, owned, pod) for owned in found for name, pod in self._placed(owned).items())
 
     def one(self, name: str) -> Target | None:
         return next((target for target in self.all() if target.name == name), None)

@@ -16,6 +16,7 @@ from .kube_agents import PodAgents, look, process_of
 from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import KINDS, Finder, identity_of, main_container, parts_of, runs, split
+from .kube_watch import Watcher
 from .kubernetes_spec import KubernetesSpec
 from .process_table import Usage
 
@@ -33,8 +34,10 @@ class KubernetesPlatform:
         self.given_up = Event()
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container)
+        self.watcher = Watcher(api, self.finder)
 
     def close(self) -> None:
+        self.watcher.close()
         self.agents.close()
         self.api.close()
 
@@ -45,6 +48,9 @@ class KubernetesPlatform:
 
     def recall(self, targets: tuple[Target, ...]) -> None:
         self.finder.recall(targets)
+
+    def moved(self) -> tuple[tuple[str, str], ...]:
+        return self.watcher.moved()
 
     def inside(self, target: Target, role: str) -> tuple[Target, ...]:
         if role not in self.inside_roles:

@@ -86,13 +86,12 @@ class ProcessPlatform:
             return "gone"
         return "stopped" if process.stopped else "running"
 
-    def replica_urls(self) -> tuple[tuple[str, str], ...]:
-        """Name and base URL of every replica that answers by itself."""
-        return tuple(
-            (component.name, component.url or f"http://127.0.0.1:{component.port}")
-            for component in self.finder.components.values()
-            if component.role == "replica" and (component.url or component.port)
-        )
+    def recall(self, targets: tuple[Target, ...]) -> None:
+        """The service file names them."""
+
+    def moved(self) -> tuple[tuple[str, str], ...]:
+        """Ports are the service file's, whatever process listens there."""
+        return ()
 
     # --- lifecycle ---
 

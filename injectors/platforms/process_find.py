@@ -26,9 +26,10 @@ class Standing:
     members: tuple[Process, ...]
 
     def target(self) -> Target:
-        """Details: `pid`, `command` and `tree`, the identities of all that belongs to it."""
-        tree = [process.identity for process in self.members]
-        details = {"pid": self.main.pid, "command": command_line(self.main.pid), "tree": tree}
+        """Details: `pid`, `command`, `tree`, the identities of all that belongs to it, and `url`, where it answers by itself."""
+        tree, own = [process.identity for process in self.members], self.component
+        url = own.url or (f"http://127.0.0.1:{own.port}" if own.port else None)
+        details = {"pid": self.main.pid, "command": command_line(self.main.pid), "tree": tree, "url": url}
         return Target(self.main.identity, self.component.name, self.component.role, details)
 
 

@@ -70,7 +70,8 @@ def died(factory, name):
 
 def mute(factory):
     """An eye for hangs: r0 gives no right answer."""
-    url = dict(factory().replica_urls())["r0"]
+    with closing(factory()) as platform:
+        url = platform.current("r0").details["url"]
 
     def asked():
         try:

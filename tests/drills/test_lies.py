@@ -75,6 +75,9 @@ def test_4_an_outage_is_judged_against_the_objective(blackstart: Blackstart, dem
     assert done.code == 1, done.out + done.err
     recovery = done.result["measurements"]["recovery_time"]
     assert 2.0 < recovery["lo_s"] <= recovery["hi_s"] < 6.0
+    told = " ".join(done.out.split())
+    assert "Users were without answers" in told  # nobody got through; what had been held back came only afterwards
+    assert "partly" not in told
 
 
 @pytest.mark.parametrize("objectives", ["{}", "null"])

@@ -1,5 +1,6 @@
 """Whatever dies, no fault is left behind: signals, SIGKILL, dead agents, failed undos, full disks."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.command import Blackstart, events, kill_quietly, short, until
+from blackstart.tests.command import COMMAND, Blackstart, events, kill_quietly, short, until
 
 HEAD = "apiVersion: blackstart/v1\nkind: Scenario\nname: held\nobjectives: {rto: 60s}\nsteady_state: {hold: 4s}\nsettle: 3s\nobserve: 60s\n"
 HELD = {
@@ -228,6 +229,89 @@ def test_a_full_disk(blackstart: Blackstart, demo: Demo, small_disk: Path) -> No
     assert "MiB are needed" in done.err
     assert list(small_disk.iterdir()) == []
     assert state_of(demo) == before
+
+
+def fill(place: Path) -> None:
+    """To the last page."""
+    with (place / "filling").open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size) == size:
+                    pass
+
+
+@pytest.mark.parametrize("ledger", [False, pytest.param(True, marks=pytest.mark.timeout(240))])
+def test_a_disk_that_fills_up_in_the_middle_costs_no_verdict(
+    blackstart: Blackstart, demo: Demo, roomy_disk: Path, ledger: bool
+) -> None:
+    """With a ledger, 60 s are spent on waiting for what can no longer be written down."""
+    before = state_of(demo)
+    service = json.loads(demo.service_file.read_text(encoding="utf-8"))
+    if not ledger:
+        del service["ledger"]
+    (blackstart.folder / "service.yaml").write_text(json.dumps(service), encoding="utf-8")
+    drill = scenario(blackstart.folder, "{kind: process-hang, role: engine, target: {names: [r0]}, for: 3s}")
+    words = ["--service", "service.yaml", "--yes", "--out", roomy_disk, "--set", "observe=8s"]
+    process = blackstart.started("run", drill, *words)
+    folder = until("a run's folder", lambda: sorted(roomy_disk.glob("2*")))[-1]
+    until("the fault to be in effect", lambda: "effective" in events(folder))
+    fill(roomy_disk)
+    out, err = process.communicate(timeout=200)
+    assert "Traceback" not in err
+    assert "No space left on device" in err
+    verdict = out.splitlines()[0].split()[1]
+    assert process.returncode == {"FAILED": 1, "INCONCLUSIVE": 3, "ABORTED": 4, "DIRTY": 5}[verdict], out + err
+    for name in ("result.json", "report.html", "junit.xml", "summary.md"):
+        assert not (folder / name).exists() or (folder / name).stat().st_size
+    assert state_of(demo) == before
+    (roomy_disk / "filling").unlink()
+    assert blackstart("recover", "--all").code == 0
+
+
+def test_a_full_standard_output_hides_no_verdict(blackstart: Blackstart, demo: Demo) -> None:
+    drill = scenario(blackstart.folder, "{kind: cpu-stress, workers: 1, target: {names: [r0]}, for: 1s}")
+    words = ["run", str(drill), "--service", str(demo.service_file), "--yes", "--set", "observe=4s"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *words], cwd=blackstart.folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100, check=False
+        )
+    result = json.loads((blackstart.newest() / "result.json").read_text(encoding="utf-8"))
+    assert done.returncode == result["exit_code"], done.stderr
+    assert done.returncode in {0, 1, 3}
+    assert "standard output could not be written: No space left on device; so here:" in done.stderr
+    assert result["verdict"].upper() in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_drills_are_one_json_array(blackstart: Blackstart, demo: Demo) -> None:
+    drill = scenario(blackstart.folder, "{kind: cpu-stress, workers: 1, target: {names: [r0]}, for: 1s}")
+    words = ["--yes", "--set", "observe=4s", "--format", "json", "--repeat", "2"]
+    done = blackstart("run", drill, "--service", demo.service_file, *words)
+    found = json.loads(done.out)
+    assert len({one["run"] for one in found}) == 2, done.err
+    assert done.code == max(one["exit_code"] for one in found)
+
+
+def held_open(folder: Path) -> list[str]:
+    """Files below the folder that some process still has open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            found.append(str(link.readlink()))
+    return [name for name in found if name.startswith(str(folder))]
+
+
+def test_recover_changes_no_figure_of_a_dead_run(blackstart: Blackstart, demo: Demo) -> None:
+    """What users went through ended, for all that is known, with the last sample; `recover` comes whenever somebody types it."""
+    process, folder = in_fault(blackstart, demo, HELD["partition"])
+    kill_quietly(process)
+    until("the prober to be gone", lambda: not held_open(folder / "samples"))
+    before = json.loads(blackstart("report", folder, "--format", "json").out)
+    assert blackstart("recover", folder.name).code == 0
+    after = json.loads(blackstart("report", folder, "--format", "json").out)
+    for figures in ("ended_s", "measurements", "objectives", "outages", "lanes", "baseline", "clock"):
+        assert after[figures] == before[figures], figures
+    assert after["faults"][0]["undo_verified"]
 
 
 def test_a_demo_killed_in_the_middle_leaves_no_process(blackstart: Blackstart) -> None:

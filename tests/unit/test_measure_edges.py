@@ -1,11 +1,13 @@
 """Edges against outages of known length: the interval must hold the truth, and be no wider than it has to be."""
 
 import random
+from datetime import timedelta
 
 import pytest
 from blackstart.drills.measure.classify import Grade
 from blackstart.drills.measure.lane import Lane, build_lanes
 from blackstart.drills.measure.values import Interval, LaneInfo, Outage
+from blackstart.drills.scenario import Bound, SteadyState
 from blackstart.tests.unit.measure_simulation import FAST, FRESH, HELD, SEMANTIC, Simulation, Trouble, observed, scenario, window
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -132,6 +134,22 @@ def test_standing_still_by_oneself_is_no_outage() -> None:
     assert lane.outages == ()
     assert lane.grades.count(Grade.VOID) > 200
     assert Grade.SLOW not in lane.grades  # answers that lay unread meanwhile
+
+
+@settings(max_examples=60, deadline=None)
+@example(0.7, 1)
+@given(st.floats(0.3, 3.0), SEEDS)
+def test_nothing_ends_before_it_began(length: float, seed: int) -> None:
+    """Late is what takes over 0.2 s, and a backlog may take 1.6 s to drain: longer than the outage."""
+    start = 10 + random.Random(seed).random()
+    trouble = Trouble(start, start + length, "hang")
+    demand = SteadyState(hold=timedelta(seconds=9), first_token_p95=Bound("<=", 0.2))
+    probes = Simulation([trouble], seed, end_s=trouble.end + 7).probes(SEMANTIC)
+    (lane,) = build_lanes(scenario(3.0, steady_state=demand), observed([SEMANTIC], probes, window(trouble.end + 7)))
+    for outage in lane.outages:
+        check(outage, trouble)
+        assert outage.end is not None
+        assert outage.start.lo_s <= outage.end.lo_s <= outage.end.hi_s
 
 
 def test_a_hang_whose_answers_all_come_is_seen() -> None:

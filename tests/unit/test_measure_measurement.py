@@ -224,6 +224,20 @@ def test_detection_and_honesty() -> None:
     assert calm.health_honesty_gap["/ready"] == Interval(0.0, 0.0)
 
 
+@pytest.mark.parametrize(("mode", "noticed"), [("refuse", False), ("never", False), ("503", True)])
+def test_a_victim_that_does_not_answer_has_noticed_nothing(mode: str, noticed: bool) -> None:
+    """The dead replica's own port refuses: that is the fault. An answer that it is not well is a sign, and so is the other one's."""
+    own = LaneInfo("health:r0/health", "health", "http://127.0.0.1:9000/health", 0.5, "r0")
+    other = LaneInfo("health:r1/health", "health", "http://127.0.0.1:9001/health", 0.5, "r1")
+    found = measured([Trouble(12, 20, mode, kinds=("semantic", "fresh", "health"))], (*USUAL, own, other)).time_to_detect
+    assert (found["r0 /health"] is not None) == noticed
+    assert found["r1 /health"] is not None
+    assert found["/ready"] is not None
+    inside = replace(fault(10.0), targets=({"identity": "pid 2", "name": "r0/engine", "role": "engine"},))
+    engine = measured([Trouble(12, 20, mode, kinds=("semantic", "fresh", "health"))], (*USUAL, own), faults=(inside,))
+    assert (engine.time_to_detect["r0 /health"] is not None) == noticed
+
+
 def test_an_endpoint_that_never_was_healthy_has_no_honesty() -> None:
     found = measured([Trouble(0, 40, "503", kinds=("health",))])
     assert found.health_honesty_gap["/ready"] is None

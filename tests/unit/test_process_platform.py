@@ -110,7 +110,7 @@ def test_port_alone_is_short_for_one_replica(run, tmp_path):
     main = run(LISTENER, port)
     with closing(ProcessPlatform(ProcessSpec(port=port), tmp_path, tmp_path, {})) as platform:
         assert standing(platform, "r0").details["pid"] == main.pid
-        assert platform.replica_urls() == (("r0", f"http://127.0.0.1:{port}"),)
+        assert standing(platform, "r0").details["url"] == f"http://127.0.0.1:{port}"
 
 
 def two_below_a_supervisor(run, **more):

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import jsonschema
 import pytest
-from blackstart.drills.measure.values import Interval
+from blackstart.drills.measure.values import Interval, Probe
+from blackstart.drills.progress import Phase
 from blackstart.drills.verdict import Judged, Verdict
 from blackstart.reports import figures
 from blackstart.reports.anatomy import anatomy, longest
+from blackstart.reports.progress import Drawing
 from blackstart.reports.result import result, result_schema
 from blackstart.reports.sentence import sentence
 from blackstart.reports.text import draw, text
 from blackstart.tests.unit import report_fixture as runs
 from rich.console import Console
+from rich.live import Live
 
 FINE = "Everything was put back."
 
@@ -69,6 +72,54 @@ def test_who_keeps_a_connection_and_gets_answers_makes_the_outage_partial() -> N
     told = sentence(runs.build(tuple(lanes), runs.Measured(runs.BACK), runs.passed().judgement))
     assert "without answers" not in told
     assert "on lane reuse" in told
+
+
+def held_back(probe: Probe, healed_s: float = 16.37) -> Probe:
+    """Asked while the service hung, answered right once it went on."""
+    asked = probe.lane == "semantic" and runs.BACK.impact.lo_s <= probe.sent_s < healed_s
+    return probe._replace(first_s=healed_s, end_s=healed_s + 0.01, outcome="ok") if asked else probe
+
+
+def test_answers_that_came_only_after_the_recovery_are_no_answers_during_the_outage() -> None:
+    """A hang of 2.9 s on a lane that allows 2.4 s for an answer: most of its answers are within that, and not one came in time."""
+    hung = (replace(runs.REFUSED[0], outcome="timeout", after_s=1.0),)
+    run = runs.build(runs.lanes(hung, {"r0": hung}), runs.Measured(runs.BACK), runs.passed().judgement)
+    patient = tuple(replace(one, slow_limit_s=2.4) if one.info.kind == "semantic" else one for one in run.measurement.lanes)
+    run = replace(run, probes=tuple(map(held_back, run.probes)), measurement=replace(run.measurement, lanes=patient))
+    kept = [p for p in run.probes if p.lane == "semantic" and p.sent_s < 16.37 < p.end_s]
+    assert any(p.end_s - p.sent_s > 2.4 for p in kept)
+    assert any(p.end_s - p.sent_s < 2.4 for p in kept)
+    told = sentence(run)
+    assert "partly" not in told
+    assert "Users were without answers for 2.93 s" in told
+
+
+def test_the_lane_that_got_nothing_is_named_before_the_one_that_came_back_sooner() -> None:
+    """The port answers again after a third of the outage, the model only at its end."""
+    light = (replace(runs.REFUSED[0], end=14.4),)
+    lanes = [replace(x, troubles=light) if x.kind in {"fresh", "reuse"} else x for x in runs.SHORT]
+    told = sentence(runs.build(tuple(lanes), runs.Measured(runs.BACK), runs.passed().judgement))
+    assert "Users were partly interrupted for 2.93 s" in told
+    assert "100 % of answers failed" in told.split(" on lane semantic, while ")[0]
+    assert "came right and in time" in told.split(" on lane semantic, while ")[1].split(" on lane fresh.")[0]
+
+
+def test_an_answer_under_way_at_the_recovery_counts_neither_way() -> None:
+    run = runs.partial()
+    edge = next(p for p in run.probes if p.lane == "fresh" and p.outcome == "ok" and 24.5 < p.sent_s < 24.9)
+    later = tuple(p._replace(sent_s=24.96, end_s=24.98) if p is edge else p for p in run.probes)
+    asked, told = (int(sentence(one).split(" of ")[2].split(")")[0]) for one in (run, replace(run, probes=later)))
+    assert told == asked - 1
+    assert "came late" not in sentence(replace(run, probes=later))
+
+
+def test_an_interruption_too_short_to_hold_an_answer_is_not_called_partial() -> None:
+    brief = (replace(runs.REFUSED[0], start=13.43, end=13.49),)
+    narrow = replace(
+        runs.BACK, impact=Interval(13.40, 13.45), recovered=Interval(13.44, 13.55), recovery_time=Interval(0.0, 0.15)
+    )
+    told = sentence(runs.build(runs.lanes(brief, {"r0": ()}), runs.Measured(narrow), runs.passed().judgement))
+    assert "partly" not in told
 
 
 def test_late_and_wrong_answers_are_told_as_such() -> None:
@@ -191,6 +242,36 @@ def test_drawn_text_fits_80_columns_without_colour(kind: str) -> None:
     assert str(run.judgement.verdict).upper() in told
     for judged in run.judgement.objectives:
         assert figures.measured(judged).split(" [")[0] in told
+
+
+@pytest.mark.parametrize("kind", [*runs.KINDS])
+@pytest.mark.parametrize("columns", [30, 44, 59])
+def test_a_narrow_terminal_breaks_no_word(kind: str, columns: int) -> None:
+    stream = io.StringIO()
+    run = runs.KINDS[kind]()
+    draw(run, Console(file=stream, width=columns, force_terminal=True, no_color=True, color_system=None))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines[:-1])) <= columns  # the last one is a path that must not be broken
+    printed = {word.strip(",:") for word in stream.getvalue().split()}
+    for judged in run.judgement.objectives:
+        for told in (figures.name(judged), figures.measured(judged), figures.demanded(judged), figures.margin(judged)):
+            assert {word.strip(",:") for word in told.split()} <= printed
+
+
+def test_a_sign_stays_with_its_lane_on_a_narrow_terminal() -> None:
+    names = ["fresh", "reuse", "semantic", "replica:r0", "replica:r1", "health:/health", "health:r0/health", "ledger", "stream"]
+    stream = io.StringIO()
+    live = Live(console=Console(file=stream, width=44, force_terminal=True, color_system=None), auto_refresh=False)
+    drawing = Drawing(live)
+    drawing.phase(Phase.OBSERVING, 20.0)
+    drawing.lanes(1.0, dict.fromkeys(names, "up"))
+    live.console.print(live.renderable)
+    drawing.live.stop()
+    lines = [line.strip() for line in live.console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert not [line for line in lines if line.endswith("●")]
+    for name in names:
+        assert any(f"● {name}" in line for line in lines), name
+    assert max(len(line) for line in lines if "●" in line and "\x1b" not in line) <= 44
 
 
 def test_escape_sequences_from_outside_never_reach_the_console() -> None:

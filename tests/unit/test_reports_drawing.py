@@ -102,6 +102,16 @@ def test_void_probes_leave_the_state_unknown() -> None:
     assert [state for state, *_ in states(probes)] == ["good", "unknown", "good"]
 
 
+@pytest.mark.parametrize(("waited_s", "sign", "state"), [(0.003, "void", "good"), (0.2, "failed", "bad")])
+def test_a_question_asked_right_before_the_end_is_no_failure(waited_s: float, sign: str, state: str) -> None:
+    """What was sent 3 ms before the stop had no time to be answered; what had waited for longer than a healthy answer hung."""
+    lane = replace(LANE, overdue_s=0.05)
+    probes = [*(probe(n / 10) for n in range(100)), probe(10.0 - waited_s, waited_s, "unanswered")]
+    probes.sort(key=lambda one: one.sent_s)
+    assert marks(probes, {"fresh": lane}, (0, 10), 1000)[-1].sign == sign
+    assert strip(lane, probes, (0.0, 10.0), 100)[-1].state == state
+
+
 def test_stream_is_bad_when_it_breaks_not_when_it_began() -> None:
     lane = replace(LANE, info=replace(INFO, kind="stream"))
     cut, whole = probe(2.0, 4.0, "truncated"), probe(6.5, 2.0)

@@ -1,11 +1,18 @@
 """junit.xml and summary.md: what CI servers and pull requests read."""
 
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from blackstart.drills.finished import FinishedRun
+from blackstart.drills.refusal import Refused
 from blackstart.drills.verdict import Reason
+from blackstart.reports.files import document, render, write_reports
 from blackstart.reports.junit import junit
 from blackstart.reports.markdown import summary
 from blackstart.tests.unit import report_fixture as runs
@@ -59,6 +66,58 @@ def test_junit_has_the_common_shape_and_true_counts(kind: str) -> None:
 def test_junit_is_green_only_for_a_pass(kind: str, green: bool) -> None:
     suite = fromstring(junit(runs.KINDS[kind]()))[0]
     assert (suite.get("failures") == suite.get("errors") == "0") is green
+
+
+def test_several_runs_are_one_junit_document() -> None:
+    root = fromstring(document([runs.passed(), runs.failed()], "junit"))
+    check_shape(root)
+    assert len(root) == 2
+    for counted in ("tests", "failures", "errors"):
+        assert int(root.get(counted, "")) == sum(int(suite.get(counted, "")) for suite in root)
+
+
+def test_several_runs_are_one_json_array_and_one_run_an_object() -> None:
+    both = json.loads(document([runs.passed(), runs.failed()], "json"))
+    assert [one["verdict"] for one in both] == ["passed", "failed"]
+    assert json.loads(document([runs.passed()], "json"))["verdict"] == "passed"
+
+
+def test_several_runs_are_no_html_page() -> None:
+    with pytest.raises(Refused, match="an HTML page shows one run, and 2 were named"):
+        document([runs.passed(), runs.failed()], "html")
+    assert document([runs.passed()], "html").count("<!doctype html>") == 1
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_several_runs_follow_one_another_in_text(form: str) -> None:
+    assert document([runs.passed(), runs.masked()], form) == f"{render(runs.passed(), form)}\n{render(runs.masked(), form)}"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel refuses to write beyond it, in the middle of a file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_report_that_does_not_fit_leaves_no_half_file(tmp_path: Path) -> None:
+    run = replace(runs.passed(), folder=tmp_path)
+    with files_of_at_most(4000):
+        problems = write_reports(run)
+    assert [problem.split(" could not be written: ")[0] for problem in problems] == [
+        str(tmp_path / name) for name in ("result.json", "report.html")
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"junit.xml", "summary.md"}
+    assert write_reports(run) == ()
+    whole = (tmp_path / "result.json").read_text()
+    with files_of_at_most(4000):
+        assert write_reports(run)
+    assert (tmp_path / "result.json").read_text() == whole  # an older one that is whole is kept
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_junit_has_a_case_for_each_objective_evidence_and_undo() -> None:
