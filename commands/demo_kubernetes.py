@@ -6,11 +6,12 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
 
 from ..drills.drill import boot_id
 from ..injectors.platforms.base import PlatformError
@@ -21,7 +22,7 @@ from ..scenarios.demo import DemoFailed
 from ..scenarios.demo.kubernetes import OURS, REPLICAS, manifests, namespace_manifest, profile
 from .demo_pods import EveryPod
 
-DEPLOY_S, HOPELESS_S, DELETE_S = 240.0, 20.0, 120.0
+DEPLOY_S, HOPELESS_S, PODS_S, DELETE_S = 240.0, 20.0, 30.0, 120.0
 TELL_S, LOOK_S, ANSWER_S = 4.0, 0.2, 2.0
 WARM_TOKENS, WARM_S = 60, 30.0  # as many as service.py's --cold-steps; the first answer of a cold engine takes seconds
 RESOURCES = {"ConfigMap": ("configmaps", ""), "Service": ("services", ""), "StatefulSet": ("statefulsets", "apps/v1")}
@@ -74,8 +75,8 @@ def _remove_leftovers(api: KubeApi, tell: Tell) -> None:
         for found in api.items(place("namespaces"), labels=SELECTOR)[0]:
             where, _, who = found["metadata"].get("annotations", {}).get("blackstart-creator", "").rpartition(" ")
             if where and where == here and alive(who) is None and not found["metadata"].get("deletionTimestamp"):
-                tell(f"removing {found['metadata']['name']}, whose demo died")
-                remove(api, found["metadata"]["name"], tell)
+                tell(f"removing namespace {found['metadata']['name']}, whose demo died")
+                api.delete(place("namespaces", name=found["metadata"]["name"]), uid=found["metadata"]["uid"])
 
 
 def _default_class(api: KubeApi) -> str | None:
@@ -101,8 +102,9 @@ def _ready(api: KubeApi, namespace: str, tell: Tell) -> str:
             if hopeless_since and time.monotonic() - hopeless_since > HOPELESS_S:
                 raise DemoFailed(f"the demo service cannot start: {missing}\n{pods.last_words()}")
             return missing
-        said = _ask(f"{url()}/ready")
-        return "" if len(said.get("routed", ())) == REPLICAS and said["status"] == "ready" else f"the gateway says {said}"
+        said = _ask(url(), "/ready")
+        ready = len(said.get("routed", ())) == REPLICAS and said.get("status") == "ready"
+        return "" if ready else f"all pods are ready, but {url()}/ready says from here: {said.get('error') or said}"
 
     def url() -> str:
         service = api.get(place("services", namespace, "demo"))
@@ -125,45 +127,59 @@ def _until(look: Callable[[], str], limit_s: float, tell: Tell, explain: Callabl
         time.sleep(LOOK_S)
 
 
-def _ask(url: str, body: JSON | None = None, limit_s: float = ANSWER_S) -> Any:
+def _ask(url: str, path: str, body: JSON | None = None, limit_s: float = ANSWER_S) -> Any:
     """A JSON answer with the gateway's choice of a replica as `backend`, whatever its status; without an answer what was wrong."""
-    request = Request(url, None if body is None else json.dumps(body).encode())  # noqa: S310 - made above, always http
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=limit_s)
     try:
-        with urlopen(request, timeout=limit_s) as answer:  # noqa: S310
-            return {**json.load(answer), "backend": answer.headers.get("x-backend")}
+        connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        return {**json.load(answer), "backend": answer.headers.get("x-backend")}
     except (OSError, HTTPException, ValueError) as error:
         return {"error": str(error)}
+    finally:
+        connection.close()
 
 
 def _warm_up(url: str) -> None:
     """What a careful person does after a deployment: requests until each replica had one, so that users meet warm engines."""
     warm: set[str] = set()
     limit = time.monotonic() + WARM_S * REPLICAS
+    body = {"prompt": "", "max_tokens": WARM_TOKENS}
     while len(warm) < REPLICAS:
-        said = _ask(f"{url}/v1/completions", {"prompt": "", "max_tokens": WARM_TOKENS}, WARM_S)
-        if "choices" in said:
-            warm.add(said["backend"])
-        elif time.monotonic() > limit:
-            raise DemoFailed(f"the demo service does not answer at {url}: {said}")
+        with ThreadPoolExecutor(REPLICAS) as pool:  # at once: in each round the gateway asks each replica once
+            answers = list(pool.map(lambda _: _ask(url, "/v1/completions", body, WARM_S), range(REPLICAS)))
+        warm |= {said["backend"] for said in answers if "choices" in said}
+        if time.monotonic() > limit:
+            raise DemoFailed(f"the demo service does not answer at {url}: {answers}")
 
 
 def remove(api: KubeApi, namespace: str, tell: Tell) -> None:
     """Delete a demo's namespace and wait until it is gone.
 
-    Its pods go first: the namespace controller waits for half of their grace period before it looks again.
+    Its pods go first: the namespace controller waits for half of their grace period before it looks again, and for claims again.
     """
     tell(f"removing namespace {namespace}")
     try:
         with suppress(NotThere):
             for found in api.items(place("statefulsets", namespace, group="apps/v1"))[0]:
                 api.delete(place("statefulsets", namespace, found["metadata"]["name"], group="apps/v1"))
-            api.ask("DELETE", place("pods", namespace), {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 1})
-            _until(lambda: _pods_left(api, namespace), DELETE_S, tell, lambda: "")
+            _end_pods(api, namespace, tell)
         if api.delete(place("namespaces", name=namespace)):
             _until(lambda: _namespace_left(api, namespace), DELETE_S, tell, lambda: "")
     except (PlatformError, DemoFailed) as error:
         command = f"kubectl --context {api.context} delete namespace {namespace}"
         raise DemoFailed(f"namespace {namespace} is not gone: {error}; remove it with: {command}") from error
+
+
+def _end_pods(api: KubeApi, namespace: str, tell: Tell) -> None:
+    """Shortly, and by force where a node is gone that would have to confirm it: nothing of a demo is worth waiting for."""
+    for grace_s, limit_s in ((1, PODS_S), (0, DELETE_S)):
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": grace_s}
+        for resource in ("pods", "persistentvolumeclaims"):
+            api.ask("DELETE", place(resource, namespace), options)
+        with suppress(*([DemoFailed] if grace_s else [])):
+            _until(lambda: _pods_left(api, namespace), limit_s, tell, lambda: "")
+            return
 
 
 def _pods_left(api: KubeApi, namespace: str) -> str:

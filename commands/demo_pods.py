@@ -29,18 +29,17 @@ class EveryPod:
 
     def hopeless(self) -> bool:
         """Whether a pod is in a state that waiting does not end."""
-        return any(reason in HOPELESS for pod in self.pods for reason, _ in waiting(pod))
+        return any(map(hopeless, self.pods))
 
     def node_address(self, name: str) -> str:
         """The address of the node that runs this pod: a NodePort is open there for as long as the pod can be reached at all."""
         (pod,) = (pod for pod in self.pods if pod["metadata"]["name"] == name)
-        addresses = self.api.get(place("nodes", name=pod["spec"]["nodeName"]))["status"]["addresses"]
-        by_type = {each["type"]: str(each["address"]) for each in addresses}
-        return by_type.get("InternalIP") or str(pod["status"]["hostIP"])
+        return str(pod["status"]["hostIP"])
 
     def last_words(self) -> str:
         """What the kubelet and the last log lines say about pods that are not ready, and the namespace's last warning."""
-        lines = [f"{pod['metadata']['name']}: {self._said(pod)}" for pod in self.pods if trouble(pod)][:WORDS_OF]
+        worst_first = sorted(filter(trouble, self.pods), key=lambda pod: not hopeless(pod))
+        lines = [f"{pod['metadata']['name']}: {self._said(pod)}" for pod in worst_first[:WORDS_OF]]
         with suppress(PlatformError):
             warnings = self.api.items(place("events", self.namespace), fields="type=Warning")[0]
             latest = sorted(warnings, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime")))
@@ -73,6 +72,10 @@ def waiting(pod: JSON) -> list[tuple[str, str]]:
                 code = f"exit code {state['exitCode']}" if "exitCode" in state else ""
                 found.append((str(state.get("reason")), state.get("message") or code))
     return found
+
+
+def hopeless(pod: JSON) -> bool:
+    return any(reason in HOPELESS for reason, _ in waiting(pod))
 
 
 def trouble(pod: JSON) -> str:

@@ -116,6 +116,7 @@ def _workload(role: str, image: str, command: list[str]) -> Manifest:
     pod = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "dnsConfig": {"options": [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "2"}]},  # by default 5 s each
         "terminationGracePeriodSeconds": 40,  # service.py drains for 30 s at most
         "securityContext": {
             "runAsNonRoot": True,
