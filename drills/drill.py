@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,7 @@ def run_drill(request: Request) -> Path:
         request.progress.phase(Phase.STARTING, None, service.name)
         platform = stack.enter_context(_service_started(request, state))
         _held(platform, run)
+        service = addressed(service, platform)
         decided = plan(scenario, service, platform, seed_of(scenario))
         if not request.agree(decided):
             raise Refused(["not injecting: the plan was not agreed to"])
@@ -94,7 +95,7 @@ def planned(scenario: Scenario, service: Service, environment: Mapping[str, str]
     else:
         _nothing_left(state, service)
     with open_platform(service.where(), state, environment) as platform:
-        return plan(scenario, service, platform, seed_of(scenario))
+        return plan(scenario, addressed(service, platform), platform, seed_of(scenario))
 
 
 def seed_of(scenario: Scenario) -> int:
@@ -130,6 +131,18 @@ def _under_way(state: Path, service: Service) -> str:
         except BeingDrilled as held:
             return str(held).removeprefix("not injecting: ").partition(";")[0]
     return ""
+
+
+def addressed(service: Service, platform: Platform) -> Service:
+    """The service with a URL: where the file names a service of the platform, that service's address from here. Raises Refused."""
+    endpoint = service.endpoint
+    if endpoint.url is not None or endpoint.service is None or endpoint.port is None:
+        return service
+    try:
+        url = platform.address(endpoint.service, endpoint.port)
+    except PlatformError as error:
+        raise Refused([f"not injecting: {error}"]) from error
+    return replace(service, endpoint=replace(endpoint, url=url))
 
 
 def _held(platform: Platform, run: str) -> None:

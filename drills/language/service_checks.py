@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from ...injectors.platforms.kubernetes_spec import KubernetesSpec, Workload
 from ...injectors.platforms.process_spec import Component, Link, ProcessSpec
 from ..service import PORTS, DockerBlock, Endpoint, InnerRole, LedgerRoutes, Model, Probe, Service
 from .decoding import Check
@@ -19,6 +20,7 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
 )
 _SECRET_OPTION = re.compile(r"--?(?:api-key|token|hf-token|password|secret)(=.+)?$", re.IGNORECASE)
+_WORKLOAD = re.compile(r"(deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _FOUND_BY = ("port", "pid_file", "command_line")
 MOST_PATTERN_CHARACTERS = 20_000
 CLIENT: Final = "client"  # the side of a link that is no component
@@ -162,6 +164,23 @@ def _items(node: MappingNode, key: str) -> list[MappingNode]:
     return [item for item in items.items if isinstance(item, MappingNode)] if isinstance(items, SequenceNode) else []
 
 
+def check_workload(values: Values, node: MappingNode, report: Report) -> None:
+    """Of the replicas, or of one more component."""
+    workload = values.get("workload")
+    if workload is not None and not _WORKLOAD.fullmatch(workload):
+        report.add(
+            node.place("workload"),
+            f"{shown(workload)} is no workload that can be drilled",
+            "write `deployment/NAME`, `statefulset/NAME` or `daemonset/NAME`",
+        )
+    if values.get("role") in {"", "replica"}:
+        report.add(
+            node.place("role"),
+            "a component beside the replicas needs a role of its own",
+            "write `gateway`, `store`, ...; the replicas are `kubernetes.workload`",
+        )
+
+
 def check_docker(_values: Values, node: MappingNode, report: Report) -> None:
     given = [key for key in ("compose", "label", "containers") if node.get(key) is not None]
     if len(given) != 1:
@@ -272,6 +291,8 @@ def checks() -> dict[type, Check]:
         Component: patterns.component,
         Link: check_link,
         ProcessSpec: patterns.process,
+        KubernetesSpec: check_workload,
+        Workload: check_workload,
         DockerBlock: check_docker,
         InnerRole: patterns.role,
         Probe: check_probe,

@@ -89,6 +89,12 @@ def image(api: KubeApi) -> str:
 
 @pytest.fixture
 def storage_class(api: KubeApi, tmp_path: Path) -> Iterator[str]:
+    with volumes_of(api, tmp_path) as name:
+        yield name
+
+
+@contextmanager
+def volumes_of(api: KubeApi, place_: Path) -> Iterator[str]:
     """A class whose claims outlive pods. devkube has no provisioner, so here folders of this machine, which its nodes share, are volumes."""
     classes, volumes = place("storageclasses", group="storage.k8s.io/v1"), place("persistentvolumes")
     if api.context != "devkube":
@@ -103,7 +109,7 @@ def storage_class(api: KubeApi, tmp_path: Path) -> Iterator[str]:
     api.create(classes, {**kind, "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"})
     names = [f"{name}-{number}" for number in range(2)]
     for each in names:
-        folder = tmp_path / each
+        folder = place_ / each
         folder.mkdir()
         folder.chmod(0o777)
         spec = {"capacity": {"storage": "64Mi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": name}
