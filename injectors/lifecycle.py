@@ -214,9 +214,9 @@ class RolloutRestart(Injector):
         return _standing_again(undo.targets, platform)
 
 
-def end_agent(undo: Undo, target: Target, platform: Platform) -> None:
+def end_agent(undo: Undo, target: Target, platform: Platform, beside: tuple[str, ...] = ()) -> None:
     """End the fault's agent at that target. Raises ForeignChange when somebody else had changed what it changed."""
-    answer = platform.agent_end(undo.fault, target)
+    answer = platform.agent_end(undo.fault, target, beside)
     if answer["event"] == "foreign":
         raise ForeignChange(f"{target.name}: {answer['why']}")
 

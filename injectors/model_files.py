@@ -136,13 +136,13 @@ class ModelCorrupt(Injector):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []
         for target, prior in _once(undo):
-            now = _digest(target, prior["path"], platform)
-            mode = platform.file(target, prior["path"])["mode"]
+            at = _standing(target, platform)
+            now, mode = _digest(at, prior["path"], platform), _file(at, prior["path"], platform)["mode"]
             if now == prior["digest"] and (self.mutation != "permission" or mode != 0):
-                held = _record(target, file_agent.beside(prior["real"], undo.fault), platform)
-                kind = (
-                    Overcome if held else NotYet
-                )  # the agent's record goes with its own undo: with it there, somebody else mended
+                # The agent's record goes with its own undo: while it is there, somebody else put the file back.
+                mended = _record(at, file_agent.beside(prior["real"], undo.fault), platform)
+                replaced = at.identity != target.identity and not prior["outlives"]
+                kind = Overcome if mended or replaced else NotYet
                 raise kind(f"{prior['path']} has digest {now}, as before the fault")
             facts[target.name] = {"path": prior["path"], "digest_before": prior["digest"], "digest_after": now, "mode": mode}
             told.append(f"{prior['path']}: {prior['digest'][:23]} became {now[:40]}" + (", mode 000" if mode == 0 else ""))
@@ -150,9 +150,10 @@ class ModelCorrupt(Injector):
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         foreign = []
-        for target, _ in _once(undo):
+        for target, prior in _once(undo):
+            beside = (file_agent.beside(prior["real"], undo.fault),) if prior["outlives"] else ()
             try:
-                end_agent(undo, target, platform)
+                end_agent(undo, target, platform, beside)
             except ForeignChange as error:
                 foreign.append(str(error))
         if foreign:
@@ -161,15 +162,15 @@ class ModelCorrupt(Injector):
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []
         for target, prior in _once(undo):
-            path = prior["path"]
+            path, at = prior["path"], _standing(target, platform)
             left = file_agent.beside(prior["real"], undo.fault)
-            first = _record(target, left, platform), _digest(target, path, platform)
-            if first[0] is None and first[1] == prior["digest"] and self._readable(target, prior, platform):
+            first = _record(at, left, platform), _digest(at, path, platform)
+            if first[0] is None and first[1] == prior["digest"] and self._readable(at, prior, platform):
                 facts[target.name] = {"path": path, "digest": prior["digest"], "mode": prior["mode"]}
                 told.append(f"{path}: {prior['digest'][:23]} again")
                 continue
-            second = _record(target, left, platform), _digest(target, path, platform)
-            _raise_what_differs(prior, platform.file(target, path)["mode"], first, second)
+            second = _record(at, left, platform), _digest(at, path, platform)
+            _raise_what_differs(prior, _file(at, path, platform)["mode"], first, second)
         return Evidence(DIGEST, "; ".join(told), facts)
 
     def _readable(self, target: Target, prior: JSON, platform: Platform) -> bool:
@@ -214,6 +215,21 @@ def _once(undo: Undo) -> list[tuple[Target, JSON]]:
         prior = undo.prior["files"][target.name]
         found.setdefault(prior["id"], (target, prior))
     return list(found.values())
+
+
+def _standing(target: Target, platform: Platform) -> Target:
+    """What stands under the target's name now, and sees what its volumes kept; the target itself where nothing does."""
+    return platform.current(target.name) or target
+
+
+def _file(target: Target, path: str, platform: Platform) -> JSON:
+    """What is seen of the file; a folder that cannot be looked into is an observation here."""
+    try:
+        return platform.file(target, path)
+    except Unavailable:
+        raise
+    except PlatformError:
+        return {"exists": False, "mode": None}
 
 
 def _digest(target: Target, path: str, platform: Platform) -> str:

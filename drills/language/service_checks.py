@@ -10,6 +10,7 @@ from ...injectors.platforms.process_spec import Component, Link, ProcessSpec
 from ..service import PORTS, DockerBlock, Endpoint, InnerRole, LedgerRoutes, Model, Probe, Service
 from .decoding import Check
 from .nodes import MappingNode, Node, ScalarNode, SequenceNode
+from .platform_checks import check_docker, check_workload
 from .problems import Report, shown
 from .scenario_checks import NAME, check_duplicates, check_name
 
@@ -20,7 +21,6 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
 )
 _SECRET_OPTION = re.compile(r"--?(?:api-key|token|hf-token|password|secret)(=.+)?$", re.IGNORECASE)
-_WORKLOAD = re.compile(r"(deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _FOUND_BY = ("port", "pid_file", "command_line")
 MOST_PATTERN_CHARACTERS = 20_000
 CLIENT: Final = "client"  # the side of a link that is no component
@@ -162,29 +162,6 @@ def _scalars(mappings: list[MappingNode], key: str) -> list[ScalarNode]:
 def _items(node: MappingNode, key: str) -> list[MappingNode]:
     items = node.get(key)
     return [item for item in items.items if isinstance(item, MappingNode)] if isinstance(items, SequenceNode) else []
-
-
-def check_workload(values: Values, node: MappingNode, report: Report) -> None:
-    """Of the replicas, or of one more component."""
-    workload = values.get("workload")
-    if workload is not None and not _WORKLOAD.fullmatch(workload):
-        report.add(
-            node.place("workload"),
-            f"{shown(workload)} is no workload that can be drilled",
-            "write `deployment/NAME`, `statefulset/NAME` or `daemonset/NAME`",
-        )
-    if values.get("role") in {"", "replica"}:
-        report.add(
-            node.place("role"),
-            "a component beside the replicas needs a role of its own",
-            "write `gateway`, `store`, ...; the replicas are `kubernetes.workload`",
-        )
-
-
-def check_docker(_values: Values, node: MappingNode, report: Report) -> None:
-    given = [key for key in ("compose", "label", "containers") if node.get(key) is not None]
-    if len(given) != 1:
-        report.add(node, f"{len(given)} ways to find the containers", "give exactly one of `compose`, `label` and `containers`")
 
 
 def check_probe(values: Values, node: MappingNode, report: Report) -> None:

@@ -117,8 +117,11 @@ class Platform(Protocol):
         The agent holds the fault until `agent_end`, until this process dies, or until `deadline_s` after its start.
         """
 
-    def agent_end(self, fault: str, target: Target) -> JSON:
-        """End that agent and whatever it left, from any process, as often as wished; returns its `undone` record."""
+    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
+        """End that agent and whatever it left, from any process, as often as wished; returns its `undone` record.
+
+        `beside` are paths at which a copy of its record may lie with what it changed, where that can outlive the target.
+        """
 
     def file(self, target: Target, path: str) -> JSON:
         """A file as the target sees it: `exists`, `mode` (None: not there), `real` (its path without links), `id` (equal for two

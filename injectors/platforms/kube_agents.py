@@ -7,7 +7,7 @@ be written to.
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,15 +88,25 @@ class PodAgents:
             raise Unsupported(why)
         raise PlatformError(f"the agent could not {verb} in {where}: {why}")
 
-    def end(self, fault: str, target: Target) -> JSON:
-        """The agent's `undone` record, or its `foreign` one. Raises PlatformError when something is left."""
+    def end(self, fault: str, target: Target, now: Target | None, beside: Sequence[str]) -> JSON:
+        """The agent's `undone` record, or its `foreign` one. Raises PlatformError when something is left.
+
+        `now` is the target, or what stands in its place.
+        """
         with self._lock:
             session = self._held.pop((fault, target.name), None)
-        where = self.container_of(target)
+        where = self.container_of(now) if now else None
         if where is None:
+            if beside:
+                raise PlatformError(
+                    f"{target.name} is gone, and nothing stands in its place from which {beside[0]} could be read"
+                )
             return {"event": "undone", "reason": "the pod is gone, and what was done inside it went along"}
         answer: JSON = {"event": "undone", "reason": "nothing was left"}
-        for path, record in self.records(where, fault, target).items():
+        found = self.records(where, fault, target)
+        if not found:
+            found = {path: {"verb": "mutate-file", "undo_s": UNDO_SLACK_S} for path in beside}
+        for path, record in found.items():
             program = PROGRAMS.get(record["verb"], "agent.py")
             limit_s = 2 * float(record.get("undo_s", 10.0)) + UNDO_SLACK_S
             _, said, errors = run_python(self.api, where, source(program), ["undo", f"@{path}"], limit_s)
@@ -117,11 +127,9 @@ class PodAgents:
         self._over.set()
         if self._keeper:
             self._keeper.join()
-        held = list(self._held)
         for session in self._held.values():
             session.close()
         self._held.clear()
-        del held
 
     def _container(self, target: Target) -> Container:
         where = self.container_of(target)

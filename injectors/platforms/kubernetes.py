@@ -183,8 +183,10 @@ class KubernetesPlatform:
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
         return self.agents.begin(fault, target, verb, parameters, deadline_s)
 
-    def agent_end(self, fault: str, target: Target) -> JSON:
-        return self.agents.end(fault, target)
+    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
+        """Where the pod was replaced, what its volumes kept is undone from the pod that stands in its place."""
+        now = target if self._pod(target) else self.finder.one(target.name.partition("/")[0])
+        return self.agents.end(fault, target, now, beside)
 
     def agent_usage(self, fault: str, target: Target) -> Usage | None:
         where = self._container(target)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -62,14 +62,18 @@ class LocalAgents:
             raise Unsupported(str(why))
         raise PlatformError(f"the agent could not {verb} on {target.name}: {why}")
 
-    def end(self, fault: str, target: Target) -> JSON:
-        """The agent's `undone` record, or its `foreign` one. Raises PlatformError when something is left."""
+    def end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
+        """The agent's `undone` record, or its `foreign` one. Raises PlatformError when something is left.
+
+        `beside`: where a copy of the record may lie, for the case that the state folder was lost.
+        """
         record = self._record(fault, target)
         answer: JSON = {}
         if agent := self._held.pop(record, None):
             answer = _let_go(agent, _undo_s(record) + END_SLACK_S)
-        if record.exists():
-            answer = self._undo(record)
+        for path in (record, *map(Path, beside)):
+            if path.exists() and answer.get("event") != "foreign":
+                answer = self._undo(path)
         if answer.get("event") == "foreign":
             return answer
         if record.exists() or (answer and answer.get("event") != "undone"):

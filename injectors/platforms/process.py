@@ -229,8 +229,8 @@ class ProcessPlatform(LocalFiles):
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
         return self.agents.begin(fault, target, verb, parameters, deadline_s)
 
-    def agent_end(self, fault: str, target: Target) -> JSON:
-        return self.agents.end(fault, target)
+    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
+        return self.agents.end(fault, target, beside)
 
     def agent_usage(self, fault: str, target: Target) -> Usage | None:
         """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives."""
