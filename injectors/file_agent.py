@@ -53,6 +53,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, NamedTuple  # noqa: UP035 - Python 3.8
 
+UNCHANGED, AS_BEFORE = UNTOUCHED = ("it had not been changed", "it was as before already")
 LINUX = sys.platform.startswith("linux")
 CHUNK = 1 << 20  # bytes read or written at once
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer headers as well
@@ -566,7 +567,7 @@ def copy_stale(record: Record, go_on: Callable[[], None]) -> None:
 def restore(body: Record) -> Record:
     """Put the file back, prove it by its digest, take away all that lies beside it. Raises Foreign or Failed."""
     record = body["record"]
-    restored = "it had not been changed" if record["phase"] == "preparing" else RESTORE[record["how"]](body)
+    restored = UNCHANGED if record["phase"] == "preparing" else RESTORE[record["how"]](body)
     for name in (".tail", ".copy", ".original", ".new", ""):
         with suppress(FileNotFoundError):
             os.unlink(record["beside"] + name)
@@ -611,7 +612,7 @@ def restore_bytes(body: Record) -> str:
     if found in ("gone", "else"):
         raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
     if found == "before":
-        return "it was as before already"
+        return AS_BEFORE
     keep(body, "restoring")
     with opened(record["path"], os.O_RDWR) as handle:
         if record["how"] == "edit":
@@ -636,7 +637,7 @@ def restore_name(body: Record) -> str:
     path, original = record["path"], record["beside"] + ".original"
     found, _ = look(record)
     if found == "before":
-        return "it was as before already"
+        return AS_BEFORE
     if not os.path.exists(original) or found == "else" or (found == "gone" and record["source"]):
         raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
     if found == "after":
@@ -660,7 +661,7 @@ def restore_mode(body: Record) -> str:
     except FileNotFoundError:
         raise foreign(record, "is gone") from None
     if found == record["mode"]:
-        return "it was as before already"
+        return AS_BEFORE
     if found:
         raise foreign(record, f"has mode {found:04o}")
     os.chmod(record["path"], record["mode"])
@@ -800,7 +801,7 @@ def hold(request: Record) -> int:
     try:
         body = begin(request, ending)
     except Ended as ended:
-        emit("undone", reason=str(ended), restored="it had not been changed")
+        emit("undone", reason=str(ended), restored=UNCHANGED)
         return 0
     except (Refused, OSError) as problem:
         emit("refused", why=str(problem))

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .platforms.base import Platform, Target
+from .values import JSON
 
 TABLE = "process table"
 
@@ -214,11 +215,12 @@ class RolloutRestart(Injector):
         return _standing_again(undo.targets, platform)
 
 
-def end_agent(undo: Undo, target: Target, platform: Platform, beside: tuple[str, ...] = ()) -> None:
-    """End the fault's agent at that target. Raises ForeignChange when somebody else had changed what it changed."""
+def end_agent(undo: Undo, target: Target, platform: Platform, beside: tuple[str, ...] = ()) -> JSON:
+    """End the fault's agent at that target; what it says. Raises ForeignChange when somebody else had changed what it changed."""
     answer = platform.agent_end(undo.fault, target, beside)
     if answer["event"] == "foreign":
         raise ForeignChange(f"{target.name}: {answer['why']}")
+    return answer
 
 
 def _names(targets: tuple[Target, ...]) -> str:

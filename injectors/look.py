@@ -131,8 +131,9 @@ def digest(request: Request) -> Request:
 def exists(request: Request) -> Request:
     path = request["path"]
     there = os.path.lexists(path)
-    mode = os.stat(path).st_mode & 0o7777 if os.path.exists(path) else None
-    return {"exists": there, "mode": mode, "real": os.path.realpath(path)}
+    found = os.stat(path) if os.path.exists(path) else None
+    facts = {"mode": found.st_mode & 0o7777 if found else None, "changed_s": found.st_ctime if found else None}
+    return {"exists": there, "real": os.path.realpath(path), **facts}
 
 
 def send(request: Request) -> Request:

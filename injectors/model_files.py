@@ -149,13 +149,19 @@ class ModelCorrupt(Injector):
         return Evidence(DIGEST, "; ".join(told), facts)
 
     def recover(self, undo: Undo, platform: Platform) -> None:
-        foreign = []
+        """Put every file back; then whatever started while it was damaged, and so may hold the damage in memory, starts again."""
+        foreign, put_back = [], {}
         for target, prior in _once(undo):
             beside = (file_agent.beside(prior["real"], undo.fault),) if prior["outlives"] else ()
             try:
-                end_agent(undo, target, platform, beside)
+                put_back[prior["id"]] = end_agent(undo, target, platform, beside).get("restored") not in file_agent.UNTOUCHED
             except ForeignChange as error:
                 foreign.append(str(error))
+        for target in undo.targets:
+            prior = undo.prior["files"][target.name]
+            now = platform.current(target.name)
+            if put_back.get(prior["id"]) and now and now.identity != target.identity and _started_damaged(now, prior, platform):
+                platform.restart(now)
         if foreign:
             raise ForeignChange("; ".join(foreign))
 
@@ -215,6 +221,12 @@ def _once(undo: Undo) -> list[tuple[Target, JSON]]:
         prior = undo.prior["files"][target.name]
         found.setdefault(prior["id"], (target, prior))
     return list(found.values())
+
+
+def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
+    """Whether it started before the file was put back."""
+    started_s, changed_s = platform.started_s(now), _file(now, prior["path"], platform).get("changed_s")
+    return started_s is not None and changed_s is not None and started_s < changed_s
 
 
 def _standing(target: Target, platform: Platform) -> Target:

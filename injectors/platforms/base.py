@@ -124,9 +124,13 @@ class Platform(Protocol):
         """
 
     def file(self, target: Target, path: str) -> JSON:
-        """A file as the target sees it: `exists`, `mode` (None: not there), `real` (its path without links), `id` (equal for two
-        targets that see the very same file), `outlives` (whether it is still there once the target was replaced).
+        """A file as the target sees it: `exists`, `mode` and `changed_s` (its ctime, UNIX time; None: not there), `real` (its path
+        without links), `id` (equal for two targets that see the very same file), `outlives` (it is still there once the target was
+        replaced).
         """
+
+    def started_s(self, target: Target) -> float | None:
+        """When it started, in UNIX time, never later than it truly did; None where nobody says."""
 
     def pids(self, target: Target) -> tuple[int, ...]:
         """Of all that belongs to it, as /proc names them where its files are read."""

@@ -7,6 +7,7 @@ done by it; what happens inside a pod is done by an agent in the victim's contai
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import ClassVar
@@ -134,6 +135,12 @@ class KubernetesPlatform:
         """Delete the pod without a grace period; its object is gone at once, its processes within two seconds."""
         namespace, name, uid = parts_of(target.identity)
         self.api.delete(place("pods", namespace, name), uid=uid, grace_s=0)
+
+    def started_s(self, target: Target) -> float | None:
+        pod = self._pod(target)
+        statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or []
+        moments = [each["state"]["running"]["startedAt"] for each in statuses if "running" in each["state"]]
+        return min((datetime.fromisoformat(moment).timestamp() for moment in moments), default=None)
 
     def restart(self, target: Target) -> None:
         """Delete it with its own grace period, and wait until its replacement's containers run."""

@@ -31,10 +31,11 @@ class LocalFiles:
         del target
         real = os.path.realpath(self.folder / path)
         try:
-            mode = Path(real).stat().st_mode & 0o7777
+            found = Path(real).stat()
         except OSError:
-            mode = None
-        return {"exists": os.path.lexists(self.folder / path), "mode": mode, "real": real, "id": real, "outlives": True}
+            found = None
+        facts = {"mode": found.st_mode & 0o7777 if found else None, "changed_s": found.st_ctime if found else None}
+        return {"exists": os.path.lexists(self.folder / path), "real": real, "id": real, "outlives": True, **facts}
 
     def pids(self, target: Target) -> tuple[int, ...]:
         identities = dict.fromkeys([target.identity, *target.details.get("tree", ())])

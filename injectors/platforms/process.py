@@ -29,6 +29,7 @@ from .process_table import (
     memory_available,
     send,
     snapshot,
+    started_s,
     usage,
 )
 
@@ -94,6 +95,9 @@ class ProcessPlatform(LocalFiles):
         if process is None:
             return "gone"
         return "stopped" if process.stopped else "running"
+
+    def started_s(self, target: Target) -> float | None:
+        return started_s(target.identity)
 
     def recall(self, targets: tuple[Target, ...]) -> None:
         """The service file names them."""

@@ -283,3 +283,12 @@ def memory_available() -> int | None:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", (PROC / "meminfo").read_text(encoding="ascii"), re.MULTILINE)
         return int(found[1]) * 1024 if found else None
     return None
+
+
+def started_s(identity: str) -> float | None:
+    """UNIX time at which that process started, by the kernel's boot time, which is told in whole seconds; None when it is gone."""
+    process = alive(identity)
+    if process is None or not LINUX:
+        return None
+    booted = next(line for line in (PROC / "stat").read_text(encoding="ascii").splitlines() if line.startswith("btime"))
+    return int(booted.split()[1]) + int(process.start) / os.sysconf("SC_CLK_TCK")
