@@ -111,11 +111,14 @@ def plan(
     service: ServiceFile,
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    rbac: Annotated[
+        bool, typer.Option("--rbac", help="Print instead the least Role that this scenario needs on Kubernetes.")
+    ] = False,
 ) -> None:
     """Show exact targets, blast radius, undo records and probes. Touches nothing."""
     from .commands.drilling import plan as command
 
-    _leave(command(scenario, service, settings or [], as_json=as_json))
+    _leave(command(scenario, service, settings or [], "rbac" if rbac else "json" if as_json else "text"))
 
 
 @app.command(epilog="Example: blackstart run drills/replica-kill.yaml --service service.yaml --yes --format json")

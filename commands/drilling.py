@@ -228,11 +228,15 @@ def _run_folder(name: str, out: Path) -> Path:
     return Path(name) if Path(name).is_dir() else out / name
 
 
-def plan(name: str, service_file: Path, settings: Sequence[str], *, as_json: bool) -> ExitCode:
-    """The dry run: exactly what `run` would do."""
-    from ..drills.drill import planned
+def plan(name: str, service_file: Path, settings: Sequence[str], form: str) -> ExitCode:
+    """The dry run: exactly what `run` would do, as text or json; or with rbac the least rights that it takes."""
+    from ..drills.drill import planned, rights
     from ..reports.plan_text import plan_text
 
-    found = planned(load_scenario(find_scenario(name), settings), load_service(service_file), os.environ, tell)
-    say(json.dumps(found.to_json(), indent=1) if as_json else plan_text(found))
+    scenario, service = load_scenario(find_scenario(name), settings), load_service(service_file)
+    if form == "rbac":
+        say(json.dumps(rights(scenario, service, os.environ), indent=1))
+        return ExitCode.PASSED
+    found = planned(scenario, service, os.environ, tell)
+    say(json.dumps(found.to_json(), indent=1) if form == "json" else plan_text(found))
     return ExitCode.PASSED

@@ -19,6 +19,7 @@ from typing import Any
 from .. import __version__
 from ..injectors.platforms import open_platform
 from ..injectors.platforms.base import Busy, Platform, PlatformError
+from ..injectors.values import JSON
 from .engine import Engine
 from .guard import Guard
 from .interruption import Interruption
@@ -29,7 +30,7 @@ from .measure.live import LiveView
 from .measure.probing import Prober, ProbingError, await_right, probe_config, record_golden
 from .measure.samples import SampleTail, read_samples
 from .observer import Observer
-from .plan import Plan, plan
+from .plan import Plan, means, plan
 from .progress import Phase, Progress
 from .refusal import Refused
 from .replay import INPUTS, digest_of_file, faults_of, read_run
@@ -117,6 +118,15 @@ def _service_started(request: Request, state: Path) -> Iterator[Platform]:
                 platform.stop_started()
             except PlatformError as error:  # the drill is over and judged: what cannot be stopped is told, not its verdict
                 request.progress.note(f"not stopped: {error}")
+
+
+def rights(scenario: Scenario, service: Service, environment: Mapping[str, str]) -> JSON:
+    """The least rights that this scenario takes on this service, as its platform grants them; asks the platform nothing."""
+    with open_platform(service.where(), state_folder(environment), environment) as platform:
+        try:
+            return platform.role(service.name, means([fault.injector for fault in scenario.faults]))
+        except PlatformError as error:
+            raise Refused([str(error)]) from error
 
 
 def _under_way(state: Path, service: Service) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Overcome, Undo
-from ..injectors.platforms.base import GivenUp, Platform, PlatformError
+from ..injectors.platforms.base import GivenUp, Platform, PlatformError, Unavailable
 from .guard import Guard
 from .interruption import Interruption
 from .journal import Journal
@@ -25,6 +25,7 @@ TICK_S = 0.1
 PROOF_EVERY_S = 0.05
 UNDO_PATIENCE_S = 60.0  # for a controller or supervisor to bring back what a fault ended
 READ_BACK_S = 60.0
+AGAIN_S = 1.0
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
 T = TypeVar("T")
@@ -263,7 +264,7 @@ def undo_one(  # noqa: PLR0913 - the record, the world, the journal and time, ea
     """Undo one fault and prove it; write what happened. Returns a line for people. Used by the drill and by `recover`."""
     try:
         before_s = _record(journal, "recovering", fault=index)
-        injector.recover(undo, platform)
+        _recover(injector, undo, platform, journal.clock.now, wait)
         _record(journal, "undone", fault=index, lo_s=before_s, hi_s=journal.clock.now())
         evidence = _undo_proof(injector, undo, platform, journal.clock.now, wait)
     except Exception as error:  # noqa: BLE001 - one undo that fails, however it fails, must not keep the others from being tried
@@ -271,6 +272,18 @@ def undo_one(  # noqa: PLR0913 - the record, the world, the journal and time, ea
         return f"{undo.kind}: NOT UNDONE: {error}"
     _record(journal, "undo-verified", fault=index, evidence=evidence.to_json())
     return f"{undo.kind}: undone: {evidence.detail} ({evidence.source})"
+
+
+def _recover(injector: Injector, undo: Undo, platform: Platform, now: Callable[[], float], wait: Callable[[float], None]) -> None:
+    """A platform that cannot be reached now may be in a moment; whatever else it says is final."""
+    limit_s = now() + UNDO_PATIENCE_S
+    while True:
+        try:
+            return injector.recover(undo, platform)
+        except Unavailable:
+            if now() >= limit_s:
+                raise
+        wait(AGAIN_S)
 
 
 def _record(journal: Journal, event: str, **fields: Any) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..injectors.base import Injector, Refusal, Undo
+from ..injectors.base import Injector, Privilege, Refusal, Undo
 from ..injectors.model_files import ModelCorrupt
-from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.platforms.base import Means, Platform, PlatformError, Target
 from .refusal import Refused
 from .scenario import Fault, Scenario, Selector
 from .service import Service
@@ -96,13 +96,21 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    reasons += [f"not injecting: {why}" for why in platform.objections()]
+    reasons += [
+        f"not injecting: {why}" for why in (*platform.objections(), *platform.denied(means([each.injector for each in faults])))
+    ]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _vacuous(faults)
     if reasons:
         raise Refused(reasons)
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place)
+
+
+def means(injectors: Sequence[Injector]) -> Means:
+    """What their faults do that takes rights; what started on a damaged file is ended after the undo."""
+    inside = any(each.privilege >= Privilege.EXEC for each in injectors)
+    return Means(inside, any(each.restarts or isinstance(each, ModelCorrupt) for each in injectors))
 
 
 def _nothing_there(service: Service) -> str:

@@ -8,8 +8,6 @@ from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, 
 from .platforms.base import Platform, Target
 from .values import JSON
 
-TABLE = "process table"
-
 
 @dataclass(frozen=True)
 class ReplicaKill(Injector):
@@ -44,7 +42,7 @@ class ReplicaKill(Injector):
             now = platform.current(target.name)
             if now is not None and now.identity == target.identity:
                 raise NotYet(f"{target.name} is still held by {target.identity}")
-        return Evidence(TABLE, f"gone: {_names(undo.targets)}", {"gone": [target.identity for target in undo.targets]})
+        return Evidence(platform.witness, f"gone: {_names(undo.targets)}", {"gone": [target.identity for target in undo.targets]})
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -98,7 +96,9 @@ class ProcessKill(Injector):
         for process in _processes(undo):
             if platform.state(process) != "gone":
                 raise NotYet(f"{process.name} ({process.identity}) is still {platform.state(process)}")
-        return Evidence(TABLE, f"gone: {_names(_processes(undo))}", {"gone": [process.identity for process in _processes(undo)]})
+        return Evidence(
+            platform.witness, f"gone: {_names(_processes(undo))}", {"gone": [process.identity for process in _processes(undo)]}
+        )
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         """Mending is the service's own work; what it left undone is made good by reviving or restarting the target."""
@@ -161,7 +161,7 @@ class ProcessHang(Injector):
         if gone := [process for process, state in states if state == "gone"]:
             raise Overcome(f"gone since: {_names(tuple(gone))}")
         stopped = [process.identity for process in _processes(undo)]
-        return Evidence(TABLE, f"state T (stopped): {_names(_processes(undo))}", {"stopped": stopped})
+        return Evidence(platform.witness, f"state T (stopped): {_names(_processes(undo))}", {"stopped": stopped})
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -205,7 +205,7 @@ class RolloutRestart(Injector):
             if now is None or now.identity == target.identity or platform.state(target) != "gone":
                 raise NotYet(f"{target.name} was {target.identity} and is {now.identity if now else 'gone'}")
             replaced[target.name] = [target.identity, now.identity]
-        return Evidence(TABLE, f"a new process under each name: {_names(undo.targets)}", {"replaced": replaced})
+        return Evidence(platform.witness, f"a new process under each name: {_names(undo.targets)}", {"replaced": replaced})
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -275,5 +275,5 @@ def _standing_again(targets: tuple[Target, ...], platform: Platform) -> Evidence
             raise Differs(f"{target.name} ({now.identity}) is {state}")
         found[target.name] = now.identity
     return Evidence(
-        TABLE, "running: " + ", ".join(f"{name} ({identity})" for name, identity in found.items()), {"running": found}
+        platform.witness, "running: " + ", ".join(f"{name} ({identity})" for name, identity in found.items()), {"running": found}
     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ..values import JSON
 
@@ -59,6 +59,13 @@ class Target:
         return cls(record["identity"], record["name"], record["role"], record["details"])
 
 
+class Means(NamedTuple):
+    """What faults do that takes rights: something `inside` their targets; targets `end`."""
+
+    inside: bool
+    ends: bool
+
+
 class Platform(Protocol):
     """What every platform can do. Times are seconds; every wait has a deadline.
 
@@ -66,6 +73,7 @@ class Platform(Protocol):
     """
 
     name: ClassVar[str]
+    witness: ClassVar[str]  # what `find`, `current` and `state` know it from, as the source of evidence
     given_up: Event
 
     @property
@@ -74,6 +82,12 @@ class Platform(Protocol):
 
     def objections(self) -> list[str]:
         """Why nothing may be injected there now, whatever the fault."""
+
+    def denied(self, means: Means) -> list[str]:
+        """What this login may not do there of what a drill needs that uses such means."""
+
+    def role(self, name: str, means: Means) -> JSON:
+        """The least rights for that, as the platform grants them. Raises Unsupported where it knows none."""
 
     def find(self) -> tuple[Target, ...]:
         """Everything of the service that is there now, in a stable order."""

@@ -215,8 +215,10 @@ class KubeApi:
 
     def connect(self, path: str, words: list[tuple[str, str]]) -> Any:
         """A websocket to a subresource such as `exec`. Raises the errors above."""
-        from kubernetes.stream import ws_client  # noqa: PLC0415 - only where something is executed
+        import websocket  # noqa: PLC0415 - only where something is executed
+        from kubernetes.stream import ws_client  # noqa: PLC0415
 
+        websocket.setdefaulttimeout(ANSWER_S)  # an API server that is stopped accepts connections and says nothing
         url = f"{self.server}{path}?{urlencode(words)}".replace("http", "ws", 1)
         headers: dict[str, str] = {}
         try:

@@ -4,7 +4,6 @@ A target is a pod by its UID, under the name of its slot (kube_find.py), or a pr
 done by it; what happens inside a pod is done by an agent in the victim's container, started by `exec`.
 """
 
-import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -13,12 +12,14 @@ from threading import Event
 from typing import ClassVar
 
 from ..values import JSON
-from .base import GivenUp, PlatformError, Target, Unavailable, Unsupported
+from .base import GivenUp, Means, PlatformError, Target, Unavailable, Unsupported
 from .kube_agents import PodAgents, look, process_of
 from .kube_api import KubeApi, place
 from .kube_exec import Container
-from .kube_find import KINDS, Finder, identity_of, main_container, parts_of, runs, split, volume_of
+from .kube_files import PodFiles
+from .kube_find import KINDS, Finder, identity_of, parts_of, runs, split
 from .kube_records import Records
+from .kube_rights import BY_NAME, denied, needed, role
 from .kube_watch import Watcher
 from .kubernetes_spec import KubernetesSpec
 from .process_table import Usage
@@ -27,13 +28,15 @@ STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to
 LOOK_EVERY_S = 0.25
 
 
-class KubernetesPlatform:
+class KubernetesPlatform(PodFiles):
     """One service in one cluster. `inside` maps roles below a pod to regular expressions on command lines."""
 
     name: ClassVar[str] = "kubernetes"
+    witness: ClassVar[str] = "pods by UID from the API server, processes from their container's /proc"
 
     def __init__(self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str], protected: Sequence[str]) -> None:
-        self.api, self.spec, self.inside_roles, self.protected = api, spec, dict(inside), protected
+        super().__init__(api)
+        self.spec, self.inside_roles, self.protected = spec, dict(inside), protected
         self.given_up = Event()
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container)
@@ -62,6 +65,12 @@ class KubernetesPlatform:
             if (why := each.rollout)
         ]
         return found
+
+    def denied(self, means: Means) -> list[str]:
+        return denied(self.api, self.spec.namespace, needed(means))
+
+    def role(self, name: str, means: Means) -> JSON:
+        return role(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME))
 
     def find(self) -> tuple[Target, ...]:
         return self.finder.all()
@@ -216,37 +225,6 @@ class KubernetesPlatform:
         found = look(self.api, where, "memory", {})["available_bytes"] if where else None
         return None if found is None else int(found)
 
-    # --- files, as the container sees them ---
-
-    def space(self, target: Target, folder: str) -> tuple[int, int]:
-        found = self._look(target, "space", path=folder)
-        return found["size_bytes"], found["free_bytes"]
-
-    def exists(self, target: Target, path: str) -> bool:
-        return bool(self._look(target, "exists", path=path)["exists"])
-
-    def file(self, target: Target, path: str) -> JSON:
-        found, pod = self._look(target, "exists", path=path), self._pod(target)
-        owner, outlives = volume_of(pod, target.details["container"], found["real"]) if pod else ("", False)
-        return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives}
-
-    def pids(self, target: Target) -> tuple[int, ...]:
-        where = self._container(target)
-        around = look(self.api, where, "around", {})["processes"] if where else []
-        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in around)
-
-    def read_file(self, target: Target, path: str, limit: int) -> bytes:
-        return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])
-
-    def digest(self, target: Target, path: str) -> str:
-        return str(self._look(target, "digest", path=path)["digest"])
-
-    def _look(self, target: Target, verb: str, **request: object) -> JSON:
-        where = self._container(target)
-        if where is None:
-            raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return look(self.api, where, verb, request)
-
     # --- addresses ---
 
     def address(self, service: str, port: int) -> str:
@@ -267,24 +245,6 @@ class KubernetesPlatform:
             ]
             return f"http://{addresses[0]}:{node_port}"
         return f"http://{found['spec']['clusterIP']}:{port}"
-
-    # --- pods ---
-
-    def _pod(self, target: Target) -> JSON | None:
-        """The very pod that is meant, or None: a namesake is not it."""
-        namespace, name, uid = parts_of(target.identity)
-        pod = self.api.there(place("pods", namespace, name))
-        return (
-            pod if pod and pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in {"Succeeded", "Failed"} else None
-        )
-
-    def _container(self, target: Target) -> Container | None:
-        pod = self._pod(target)
-        return self._where(target, target.details.get("container") or main_container(pod)) if pod else None
-
-    def _where(self, target: Target, container: str) -> Container:
-        namespace, name, _ = parts_of(target.identity)
-        return Container(namespace, name, container)
 
     def _wait(self, what: str, condition: Callable[[], bool], limit_s: float) -> None:
         waited = 0.0

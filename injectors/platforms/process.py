@@ -13,7 +13,7 @@ from threading import Event
 from typing import ClassVar
 
 from ..values import JSON
-from .base import GivenUp, PlatformError, Target, Unsupported
+from .base import GivenUp, Means, PlatformError, Target, Unsupported
 from .links import LinkControl, runtime_folder
 from .local_agents import LocalAgents
 from .local_commands import run_command
@@ -44,6 +44,7 @@ class ProcessPlatform(LocalFiles):
     """`folder` is where relative paths of the service file start, `state` blackstart's state folder."""
 
     name: ClassVar[str] = "process"
+    witness: ClassVar[str] = "process table"
 
     def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
         super().__init__(folder.absolute())
@@ -71,6 +72,15 @@ class ProcessPlatform(LocalFiles):
 
     def objections(self) -> list[str]:
         return []
+
+    def denied(self, means: Means) -> list[str]:
+        """What may be signalled shows when it is planned."""
+        del means
+        return []
+
+    def role(self, name: str, means: Means) -> JSON:
+        del name, means
+        raise Unsupported("processes know no roles: what may be drilled is what this user may signal")
 
     def address(self, service: str, port: int) -> str:
         raise Unsupported(f"service {service}, port {port}: processes have no services by name; give endpoint.url")

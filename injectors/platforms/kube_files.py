@@ -1,0 +1,62 @@
+"""What pods are, and their files as their containers see them."""
+
+import base64
+
+from ..values import JSON
+from .base import PlatformError, Target
+from .kube_agents import look
+from .kube_api import KubeApi, place
+from .kube_exec import Container
+from .kube_find import main_container, parts_of, volume_of
+
+
+class PodFiles:
+    """Looks by look.py, in a process of its own."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self.api = api
+
+    def space(self, target: Target, folder: str) -> tuple[int, int]:
+        found = self._look(target, "space", path=folder)
+        return found["size_bytes"], found["free_bytes"]
+
+    def exists(self, target: Target, path: str) -> bool:
+        return bool(self._look(target, "exists", path=path)["exists"])
+
+    def file(self, target: Target, path: str) -> JSON:
+        found, pod = self._look(target, "exists", path=path), self._pod(target)
+        owner, outlives = volume_of(pod, target.details["container"], found["real"]) if pod else ("", False)
+        return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives}
+
+    def pids(self, target: Target) -> tuple[int, ...]:
+        where = self._container(target)
+        around = look(self.api, where, "around", {})["processes"] if where else []
+        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in around)
+
+    def read_file(self, target: Target, path: str, limit: int) -> bytes:
+        return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])
+
+    def digest(self, target: Target, path: str) -> str:
+        return str(self._look(target, "digest", path=path)["digest"])
+
+    def _look(self, target: Target, verb: str, **request: object) -> JSON:
+        where = self._container(target)
+        if where is None:
+            raise PlatformError(f"{target.name} ({target.identity}) is gone")
+        return look(self.api, where, verb, request)
+
+    def _pod(self, target: Target) -> JSON | None:
+        """The very pod that is meant, or None: a namesake is not it."""
+        namespace, name, uid = parts_of(target.identity)
+        pod = self.api.there(place("pods", namespace, name))
+        return (
+            pod if pod and pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in {"Succeeded", "Failed"} else None
+        )
+
+    def _container(self, target: Target) -> Container | None:
+        pod = self._pod(target)
+        return self._where(target, target.details.get("container") or main_container(pod)) if pod else None
+
+    def _where(self, target: Target, container: str) -> Container:
+        namespace, name, _ = parts_of(target.identity)
+        return Container(namespace, name, container)

@@ -1,0 +1,109 @@
+"""Drills under exactly the rights that `plan --rbac` prints, and without one of them."""
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from blackstart.commands.demo_kubernetes import deployed
+from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.command import Blackstart, events
+
+RBAC = "rbac.authorization.k8s.io/v1"
+SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")
+HANG = (
+    "apiVersion: blackstart/v1\nkind: Scenario\nname: hang\nobjectives: {rto: 60s}\n"
+    "faults: [{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 3s}]\n"
+)
+
+
+@pytest.fixture(scope="module")
+def service(api: KubeApi, cluster: Path, image: str) -> Iterator[Path]:
+    os.environ["KUBECONFIG"] = str(cluster)
+    with deployed(api, image, hardened=True, tell=print) as file:
+        yield file
+    del os.environ["KUBECONFIG"]
+
+
+def login(api: KubeApi, namespace: str, role: dict, folder: Path) -> Path:
+    """A kubeconfig whose user is a service account with that role and nothing else."""
+    name = role["metadata"]["name"]
+    api.create(place("serviceaccounts", namespace), {"metadata": {"name": name}})
+    api.create(place("roles", namespace, "", RBAC), role)
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    api.create(place("rolebindings", namespace, "", RBAC), {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]})
+    token = api.create(place("serviceaccounts", namespace, name, "", "token"), {"spec": {}})["status"]["token"]
+    authority = base64.b64encode(Path(api.configuration.ssl_ca_cert).read_bytes()).decode()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": api.context,
+        "contexts": [{"name": api.context, "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": api.server, "certificate-authority-data": authority}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+    }
+    path = folder / f"{name}.kubeconfig"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("scenario", ["replica-kill-midstream", "hang"])
+def test_the_rights_that_are_printed_are_enough_and_none_too_many(
+    blackstart: Blackstart, service: Path, api: KubeApi, scenario: str
+) -> None:
+    if scenario == "hang":
+        (blackstart.folder / "hang.yaml").write_text(HANG, encoding="utf-8")
+    named = "hang.yaml" if scenario == "hang" else scenario
+    role = json.loads(blackstart("plan", named, "--service", service, "--rbac").out)
+    namespace = role["metadata"]["namespace"]
+    role["metadata"]["name"] = f"all-of-{scenario}"
+    done = blackstart(
+        "run", named, *SHORT, "--service", service, "--yes", KUBECONFIG=str(login(api, namespace, role, blackstart.folder))
+    )
+    assert done.code == 0, done.out + done.err
+    assert "undo-verified" in events(done.folder)
+    resource = "pods/exec" if scenario == "hang" else "leases"
+    fewer = {**role, "metadata": {**role["metadata"], "name": f"less-of-{scenario}"}}
+    fewer["rules"] = [rule for rule in role["rules"] if rule["resources"] != [resource]]
+    refused = blackstart(
+        "run", named, *SHORT, "--service", service, "--yes", KUBECONFIG=str(login(api, namespace, fewer, blackstart.folder))
+    )
+    assert refused.code == 2, refused.out + refused.err
+    assert "not injecting" in refused.err
+    assert resource in refused.err
+
+
+def test_a_token_that_is_wrong_is_told(blackstart: Blackstart, service: Path, cluster: Path) -> None:
+    config = yaml.safe_load(cluster.read_text(encoding="utf-8"))
+    config["users"][0]["user"] = {"token": "expired"}
+    path = blackstart.folder / "wrong.kubeconfig"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    refused = blackstart("plan", "replica-kill-midstream", "--service", service, KUBECONFIG=str(path))
+    assert refused.code == 2
+    assert "log in again" in refused.err
+
+
+def test_a_cluster_that_cannot_be_reached_is_told(blackstart: Blackstart, service: Path, cluster: Path) -> None:
+    config = yaml.safe_load(cluster.read_text(encoding="utf-8"))
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    path = blackstart.folder / "away.kubeconfig"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    refused = blackstart("plan", "replica-kill-midstream", "--service", service, KUBECONFIG=str(path))
+    assert refused.code == 2
+    assert "does not answer" in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_a_protected_namespace_is_never_touched(blackstart: Blackstart, service: Path) -> None:
+    profile = json.loads(service.read_text(encoding="utf-8"))
+    profile["protect"] = {"namespaces": [profile["kubernetes"]["namespace"]]}
+    path = blackstart.folder / "service.yaml"
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    refused = blackstart("run", "replica-kill-midstream", "--service", path, "--yes")
+    assert refused.code == 2
+    assert "is protected" in refused.err
