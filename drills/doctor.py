@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from ..injectors import registry
 from ..injectors.base import FaultError, Injector
 from ..injectors.platforms import open_platform
-from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.platforms.base import Means, Platform, PlatformError, Target
 from .loading import InvalidFiles, decode_injector
 from .plan import choose, resolve
+from .refusal import Refused
 from .scenario import Selector
 from .service import Service
 from .state import left_on, state_folder
+from .watched import addressed
 
 ANSWER_S = 5.0
 
@@ -35,14 +37,18 @@ class Finding:
 
 def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, ...]:
     """What works and what is missing, the general things first, then each kind of fault."""
-    findings = [_answers(service), _state(service, environment)]
+    findings = [_state(service, environment)]
     try:
         with open_platform(service.where(), state_folder(environment), environment) as platform:
+            findings.append(Finding("place", fine=True, text=platform.place))
+            findings += [Finding("place", fine=False, text=why, needed=True) for why in platform.objections()]
+            findings += [Finding("rights", fine=False, text=why) for why in platform.denied(Means(inside=True, ends=True))]
+            findings.append(_answers(addressed(service, platform)))
             everything = platform.find()
             there = ", ".join(f"{target.name} ({target.role}, {target.identity})" for target in everything)
             findings.append(Finding("targets", bool(everything), there or "nothing of the service is running", needed=True))
             findings += _kinds(service, platform, everything)
-    except PlatformError as error:
+    except (PlatformError, Refused) as error:
         findings.append(Finding("targets", fine=False, text=str(error), needed=True))
     return tuple(findings)
 

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from .replay import INPUTS, digest_of_file, faults_of, read_run
 from .scenario import Scenario
 from .service import Service
 from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, state_folder
-from .watched import replica_urls
+from .watched import addressed, replica_urls
 
 ROOM_NEEDED = 64 * 1024 * 1024  # bytes free in the run's folder before anything is injected: an hour of samples and reports
 KILL_SWITCH = "STOP"
@@ -141,18 +141,6 @@ def _under_way(state: Path, service: Service) -> str:
         except BeingDrilled as held:
             return str(held).removeprefix("not injecting: ").partition(";")[0]
     return ""
-
-
-def addressed(service: Service, platform: Platform) -> Service:
-    """The service with a URL: where the file names a service of the platform, that service's address from here. Raises Refused."""
-    endpoint = service.endpoint
-    if endpoint.url is not None or endpoint.service is None or endpoint.port is None:
-        return service
-    try:
-        url = platform.address(endpoint.service, endpoint.port)
-    except PlatformError as error:
-        raise Refused([f"not injecting: {error}"]) from error
-    return replace(service, endpoint=replace(endpoint, url=url))
 
 
 def _held(platform: Platform, run: str) -> None:

@@ -6,26 +6,23 @@ failure, on an abort, on a signal and on a bug of ours. What dies with the proce
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Overcome, Undo
-from ..injectors.platforms.base import GivenUp, Platform, PlatformError, Unavailable
+from ..injectors.base import Evidence, FaultError, Overcome
+from ..injectors.platforms.base import GivenUp, Platform, PlatformError
 from .guard import Guard
 from .interruption import Interruption
 from .journal import Journal
 from .observer import Observer, ProberLost
 from .plan import Plan, PlannedFault, aim_again
 from .progress import Phase, Progress
+from .undoing import PROOF_EVERY_S, UNDO_PATIENCE_S, undo_one
 
 TICK_S = 0.1
-PROOF_EVERY_S = 0.05
-UNDO_PATIENCE_S = 60.0  # for a controller or supervisor to bring back what a fault ended
 READ_BACK_S = 60.0
-AGAIN_S = 1.0
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
 T = TypeVar("T")
@@ -256,53 +253,3 @@ class Engine:
                 self.journal.append("aborting", why=str(stop))
         except ProberLost as problem:
             self.journal.append("inconclusive", why=str(problem))
-
-
-def undo_one(  # noqa: PLR0913 - the record, the world, the journal and time, each from its own owner
-    injector: Injector, undo: Undo, platform: Platform, journal: Journal, index: int, wait: Callable[[float], None]
-) -> str:
-    """Undo one fault and prove it; write what happened. Returns a line for people. Used by the drill and by `recover`."""
-    try:
-        before_s = _record(journal, "recovering", fault=index)
-        _recover(injector, undo, platform, journal.clock.now, wait)
-        _record(journal, "undone", fault=index, lo_s=before_s, hi_s=journal.clock.now())
-        evidence = _undo_proof(injector, undo, platform, journal.clock.now, wait)
-    except Exception as error:  # noqa: BLE001 - one undo that fails, however it fails, must not keep the others from being tried
-        _record(journal, "undo-failed", fault=index, why=f"{type(error).__name__}: {error}")
-        return f"{undo.kind}: NOT UNDONE: {error}"
-    _record(journal, "undo-verified", fault=index, evidence=evidence.to_json())
-    return f"{undo.kind}: undone: {evidence.detail} ({evidence.source})"
-
-
-def _recover(injector: Injector, undo: Undo, platform: Platform, now: Callable[[], float], wait: Callable[[float], None]) -> None:
-    """A platform that cannot be reached now may be in a moment; whatever else it says is final."""
-    limit_s = now() + UNDO_PATIENCE_S
-    while True:
-        try:
-            return injector.recover(undo, platform)
-        except Unavailable:
-            if now() >= limit_s:
-                raise
-        wait(AGAIN_S)
-
-
-def _record(journal: Journal, event: str, **fields: Any) -> float:
-    """A journal that cannot be written any more (a full disk) must not keep a fault in place: the verdict will be dirty."""
-    with suppress(OSError):
-        return journal.append(event, **fields)
-    return journal.clock.now()
-
-
-def _undo_proof(
-    injector: Injector, undo: Undo, platform: Platform, now: Callable[[], float], wait: Callable[[float], None]
-) -> Evidence:
-    limit_s = now() + UNDO_PATIENCE_S
-    while True:
-        try:
-            return injector.verify_recovered(undo, platform)
-        except ForeignChange:
-            raise
-        except (FaultError, PlatformError):
-            if now() >= limit_s:
-                raise
-        wait(PROOF_EVERY_S)

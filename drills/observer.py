@@ -41,8 +41,11 @@ class Observer:
             self._seen.extend(new)
         if not self.prober.alive():
             raise ProberLost("the prober ended by itself; nothing was observed from then on")
-        for name, url in self.moved():
-            self.prober.move(name, url)
+        try:
+            for name, url in self.moved():
+                self.prober.move(name, url)
+        except ProbingError as error:
+            raise ProberLost(str(error)) from error
 
     def baseline(self, start_s: float, end_s: float) -> Baseline:
         """The watch from `start_s` to `end_s` held against the scenario's steady state."""

@@ -10,7 +10,6 @@ from ..injectors.base import Evidence, Injector, Undo
 from ..injectors.platforms import cluster_configured, open_platform, opened_records
 from ..injectors.platforms.base import Busy, Platform
 from .drill import boot_id
-from .engine import undo_one
 from .finished import InjectedFault, Record
 from .interruption import interruptible
 from .journal import NAME as JOURNAL
@@ -20,6 +19,7 @@ from .plan import resolve
 from .replay import faults_of
 from .service import Service
 from .state import BeingDrilled, drilling, mark_clean, open_runs, state_folder
+from .undoing import undo_one
 
 HOLD_S = 40.0  # a platform that remembers holders forgets a dead one sooner
 

@@ -1,13 +1,14 @@
 """What a drill will measure, known before it starts: the prober's lanes with their rates, and the objectives as written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..injectors.platforms.base import Target
+from ..injectors.platforms.base import Platform, PlatformError, Target
 from ..injectors.values import JSON
 from .language.writing import written
 from .measure.lanes import probe_config
+from .refusal import Refused
 from .scenario import Scenario
 from .service import Service
 
@@ -49,3 +50,15 @@ def objectives(scenario: Scenario) -> JSON:
 def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
     """Where each replica answers by itself, past the gateway."""
     return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))
+
+
+def addressed(service: Service, platform: Platform) -> Service:
+    """The service with a URL: where the file names a service of the platform, that service's address from here. Raises Refused."""
+    endpoint = service.endpoint
+    if endpoint.url is not None or endpoint.service is None or endpoint.port is None:
+        return service
+    try:
+        url = platform.address(endpoint.service, endpoint.port)
+    except PlatformError as error:
+        raise Refused([f"not injecting: {error}"]) from error
+    return replace(service, endpoint=replace(endpoint, url=url))

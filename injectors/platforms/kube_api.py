@@ -240,6 +240,8 @@ class KubeApi:
         read_s: float = ANSWER_S,
         streamed: bool = False,
     ) -> Any:
+        import urllib3  # noqa: PLC0415 - comes with the client
+
         headers = {"Accept": "application/json", "Content-Type": form or "application/json"}
         try:
             self.authorize(headers)
@@ -248,7 +250,7 @@ class KubeApi:
                 f"{self.server}{path}",
                 headers=headers,
                 body=None if body is None else json.dumps(body).encode(),
-                timeout=self._timeout(read_s),
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
                 retries=False,
                 preload_content=not streamed,
             )
@@ -258,11 +260,6 @@ class KubeApi:
             text = answer.read() if streamed else answer.data
             raise self._refused(method, path, answer.status, text.decode("utf-8", "replace"))
         return answer
-
-    def _timeout(self, read_s: float) -> Any:
-        import urllib3  # noqa: PLC0415 - comes with the client
-
-        return urllib3.Timeout(connect=CONNECT_S, read=read_s)
 
     def _refused(self, method: str, path: str, status: int, text: str) -> PlatformError:
         if status == 401:

@@ -98,6 +98,21 @@ def test_renewed_lease_goes_on(victim, state):
         assert rest(process)["reason"] == "standard input closed"
 
 
+def test_a_detached_agent_lives_by_its_lease_alone(victim, state):
+    """Its connection may be cut; who asked for it says by another way that it is still wanted."""
+    with held("stop-process", state, processes=[agent.identity(victim.pid)], lease_s=2.0, detached=True) as process:
+        process.stdin.close()
+        until = time.monotonic() + 4.0
+        while time.monotonic() < until:
+            renewed = subprocess.run([sys.executable, "-I", str(AGENT), "renew", f"@{state}"], check=False)
+            assert renewed.returncode == 0
+            assert state_of(victim.pid) == "T"
+            time.sleep(0.2)
+        assert rest(process)["reason"] == "lease lapsed"
+    assert state_of(victim.pid) != "T"
+    assert not state.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_undo(victim, state, number):
     with held("stop-process", state, processes=[agent.identity(victim.pid)]) as process:

@@ -298,3 +298,17 @@ def test_what_still_waits_when_watching_ends_is_written_down(tmp_path: Path) -> 
     waiting = [probe for probe in read_samples(tmp_path).probes if probe.outcome == "unanswered"]
     assert len(waiting) >= 5
     assert max(probe.end_s - probe.sent_s for probe in waiting) > 1.0
+
+
+def test_a_replica_that_moved_is_asked_at_its_new_address(tmp_path: Path) -> None:
+    with reference_server.start(golden={"2+2=": " 4"}) as old, reference_server.start(golden={"2+2=": " 4"}) as new:
+        asked = {**lane("replica", old.url, 20.0), "name": "replica:r0", "component": "r0"}
+        other = {**lane("fresh", old.url, 20.0), "name": "fresh", "component": ""}
+        with Prober() as prober:
+            prober.start(config(tmp_path, asked, other))
+            until(lambda: old.counts()["requests"] > 5, "questions at the old address")
+            prober.move("r0", new.url)
+            until(lambda: new.counts()["requests"] > 5, "questions at the new address")
+            prober.stop()
+    outcomes = {(probe.lane, probe.outcome) for probe in read_samples(tmp_path).probes if probe.lane == "replica:r0"}
+    assert outcomes <= {("replica:r0", "ok"), ("replica:r0", "void"), ("replica:r0", "unanswered")}
