@@ -254,7 +254,10 @@ def since(axis: TimeAxis, at_s: float) -> str:
 
 
 def _lane_name(lane: LaneReport) -> str:
-    return lane.info.component or lane.info.name if lane.info.kind == "replica" else lane.info.name
+    """Short, since there is little room: what sort of lane it is shows in what follows the component's name."""
+    if not lane.info.component or lane.info.kind not in {"replica", "health"}:
+        return lane.info.name
+    return lane.info.component if lane.info.kind == "replica" else lane.info.name.removeprefix("health:")
 
 
 def _label(text: str, middle: float) -> Drawing:

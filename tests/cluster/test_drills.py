@@ -29,6 +29,10 @@ HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50
 OURS = "app.kubernetes.io/managed-by=blackstart,app.kubernetes.io/part-of!=blackstart-demo"
 
 
+# A hardened engine that hangs is replaced: there is nothing to undo, to end or to recover.
+plain = pytest.mark.parametrize("kind", ["plain"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=["plain", "hardened"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -117,11 +121,10 @@ def stopped(api: KubeApi, folder: Path) -> bool:
 
 
 @pytest.mark.timeout(360)
+@plain
 def test_sigkill_is_recovered_from_another_machine(
-    blackstart: Blackstart, service: Path, api: KubeApi, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blackstart: Blackstart, service: Path, api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind == "hardened":
-        pytest.skip("a hardened engine that hangs is replaced: there is nothing to recover")
     process, folder = in_hang(blackstart, service)
     second = tmp_path / "second"
     second.mkdir()
@@ -142,9 +145,8 @@ def test_sigkill_is_recovered_from_another_machine(
 
 
 @pytest.mark.timeout(360)
-def test_sigkill_ends_the_fault_at_the_site_by_itself(blackstart: Blackstart, service: Path, api: KubeApi, kind: str) -> None:
-    if kind == "hardened":
-        pytest.skip("a hardened engine that hangs is replaced: there is nothing to end")
+@plain
+def test_sigkill_ends_the_fault_at_the_site_by_itself(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     process, folder = in_hang(blackstart, service)
     kill_quietly(process)
     assert stopped(api, folder)
@@ -154,6 +156,7 @@ def test_sigkill_ends_the_fault_at_the_site_by_itself(blackstart: Blackstart, se
 
 
 @pytest.mark.timeout(120)
+@plain
 def test_an_interrupt_undoes_and_leaves_nothing(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     process, folder = in_hang(blackstart, service)
     process.send_signal(signal.SIGINT)
@@ -165,11 +168,10 @@ def test_an_interrupt_undoes_and_leaves_nothing(blackstart: Blackstart, service:
 
 
 @pytest.mark.timeout(360)
-def test_an_api_server_that_is_away_for_a_while_ends_no_fault(
-    blackstart: Blackstart, service: Path, api: KubeApi, kind: str
-) -> None:
-    if api.context != "devkube" or kind == "hardened":
-        pytest.skip("only devkube's API server can be stopped, and a hardened engine is replaced before it is back")
+@plain
+def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
+    if api.context != "devkube":
+        pytest.skip("only devkube's API server can be stopped")
     process, folder = in_hang(blackstart, service)
     status = subprocess.run([DEVKUBE, "status"], capture_output=True, text=True, check=True).stdout
     server = int(re.findall(r"kube-apiserver\s+(\d+)", status)[0])
