@@ -76,16 +76,23 @@ def demo(
     _leave(command(scenario, settings or [], out, DemoOptions(hardened, show, on.value, image)))
 
 
-@app.command(epilog="Example: blackstart init drills --from-url http://127.0.0.1:8000")
+@app.command(epilog="Example: blackstart init drills --from-cluster deployment/llm -n models")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path(),
     *,
-    url: Annotated[str, typer.Option("--from-url", help="Where the service answers.", show_default=False)],
+    url: Annotated[
+        str | None, typer.Option("--from-url", help="Where a service of this machine answers.", show_default=False)
+    ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option("--from-cluster", metavar="KIND/NAME", help="Its workload, e.g. deployment/llm.", show_default=False),
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="With --from-cluster: where that is.")] = "default",
 ) -> None:
     """Write service.yaml and a first scenario, with what the service says of itself."""
     from .commands.looking import init as command
 
-    _leave(command(folder, url))
+    _leave(command(folder, url, workload, namespace))
 
 
 @app.command(epilog="Example: blackstart validate service.yaml drills/*.yaml")

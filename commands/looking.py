@@ -38,11 +38,18 @@ def doctor(service_file: Path) -> ExitCode:
     return ExitCode.PASSED if all(line.fine for line in lines if line.needed) else ExitCode.USAGE
 
 
-def init(folder: Path, url: str) -> ExitCode:
+def init(folder: Path, url: str | None, workload: str | None, namespace: str) -> ExitCode:
     """Write a service profile and a first scenario."""
-    from ..drills.discovery import write_files
+    if url and not workload:
+        from ..drills.discovery import write_files
 
-    written = write_files(folder, url)
+        written = write_files(folder, url)
+    elif workload and not url:
+        from ..drills.cluster_discovery import write_cluster_files
+
+        written = write_cluster_files(folder, workload, namespace, os.environ)
+    else:
+        raise Refused(["say where the service is: either --from-url http://HOST:PORT or --from-cluster KIND/NAME"])
     for path in written.paths:
         say(f"wrote {path}")
     for warning in written.warnings:

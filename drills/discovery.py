@@ -1,29 +1,15 @@
 """init: ask a running service what it is, and write a service profile and a first scenario for it."""
 
-import http.client
 import json
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from .first_files import Answers, Written, asked, free, get, model_of, write
 from .refusal import Refused
 from .surroundings import Proxy, Server, Surroundings, is_here
 
-ANSWER_S = 5.0
 RELATIVE_S = 1.0  # for a server that may speak anything, or nothing
-HEALTH_PATHS = ("/health", "/ready", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the service says of itself."""
-
-    protocol: str
-    model: str | None
-    health: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,23 +23,12 @@ class Place:
     links: tuple[Proxy, ...] = ()
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files, and what a person should know before using them."""
-
-    paths: tuple[Path, Path]
-    warnings: tuple[str, ...]
-
-
 def write_files(folder: Path, url: str) -> Written:
     """service.yaml and scenario.yaml for the service at `url`. Raises Refused where nothing answers or a file is there already."""
     url = url.rstrip("/")
     host, port = _address(url)
-    paths = folder / "service.yaml", folder / "scenario.yaml"
-    there = [str(path) for path in paths if path.exists()]
-    if there:
-        raise Refused([f"{', '.join(there)} is there already; nothing was written"])
-    answers = _asked(url)
+    free(folder)
+    answers = asked(url)
     here = is_here(host)
     place = _located(port, answers) if here else Place(port, None)
     warnings = (
@@ -61,10 +36,7 @@ def write_files(folder: Path, url: str) -> Written:
         if here
         else (f"{host} is not this machine, and only its own processes can be drilled: use blackstart there",)
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in zip(paths, (_service_text(url, place, answers), SCENARIO), strict=True):
-        path.write_text(text, encoding="utf-8")
-    return Written(paths, warnings)
+    return write(folder, _service_text(url, place, answers), SCENARIO, warnings)
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -76,38 +48,6 @@ def _address(url: str) -> tuple[str, int]:
     if address.scheme not in {"http", "https"} or not address.hostname or any(sign.isspace() for sign in url):
         raise Refused([f"{url} is not a URL of a service; write it as http://HOST:PORT"])
     return address.hostname, port
-
-
-def _get(url: str, limit_s: float = ANSWER_S) -> tuple[int, Any]:
-    """Status and JSON body, or None for a body that is none. Raises OSError when nothing answers, or not in HTTP."""
-    try:
-        with urllib.request.urlopen(url, timeout=limit_s) as answer:  # noqa: S310 - the scheme was checked when the URL was read
-            status, body = answer.status, answer.read(1 << 20)
-    except urllib.error.HTTPError as error:
-        return error.code, None
-    except (http.client.HTTPException, ValueError) as error:
-        raise OSError(f"the answer is not HTTP ({type(error).__name__})") from error
-    try:
-        return status, json.loads(body)
-    except ValueError:
-        return status, None
-
-
-def _model_of(status: int, models: Any) -> str | None:
-    """The first model of an answer to /v1/models; None for an answer that is none."""
-    data = models.get("data") if status == 200 and isinstance(models, dict) else None
-    first = data[0] if isinstance(data, list) and data else None
-    return str(first["id"]) if isinstance(first, dict) and "id" in first else None
-
-
-def _asked(url: str) -> Answers:
-    try:
-        model = _model_of(*_get(f"{url}/v1/models"))
-        kserve, _ = _get(f"{url}/v2/health/ready")
-        health = tuple(path for path in HEALTH_PATHS if _get(url + path)[0] == 200)
-    except OSError as error:
-        raise Refused([f"nothing answers at {url}: {error}; start the service, or correct the URL"]) from error
-    return Answers("openai" if model else "kserve-v2" if kserve == 200 else "http", model, health)
 
 
 def _located(port: int, answers: Answers) -> Place:
@@ -131,8 +71,8 @@ def _serves(server: Server, answers: Answers) -> bool:
     url = f"http://127.0.0.1:{server.port}"
     try:
         if answers.protocol == "openai":
-            return _model_of(*_get(f"{url}/v1/models", RELATIVE_S)) == answers.model
-        return answers.protocol == "kserve-v2" and _get(f"{url}/v2/health/ready", RELATIVE_S)[0] == 200
+            return model_of(*get(f"{url}/v1/models", RELATIVE_S)) == answers.model
+        return answers.protocol == "kserve-v2" and get(f"{url}/v2/health/ready", RELATIVE_S)[0] == 200
     except OSError:
         return False
 
@@ -167,21 +107,7 @@ def _warnings(place: Place, answers: Answers) -> tuple[str, ...]:
 
 def _service_text(url: str, place: Place, answers: Answers) -> str:
     lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: service-{place.port}", "platform: process", *_process(place)]
-    endpoint = [f"url: {json.dumps(url)}", f"protocol: {answers.protocol}"]
-    if answers.model:
-        endpoint.append(f"model: {json.dumps(answers.model)}")
-    elif answers.protocol == "http":
-        endpoint.append("path: /")
-    lines.append(f"endpoint: {{{', '.join(endpoint)}}}")
-    if answers.protocol == "openai":
-        lines.append(
-            "golden:\n" + '  - {prompt: "The capital of France is", max_tokens: 8}    # the answer is recorded before each drill'
-        )
-    elif answers.protocol == "kserve-v2":
-        lines.append("# golden: [{inputs: [...], outputs: [...]}]   # add a question, and the model's name as endpoint.model")
-    if answers.health:
-        lines.append(f"health: {json.dumps(answers.health)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *answers.lines([f"url: {json.dumps(url)}"])]) + "\n"
 
 
 def _process(place: Place) -> list[str]:

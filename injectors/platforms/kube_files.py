@@ -28,10 +28,14 @@ class PodFiles:
         owner, outlives = volume_of(pod, target.details["container"], found["real"]) if pod else ("", False)
         return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives}
 
-    def pids(self, target: Target) -> tuple[int, ...]:
+    def around(self, target: Target) -> list[JSON]:
+        """Every process that can be seen from inside the target: `identity`, `parent`, `state`, `command`."""
         where = self._container(target)
-        around = look(self.api, where, "around", {})["processes"] if where else []
-        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in around)
+        found: list[JSON] = look(self.api, where, "around", {})["processes"] if where else []
+        return found
+
+    def pids(self, target: Target) -> tuple[int, ...]:
+        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in self.around(target))
 
     def read_file(self, target: Target, path: str, limit: int) -> bytes:
         return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])

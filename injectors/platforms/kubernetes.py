@@ -210,8 +210,7 @@ class KubernetesPlatform(PodFiles):
         return self._usage(where, [record["agent"] for record in records.values()]) if where and records else None
 
     def target_usage(self, target: Target) -> Usage | None:
-        where = self._container(target)
-        first = [each["identity"] for each in look(self.api, where, "around", {})["processes"]][:1] if where else []
+        where, first = self._container(target), [each["identity"] for each in self.around(target)][:1]
         return self._usage(where, first) if where and first else None
 
     def _usage(self, where: Container, identities: list[str]) -> Usage | None:

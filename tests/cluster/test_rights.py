@@ -107,3 +107,25 @@ def test_a_protected_namespace_is_never_touched(blackstart: Blackstart, service:
     refused = blackstart("run", "replica-kill-midstream", "--service", path, "--yes")
     assert refused.code == 2
     assert "is protected" in refused.err
+
+
+def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, service: Path) -> None:
+    namespace = json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"]
+    done = blackstart("init", "drills", "--from-cluster", "statefulset/replica", "-n", namespace)
+    assert done.code == 0, done.out + done.err
+    folder = blackstart.folder / "drills"
+    written = yaml.safe_load((folder / "service.yaml").read_text(encoding="utf-8"))
+    assert written["endpoint"] == {"service": "replicas", "port": 8000, "protocol": "openai", "model": "demo"}
+    assert written["roles"] == {"engine": {"command_line": r"service\.py engine "}}
+    plan = blackstart("plan", folder / "scenario.yaml", "--service", folder / "service.yaml")
+    assert plan.code == 0, plan.err
+    assert "replica-kill once on 1 of 2: replica-" in plan.out
+    assert f"namespace {namespace} of context" in plan.out
+    doctor = blackstart("doctor", "--service", folder / "service.yaml")
+    assert "yes  process-hang" in doctor.out, doctor.out + doctor.err
+    again = blackstart("init", "drills", "--from-cluster", "statefulset/replica", "-n", namespace)
+    assert again.code == 2
+    assert "is there already" in again.err
+    missing = blackstart("init", "more", "--from-cluster", "deployment/nothing", "-n", namespace)
+    assert missing.code == 2
+    assert "there is no deployment/nothing" in missing.err

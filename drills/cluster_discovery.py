@@ -1,0 +1,87 @@
+"""init --from-cluster: look at a workload and at the service in front of it, and write a service profile and a first scenario."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from ..injectors.platforms.base import PlatformError, Target
+from ..injectors.platforms.kube_api import KubeApi, place
+from ..injectors.platforms.kube_find import Owned
+from ..injectors.platforms.kubernetes import KubernetesPlatform
+from ..injectors.platforms.kubernetes_spec import KubernetesSpec
+from ..injectors.values import JSON
+from .first_files import Written, asked, free, write
+from .refusal import Refused
+
+# Processes that compute, apart from the one that answers, by their command lines (../research: vLLM, SGLang, MLServer; the demo).
+ENGINES = ("VLLM::EngineCore", "EngineCore", "sglang::scheduler", r"multiprocessing\.spawn", r"service\.py engine ")
+
+
+def write_cluster_files(folder: Path, workload: str, namespace: str, environment: Mapping[str, str]) -> Written:
+    """service.yaml and scenario.yaml for a workload in the current context's cluster. Raises Refused, PlatformError."""
+    free(folder)
+    with closing(KubeApi.opened(environment)) as api:
+        platform = KubernetesPlatform(api, KubernetesSpec(namespace, workload), {}, ())
+        (owned,) = platform.finder.owned()
+        name, port = _front(api, namespace, owned)
+        url = platform.address(name, port)
+        answers = asked(url)
+        engine = _engine(platform, platform.find())
+    lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: {owned.name}", "platform: kubernetes"]
+    lines.append(f"kubernetes: {{namespace: {namespace}, workload: {workload}, context: {json.dumps(api.context)}}}")
+    lines += answers.lines([f"service: {name}", f"port: {port}"])
+    lines.append(
+        f"roles: {{engine: {{command_line: {json.dumps(engine)}}}}}" if engine else '# roles: {engine: {command_line: "..."}}'
+    )
+    lines.append("# model: {path: /models/...}    # where a replica finds it, for faults of model files")
+    return write(folder, "\n".join(lines) + "\n", SCENARIO, _warnings(owned, url))
+
+
+def _front(api: KubeApi, namespace: str, owned: Owned) -> tuple[str, int]:
+    """The Service that leads to the workload's pods, and its port; one with an address of its own before a headless one."""
+    labels = owned.workload["spec"]["template"]["metadata"].get("labels") or {}
+    services, _ = api.items(place("services", namespace))
+    leading = [each for each in services if _selects(each, labels) and each["spec"].get("ports")]
+    if not leading:
+        raise Refused(
+            [f"no Service in namespace {namespace} leads to {owned.kind}/{owned.name}: make one, and name it under `endpoint`"]
+        )
+    best = min(leading, key=lambda each: (each["spec"].get("clusterIP") == "None", each["metadata"]["name"]))
+    ports = sorted(best["spec"]["ports"], key=lambda each: "http" not in str(each.get("name") or ""))
+    return best["metadata"]["name"], int(ports[0]["port"])
+
+
+def _selects(service: JSON, labels: Mapping[str, str]) -> bool:
+    selector = service["spec"].get("selector") or {}
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def _engine(platform: KubernetesPlatform, targets: Sequence[Target]) -> str | None:
+    """A pattern that finds the computing processes inside a pod; None where none is known, or nobody may look."""
+    with suppress(PlatformError):
+        commands = [each["command"] for target in targets[:1] for each in platform.around(target)]
+        return next((pattern for pattern in ENGINES if any(re.search(pattern, command) for command in commands)), None)
+    return None
+
+
+def _warnings(owned: Owned, url: str) -> tuple[str, ...]:
+    found = [f"it is measured from here, at {url}"]
+    if owned.wanted < 2:
+        found.append(f"{owned.kind}/{owned.name} has one pod: every fault that hits it is an outage")
+    return tuple(found)
+
+
+SCENARIO = """\
+apiVersion: blackstart/v1
+kind: Scenario
+name: first-drill
+title: A pod dies at once
+steady_state: {hold: 10s, success: ">= 99%"}
+faults:
+  - {kind: replica-kill, target: {count: 1}, at: 0s}    # `blackstart faults` lists what else can be injected
+objectives: {rto: 10s, time_to_redundancy: 2m}
+observe: 3m
+settle: 10s
+"""
