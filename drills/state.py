@@ -46,8 +46,8 @@ def lock_names(service: Service) -> list[str]:
                 names.add(f"port {component.port}")
             elif component.pid_file:
                 names.add(f"pid file {(service.folder / component.pid_file).resolve()}")
-    if service.kubernetes:
-        names.add(f"namespace {service.kubernetes.namespace}, {service.kubernetes.workload}")
+    if where := service.kubernetes:  # the Lease in the cluster tells what two names of one context cannot
+        names.add(f"context {where.context or 'in use'}, namespace {where.namespace}, {where.workload}")
     return sorted(names)
 
 

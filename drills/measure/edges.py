@@ -37,7 +37,7 @@ def outage(track: Track, run: Run) -> Outage:
     """The run as an outage with bounded edges; `end` is None where it was not over when watching ended."""
     stop = len(track.probes) if run.back is None else run.back
     start = _impact(track, run.first, stop)
-    end = None if run.back is None else _not_before(start, _recovery(track, run.first, run.back))
+    end = None if run.back is None else not_before(start, _recovery(track, run.first, run.back))
     classes = Counter(
         track.probes[at].outcome if track.grades[at] is Grade.BAD else "slow"
         for at in range(run.first, stop)
@@ -52,7 +52,7 @@ def duration(start: Interval, end: Interval) -> Interval:
     return Interval(plain.lo_s * (1 - CLOCK_RATE), plain.hi_s * (1 + CLOCK_RATE))
 
 
-def _not_before(start: Interval, end: Interval) -> Interval:
+def not_before(start: Interval, end: Interval) -> Interval:
     """Nothing ends before it began: where a backlog may take longer to drain than the outage lasted, its start bounds the end."""
     lo_s = max(start.lo_s, end.lo_s)
     return Interval(lo_s, max(lo_s, end.hi_s))

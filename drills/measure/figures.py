@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from .classify import Grade
-from .edges import duration
+from .edges import duration, not_before
 from .lane import Lane, by_kind
 from .observed import Observed
 from .service_state import Interruption
@@ -142,15 +142,16 @@ def source(lane: Lane) -> str:
 def time_to_detect(impact: Interval | None, observed: Observed, lanes: Sequence[Lane]) -> dict[str, Interval | None]:
     """By health endpoint, from the impact to its first answer that is not 2xx; None: none was seen until the end of watching.
 
-    A victim that is dead, hangs or is cut off does not answer on its own port: that is the fault, and nobody's notice of it.
+    A sign between the fault and the impact took no time at all: what users did not notice yet was noticed. A victim that is dead, hangs or is cut off does not answer on its own port: that is the fault, and nobody's notice of it.
     """
     found: dict[str, Interval | None] = {}
     struck = [fault for fault in observed.faults if fault.injecting_s is not None]
     victims = {str(target["name"]).partition("/")[0] for fault in struck for target in fault.targets}  # r0/engine is inside r0
     for lane in by_kind(lanes, "health"):
         answered = lane.info.component in victims
-        sign = None if impact is None else _first_sign(lane, impact.lo_s, observed.window.end_s, answered=answered)
-        found[source(lane)] = None if impact is None or sign is None else duration(impact, sign)
+        since_s = None if impact is None else min(impact.lo_s, observed.window.fault_s or impact.lo_s)
+        sign = None if since_s is None else _first_sign(lane, since_s, observed.window.end_s, answered=answered)
+        found[source(lane)] = None if impact is None or sign is None else duration(impact, not_before(impact, sign))
     return found
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..finished import InjectedFault
 from ..scenario import Fault, Scenario
-from .edges import duration
+from .edges import duration, not_before
 from .lane import Lane, by_kind, longest_doubt
 from .observed import Observed
 from .values import Interval, Outage, Recovery
@@ -95,7 +95,8 @@ def service_state(scenario: Scenario, observed: Observed, lanes: Sequence[Lane])
     after = []
     for one in interruptions(lanes, window.fault_s, scenario.settle.total_seconds()):
         if one.start.hi_s >= window.fault_s:
-            after.append(replace(one, start=Interval(max(one.start.lo_s, window.fault_s), one.start.hi_s)))
+            start = Interval(max(one.start.lo_s, window.fault_s), one.start.hi_s)
+            after.append(replace(one, start=start, end=one.end and not_before(start, one.end)))
         elif not one.brief:
             return ServiceState(Recovery(), (), f"{', '.join(one.lanes)}: already down when the first fault was injected")
     doubt_s = max(longest_doubt(lane, window.fault_s, window.end_s) for lane in needed)

@@ -220,6 +220,8 @@ def test_detection_and_honesty() -> None:
     lying = measured([Trouble(12, 20, "503", kinds=("semantic", "fresh"))])
     assert lying.time_to_detect["/ready"] is None
     assert holds(lying.health_honesty_gap["/ready"], 8.0)
+    early = measured([Trouble(15, 20, "503", kinds=("semantic", "fresh")), Trouble(12, 14, "503", kinds=("health",))])
+    assert early.time_to_detect["/ready"] == Interval(0.0, 0.0)
     calm = measured([])
     assert calm.health_honesty_gap["/ready"] == Interval(0.0, 0.0)
 
