@@ -16,6 +16,7 @@ from ..drills.scenario import Scenario
 from ..drills.service import Service
 from ..drills.state import BeingDrilled
 from ..drills.verdict import ExitCode, worst
+from ..injectors.platforms.base import PlatformError
 from ..scenarios import shipped
 from .console import EXPECTED, insist, say, tell
 
@@ -96,8 +97,9 @@ def _forget_dead_demos(out: Path) -> None:
     from ..drills.recovery import recover_run, runs_to_recover
 
     for name, folder in runs_to_recover(None, out, os.environ).items():
-        with suppress(BeingDrilled, InvalidFiles, OSError):  # another demo is under way, or its folder is gone
-            if load_service(folder / "service.yaml").demo:
+        with suppress(BeingDrilled, InvalidFiles, OSError, PlatformError):  # another demo is under way, or its folder is gone
+            left = load_service(folder / "service.yaml")
+            if left.demo and left.platform == "process":
                 recover_run(name, folder, os.environ, tell)
 
 

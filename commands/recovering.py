@@ -48,12 +48,11 @@ def _remembered_by_the_cluster(name: str | None, out: Path) -> tuple[dict[str, P
     from ..injectors.platforms.base import PlatformError
 
     try:
-        found, context = runs_in_cluster(out, os.environ)
+        found, context = runs_in_cluster(name, out, os.environ)
     except PlatformError as error:
         tell(f"the cluster was not asked what other machines left: {error}")
         return {}, None, ExitCode.USAGE if os.environ.get("KUBECONFIG") else ExitCode.PASSED
-    chosen = {run: folder for run, folder in found.items() if name in {None, run}}
-    return chosen, None if context == "in-cluster" else context, ExitCode.PASSED
+    return found, None if context == "in-cluster" else context, ExitCode.PASSED
 
 
 def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) -> ExitCode:

@@ -29,9 +29,10 @@ def write_cluster_files(folder: Path, workload: str, namespace: str, environment
         url = platform.address(name, port)
         answers = asked(url)
         engine = _engine(platform, platform.find())
-    lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: {owned.name}", "platform: kubernetes"]
-    lines.append(f"kubernetes: {{namespace: {namespace}, workload: {workload}, context: {json.dumps(api.context)}}}")
-    lines += answers.lines([f"service: {name}", f"port: {port}"])
+    lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: {owned.name.replace('.', '-')[:63]}", "platform: kubernetes"]
+    context = "" if api.context == "in-cluster" else f", context: {json.dumps(api.context)}"
+    lines.append(f"kubernetes: {{namespace: {json.dumps(namespace)}, workload: {json.dumps(workload)}{context}}}")
+    lines += answers.lines([f"service: {json.dumps(name)}", f"port: {port}"])
     lines.append(
         f"roles: {{engine: {{command_line: {json.dumps(engine)}}}}}" if engine else '# roles: {engine: {command_line: "..."}}'
     )

@@ -42,7 +42,10 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
         with open_platform(service.where(), state_folder(environment), environment) as platform:
             findings.append(Finding("place", fine=True, text=platform.place))
             findings += [Finding("place", fine=False, text=why, needed=True) for why in platform.objections()]
-            findings += [Finding("rights", fine=False, text=why) for why in platform.denied(Means(inside=True, ends=True))]
+            always = platform.denied(Means(inside=False, ends=False))
+            findings += [Finding("rights", fine=False, text=why, needed=True) for why in always]
+            sometimes = [why for why in platform.denied(Means(inside=True, ends=True)) if why not in always]
+            findings += [Finding("rights", fine=False, text=why) for why in sometimes]
             findings.append(_answers(addressed(service, platform)))
             everything = platform.find()
             there = ", ".join(f"{target.name} ({target.role}, {target.identity})" for target in everything)

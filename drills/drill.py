@@ -146,14 +146,16 @@ def _under_way(state: Path, service: Service) -> str:
 def _held(platform: Platform, run: str) -> None:
     """The service is this run's on the platform's side, too: no other machine drills it, or has left something on it."""
     try:
-        platform.hold(run, 0.0)
-        left = platform.left_by()
+        reasons = platform.objections()
+        if not reasons:
+            platform.hold(run, 0.0)
+            reasons = [f"{each} may have left something; run: blackstart recover {each}" for each in platform.left_by()]
     except Busy as busy:
         raise BeingDrilled(f"not injecting: {busy}; wait for it, or stop it where it runs") from busy
     except PlatformError as error:
         raise Refused([f"not injecting: {error}"]) from error
-    if left:
-        raise Refused([f"not injecting: {each} may have left something; run: blackstart recover {each}" for each in left])
+    if reasons:
+        raise Refused([f"not injecting: {reason}" for reason in reasons])
 
 
 def _nothing_left(state: Path, service: Service) -> None:
@@ -210,6 +212,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             pid=os.getpid(),
             origin=clock.origin,
             boot=boot_id(),
+            fingerprint=platform.fingerprint(),
             service_folder=str(service.folder.resolve()),
             environment=environment(),
             digests={name: digest_of_file(folder / name) for name in INPUTS},
@@ -223,7 +226,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
             observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             files = [folder / name for name in (*INPUTS, JOURNAL)]
-            guard = Guard(decided.scenario.abort, switches, interruption, view)
+            guard = Guard(decided.scenario.abort, switches, interruption, view, platform.lost)
             engine = Engine(decided, platform, journal, observer, interruption, progress, guard, request.meanwhile, files)
             try:
                 engine.run()

@@ -142,10 +142,10 @@ class Engine:
         index = planned.index
         self.progress.phase(Phase.INJECTING, planned.injector.patience.total_seconds(), planned.fault.kind)
         try:
-            aimed = self._mark(aim_again(planned, self.platform))
+            aimed = self._mark(self._aside(lambda: aim_again(planned, self.platform)))
             self.journal.append("undo-recorded", fault=index, undo=aimed.undo.to_json(), bites=aimed.bites)
-            self.platform.remember(self.journal.path.parent.name, self.files)
             self.held.append(aimed)  # from here on it is undone, whatever happens
+            self._aside(lambda: self.platform.remember(self.journal.path.parent.name, self.files))
             before_s = self.journal.append("injecting", fault=index)
             self.last_action_s = before_s
             self.guard.fault_s = self.guard.fault_s or before_s
@@ -212,7 +212,7 @@ class Engine:
         if fault.injector.instant:
             return
         try:
-            evidence = fault.injector.verify(fault.undo, self.platform)
+            evidence = self._aside(lambda: fault.injector.verify(fault.undo, self.platform))
         except Overcome as overcome:
             self.journal.append("overcome", fault=fault.index, why=str(overcome))
         except (FaultError, PlatformError) as error:

@@ -1,5 +1,6 @@
 """What stops a drill early: abort conditions, the kill-switch file, signals. Watched every second while a fault is on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ class Guard:
     kill_switches: tuple[Path, ...]
     interruption: Interruption
     view: LiveView
+    lost: Callable[[], str] = str  # who has taken the service from this drill; empty: nobody
     fault_s: float | None = None  # abort conditions count from the first fault on
     _next_s: float = field(default=0.0, init=False)
 
@@ -27,6 +29,8 @@ class Guard:
         if now_s < self._next_s:
             return None
         self._next_s = now_s + EVERY_S
+        if taken := self.lost():
+            return f"the service is this drill's no longer: {taken}"
         for path in self.kill_switches:
             if path.exists():
                 return f"the kill switch {path.name} is there"

@@ -83,7 +83,11 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     `seed` decides the victims and the phase. Raises Refused with every reason at once.
     """
     reasons: list[str] = []
+    if service.probe.from_ != "here":
+        reasons.append("not injecting: this version measures from where it runs; write `probe: {from: here}`")
     try:
+        if objections := platform.objections():  # nothing is even looked at inside what is protected
+            raise Refused([f"not injecting: {why}" for why in objections])
         everything = platform.find()
     except PlatformError as error:
         raise Refused([f"not injecting: {error}"]) from error
@@ -96,9 +100,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    reasons += [
-        f"not injecting: {why}" for why in (*platform.objections(), *platform.denied(means([each.injector for each in faults])))
-    ]
+    reasons += [f"not injecting: {why}" for why in platform.denied(means([each.injector for each in faults]))]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _vacuous(faults)
     if reasons:
@@ -185,7 +187,7 @@ def _beyond_blast_radius(
         names = ", ".join(sorted(target.name for target in hit.values()))
         reasons.append(f"not injecting: {len(hit)} targets would be hit ({names}); blast_radius.targets allows {radius.targets}")
     for role in sorted({target.role for target in hit.values()}):
-        total = sum(target.role == role for target in everything)
+        total = sum(target.role == role and target.details.get("ready", True) for target in everything)
         struck = sum(target.role == role for target in hit.values())
         if radius.share is not None and struck > radius.share * total + 1e-9:
             reasons.append(

@@ -1,5 +1,7 @@
 """recover: undo what a dead run left, from its folder alone, and prove it."""
 
+import re
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -8,7 +10,7 @@ from pathlib import Path
 
 from ..injectors.base import Evidence, Injector, Undo
 from ..injectors.platforms import cluster_configured, open_platform, opened_records
-from ..injectors.platforms.base import Busy, Platform
+from ..injectors.platforms.base import Busy, Platform, PlatformError
 from .drill import boot_id
 from .finished import InjectedFault, Record
 from .interruption import interruptible
@@ -16,11 +18,12 @@ from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
 from .loading import InvalidFiles, decode_injector, load_service
 from .plan import resolve
-from .replay import faults_of
+from .replay import INPUTS, faults_of
 from .service import Service
 from .state import BeingDrilled, drilling, mark_clean, open_runs, state_folder
 from .undoing import undo_one
 
+RUN_NAME = re.compile(r"\d{8}T\d{6}-[a-z0-9-]{1,63}-[0-9a-f]{4}")
 HOLD_S = 40.0  # a platform that remembers holders forgets a dead one sooner
 
 
@@ -44,23 +47,29 @@ def runs_to_recover(named: str | None, runs: Path, environment: Mapping[str, str
     return {named: known[named]}
 
 
-def runs_in_cluster(runs: Path, environment: Mapping[str, str]) -> tuple[dict[str, Path], str]:
+def runs_in_cluster(named: str | None, runs: Path, environment: Mapping[str, str]) -> tuple[dict[str, Path], str]:
     """Runs that the current context's cluster remembers and this machine does not: their folders, made anew from there under `runs`.
 
-    Also the context's name. Nothing where no cluster is configured; raises PlatformError where it cannot be asked.
+    Also the context's name. Nothing where no cluster is configured; raises PlatformError where it cannot be asked. Whoever may write
+    a ConfigMap could have written these: names and files are taken only as a drill writes them, and only for that very namespace.
     """
     if not cluster_configured(environment):
         return {}, ""
     known, found = open_runs(state_folder(environment)), {}
     with opened_records(environment) as (context, records):
-        for run, files in records.items():
-            if run in known:
+        for run, (namespace, files) in records.items():
+            if run in known or named not in {None, run} or not RUN_NAME.fullmatch(run):
                 continue
             folder = runs / run
             if not (folder / JOURNAL).is_file():
                 (folder / "samples").mkdir(parents=True, exist_ok=True)
-                for name, content in files.items():
-                    (folder / Path(name).name).write_text(content, encoding="utf-8")
+                for name in (*INPUTS, JOURNAL):  # the journal last: with it, the folder is a run's
+                    (folder / name).write_text(files.get(name, ""), encoding="utf-8")
+            where = load_service(folder / "service.yaml").kubernetes
+            if where is None or where.namespace != namespace:
+                raise PlatformError(
+                    f"the record of {run} in namespace {namespace} is of another service than it says; look at {folder}"
+                )
             found[run] = folder.resolve()
     return found, context
 
@@ -89,12 +98,17 @@ def recover_run(
         drilling(state, service, f"recover {run}"),
         open_platform(service.where(), state, environment) as platform,
     ):
-        _take(platform, run)
-        if any(_open(fault) for fault in faults_of(records)):
-            lines += _undo_left(folder, records, service, platform, say)
-        lines += _end_started(platform)
-        if not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
-            platform.forget(run)
+        if gone := platform.vanished():
+            lines += _nothing_can_be_left(folder, gone)
+        else:
+            _take(platform, run, records[0])
+            _take_in(folder, platform.remembered(run))
+            records, _ = read_journal(folder / JOURNAL)
+            if any(_open(fault) for fault in faults_of(records)):
+                lines += _undo_left(folder, records, service, platform, say)
+            lines += _end_started(platform)
+            if not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
+                platform.forget(run)
     after, _ = read_journal(folder / JOURNAL)
     left = tuple(f"{fault.kind}: {fault.undo_problem}" for fault in faults_of(after) if _open(fault))
     if not left:
@@ -102,10 +116,32 @@ def recover_run(
     return Recovered(run, tuple(lines) or ("nothing was left",), left)
 
 
-def _take(platform: Platform, run: str) -> None:
-    """The dead run's own hold on the service runs out within this time; one that lives keeps it."""
+def _nothing_can_be_left(folder: Path, why: str) -> list[str]:
+    """What the faults were in is gone, and they with it."""
+    records, _ = read_journal(folder / JOURNAL)
+    lines = []
+    with Journal(folder / JOURNAL, _continued(records)) as journal:
+        for fault in (each for each in faults_of(records) if _open(each)):
+            journal.append("undo-verified", fault=fault.index, evidence=Evidence("the platform", why).to_json())
+            lines.append(f"{fault.kind}: {why}")
+    return lines
+
+
+def _take_in(folder: Path, remembered: Mapping[str, str]) -> None:
+    """A copy that was made while the drill still went on is behind what the platform remembers."""
+    path, newer = folder / JOURNAL, remembered.get(JOURNAL, "")
+    if len(newer) > path.stat().st_size and newer.startswith(path.read_text(encoding="utf-8")):
+        path.write_text(newer, encoding="utf-8")
+
+
+def _take(platform: Platform, run: str, started: Record) -> None:
+    """The dead run's own hold on the service runs out within this time; one that lives keeps it. Raises PlatformError elsewhere."""
+    if (found := platform.fingerprint()) != started.fields["fingerprint"]:
+        raise PlatformError(
+            f"this is not the service that was drilled ({found} instead of {started.fields['fingerprint']}): {platform.place}"
+        )
     try:
-        platform.hold(f"recover {run}", HOLD_S)
+        platform.hold(f"recover {run} {secrets.token_hex(2)}", HOLD_S)
     except Busy as busy:
         raise BeingDrilled(f"not injecting: {busy}") from busy
 
@@ -122,14 +158,15 @@ def _undo_left(
         interruption.arm()
         journal.append("recover-started")
         gone = service.demo and not platform.find()
-        for fault in reversed([fault for fault in faults_of(records) if _open(fault)]):
+        left = [(fault, Undo.from_json(dict(fault.undo or {}))) for fault in faults_of(records) if _open(fault)]
+        for _, undo in left:
+            platform.recall(undo.targets)
+        for fault, undo in reversed(left):
             if gone:  # the bundled service ends with the command that started it, and takes what was done to it along
                 evidence = Evidence("process table", "nothing of the demo service is left")
                 journal.append("undo-verified", fault=fault.index, evidence=evidence.to_json())
                 lines.append(f"{fault.kind}: {evidence.detail}")
                 continue
-            undo = Undo.from_json(dict(fault.undo or {}))
-            platform.recall(undo.targets)
             lines.append(undo_one(_rebuilt(undo, service), undo, platform, journal, fault.index, interruption.wait))
             say(lines[-1])
         journal.append("recover-ended")

@@ -5,11 +5,12 @@ from contextlib import suppress
 from typing import Any
 
 from ..injectors.base import Evidence, FaultError, ForeignChange, Injector, Undo
-from ..injectors.platforms.base import Platform, PlatformError, Unavailable
+from ..injectors.platforms.base import Platform, PlatformError, Unavailable, Unsupported
 from .journal import Journal
 
 PROOF_EVERY_S = 0.05
 UNDO_PATIENCE_S = 60.0  # for a controller or supervisor to bring back what a fault ended
+PASSING_S = 10.0  # for what a platform refuses in passing
 AGAIN_S = 1.0
 
 
@@ -30,13 +31,15 @@ def undo_one(  # noqa: PLR0913 - the record, the world, the journal and time, ea
 
 
 def _recover(injector: Injector, undo: Undo, platform: Platform, now: Callable[[], float], wait: Callable[[float], None]) -> None:
-    """A platform that cannot be reached now may be in a moment; whatever else it says is final."""
-    limit_s = now() + UNDO_PATIENCE_S
+    """A platform that cannot be reached now, or a container that is just starting again, may be there in a moment."""
+    began_s = now()
     while True:
         try:
             return injector.recover(undo, platform)
-        except Unavailable:
-            if now() >= limit_s:
+        except Unsupported:
+            raise
+        except PlatformError as error:
+            if now() >= began_s + (UNDO_PATIENCE_S if isinstance(error, Unavailable) else PASSING_S):
                 raise
         wait(AGAIN_S)
 

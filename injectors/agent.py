@@ -155,9 +155,9 @@ def die_with_parent() -> None:
 class Ending:
     """What ends the fault: a closed standard input, a lapsed lease, the deadline, a signal."""
 
-    def __init__(self, deadline_s: float, lease_s: float | None, detached: bool) -> None:
+    def __init__(self, deadline_s: float, lease_s: float | None) -> None:
         now = time.monotonic()
-        self.detached, self.inputs = detached, [0]
+        self.detached, self.inputs = False, [0]
         self.deadline, self.lease_s = now + deadline_s, lease_s
         self.lease = now + lease_s if lease_s else None
         self.signals, wake = os.pipe()
@@ -250,7 +250,7 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
 
 def hold(name: str, request: Record) -> int:
     """Do it, wait for an ending, undo it. Returns the exit status."""
-    ending = Ending(request["deadline_s"], request.get("lease_s"), bool(request.get("detached")))
+    ending = Ending(request["deadline_s"], request.get("lease_s"))
     try:
         held = begin(name, request, ending)
     except (Refused, OSError) as problem:
@@ -259,6 +259,7 @@ def hold(name: str, request: Record) -> int:
     reason = why = ""
     try:
         emit("effective", **VERBS[name].apply(request, held))
+        ending.detached = bool(request.get("detached"))  # not before: whoever gave up waiting for it must not get it later
         reason = ending.wait()
     except Ended as ended:
         reason = str(ended)

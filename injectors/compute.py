@@ -1,9 +1,9 @@
 """Faults that take processor time or memory away: cpu-stress, memory-stress."""
 
-import os
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
+from . import agent
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .lifecycle import end_agent
 from .platforms.base import Platform, Target
@@ -41,6 +41,9 @@ class Meter(Protocol):
     def memory_available(self, target: Target) -> int | None:
         """Bytes of memory that the target could still get; None where nobody says."""
 
+    def cores(self, target: Target) -> int:
+        """Of the machine that the target runs on."""
+
 
 @dataclass(frozen=True)
 class CpuStress(Injector):
@@ -52,8 +55,8 @@ class CpuStress(Injector):
     kind: ClassVar[str] = "cpu-stress"
     summary: ClassVar[str] = "other processes compete with the target for processor time"
     certifies: ClassVar[str] = (
-        "that the service stays within its objectives on a machine that is that busy; not that it does within a smaller CPU limit "
-        "of its own, since the agent runs beside the target's limits"
+        "that the service stays within its objectives on a machine that is that busy, or in a pod whose own CPU limit is used up; not "
+        "that a process on this machine does within a limit of its own, since the agent runs beside it"
     )
     proven_by: ClassVar[str] = "the kernel's account of the time that the agent's workers computed or waited for a core"
     undone_by: ClassVar[str] = "the agent and its workers end"
@@ -66,18 +69,19 @@ class CpuStress(Injector):
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         meter = _meter(platform)
         before = {target.name: used.waited_s for target in targets if (used := meter.target_usage(target))}
-        return Undo(targets, {"workers": self.workers or os.cpu_count() or 1, "target_waited_s": before})
+        workers = {target.name: self.workers or meter.cores(target) for target in targets}
+        return Undo(targets, {"workers": workers, "target_waited_s": before})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
-            parameters = {"workers": undo.prior["workers"], "share": float(self.share)}
+            parameters = {"workers": undo.prior["workers"][target.name], "share": float(self.share)}
             platform.agent_begin(undo.fault, target, "burn-cpu", parameters, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         """The workers' own CPU time, with what they waited for a core: on a full machine they get less and press no less."""
         meter, facts = _meter(platform), {}
-        asked = undo.prior["workers"] * float(self.share)
         for target in undo.targets:
+            asked = undo.prior["workers"][target.name] * float(self.share)
             used, victim = meter.agent_usage(undo.fault, target), meter.target_usage(target)
             if used is None:
                 raise NotYet(f"no agent computes beside {target.name}")
@@ -93,7 +97,7 @@ class CpuStress(Injector):
                 "target_waited_s": [undo.prior["target_waited_s"].get(target.name), victim.waited_s if victim else None],
             }
         shown = "; ".join(f"beside {name} {fact['cpu_s']:.2f} s of CPU in {fact['age_s']:.2f} s" for name, fact in facts.items())
-        return Evidence(KERNEL, f"{shown}; {asked:g} cores asked for", facts)
+        return Evidence(KERNEL, f"{shown}; {sum(undo.prior['workers'].values()) * float(self.share):g} cores asked for", facts)
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -126,9 +130,11 @@ class MemoryStress(Injector):
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         free = {target.name: _meter(platform).memory_available(target) for target in targets}
         for name, available in free.items():
-            if available is not None and self.size * len(targets) >= available:
+            most = None if available is None else available - agent.memory_reserve(available)
+            if most is not None and self.size * len(targets) > most:
                 raise Refusal(
-                    f"not injecting: {self.size * len(targets)} bytes are to be held, and {name} has {available} available"
+                    f"not injecting: {self.size * len(targets)} bytes are to be held, and {name} has {available} available, of which "
+                    f"{max(0, most)} can be taken: 10 % and 512 MiB stay free"
                 )
         return Undo(targets, {"available_bytes": free})
 

@@ -723,9 +723,9 @@ def end_agent(name: str, number: int, seconds: float) -> bool:
 class Ending:
     """What ends the fault: a closed standard input, a lapsed lease, the deadline, a signal."""
 
-    def __init__(self, deadline_s: float, lease_s: float | None, detached: bool) -> None:
+    def __init__(self, deadline_s: float, lease_s: float | None) -> None:
         now = time.monotonic()
-        self.detached, self.inputs = detached, [0]
+        self.detached, self.inputs = False, [0]
         self.deadline, self.lease_s = now + deadline_s, lease_s
         self.lease = now + lease_s if lease_s else None
         self.signals, wake = os.pipe()
@@ -797,7 +797,7 @@ def begin(request: Record, ending: Ending) -> Record:
 
 def hold(request: Record) -> int:
     """Do it, wait for an ending, undo it. Returns the exit status."""
-    ending = Ending(request["deadline_s"], request.get("lease_s"), bool(request.get("detached")))
+    ending = Ending(request["deadline_s"], request.get("lease_s"))
     try:
         body = begin(request, ending)
     except Ended as ended:
@@ -809,6 +809,7 @@ def hold(request: Record) -> int:
     reason, failure = "", ("", "", 0)
     try:
         emit("effective", **apply(body, ending.go_on))
+        ending.detached = bool(request.get("detached"))  # not before: whoever gave up waiting for it must not get it later
         reason = ending.wait()
     except Ended as ended:
         reason = str(ended)

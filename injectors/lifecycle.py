@@ -238,6 +238,10 @@ def _chosen(targets: tuple[Target, ...], role: str | None, platform: Platform, *
     chosen: list[Target] = []
     for target in targets:
         found = list(platform.inside(target, role)) if role else _tree(target) if whole else [target]
+        if not role and platform.name != "process":
+            raise Refusal(
+                f"not injecting: {target.name} is hit through the processes inside it; name theirs by `role`, e.g. role: engine"
+            )
         if not found:
             raise Refusal(f"not injecting: no process inside {target.name} ({target.identity}) has the role {role}")
         chosen += found

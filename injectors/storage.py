@@ -77,9 +77,11 @@ class DiskFill(Injector):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         disks, facts = _disks(platform), {}
         for target in undo.targets:
-            place = undo.prior[target.name]
-            _, free = disks.space(target, place["folder"])
-            if not disks.exists(target, self._file(undo, target)):
+            place, at = undo.prior[target.name], platform.current(target.name) or target
+            _, free = disks.space(at, place["folder"])
+            if not disks.exists(at, self._file(undo, target)):
+                if at.identity != target.identity:
+                    raise Overcome(f"{target.name} was replaced, and its disk with it")
                 raise NotYet(f"{self._file(undo, target)} is not there")
             if free > max(self.leave, LEAST_RESERVE) + TOLERANCE:  # while it is filled; later somebody made room
                 raise Overcome(f"{place['folder']}: {free} bytes are free, {self.leave} are to be left")
@@ -94,10 +96,10 @@ class DiskFill(Injector):
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         disks, facts = _disks(platform), {}
         for target in undo.targets:
-            if disks.exists(target, self._file(undo, target)):
+            place, at = undo.prior[target.name], platform.current(target.name) or target
+            if disks.exists(at, self._file(undo, target)):
                 raise Differs(f"{self._file(undo, target)} is still there")
-            place = undo.prior[target.name]
-            facts[target.name] = {"free_bytes": [place["free_bytes"], disks.space(target, place["folder"])[1]]}
+            facts[target.name] = {"free_bytes": [place["free_bytes"], disks.space(at, place["folder"])[1]]}
         shown = "; ".join(f"{undo.prior[name]['folder']}: {fact['free_bytes'][1]} bytes free" for name, fact in facts.items())
         return Evidence(STATVFS, shown, facts)
 

@@ -42,8 +42,8 @@ def cluster_configured(environment: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def opened_records(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, JSON]]]:
-    """The current context, and the runs that its cluster remembers: run -> file name -> content."""
+def opened_records(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, tuple[str, JSON]]]]:
+    """The current context, and the runs that its cluster remembers: run -> its namespace, and file name -> content."""
     from .kube_api import KubeApi  # noqa: PLC0415
     from .kube_records import everywhere  # noqa: PLC0415
 

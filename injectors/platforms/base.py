@@ -158,6 +158,18 @@ class Platform(Protocol):
     def hold(self, holder: str, patience_s: float) -> None:
         """Take the service on the platform's own side until `close`, beside the lock of this machine. Raises Busy."""
 
+    def lost(self) -> str:
+        """Who has taken the service from us meanwhile; empty: nobody."""
+
+    def vanished(self) -> str:
+        """Why nothing of what was done to the service can be left; empty: it can."""
+
+    def fingerprint(self) -> str:
+        """Tells this service from a namesake elsewhere; empty where names cannot be mistaken."""
+
+    def remembered(self, run: str) -> Mapping[str, str]:
+        """What `remember` kept of that run: file name -> content."""
+
     def left_by(self) -> list[str]:
         """Runs that may have left something, by what the platform itself remembers."""
 

@@ -5,6 +5,7 @@ fault, and a blackstart that is gone for good does. Its undo record lies in the 
 be written to.
 """
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -16,14 +17,16 @@ from urllib.parse import quote
 from ..values import JSON
 from .base import GivenUp, PlatformError, Target, Unsupported
 from .kube_api import KubeApi
-from .kube_exec import Container, Session, begin_python, run_python
+from .kube_exec import EXEC_S, Container, Session, begin_python, run_python
 
 INJECTORS = Path(__file__).resolve().parent.parent
 PROGRAMS = {"mutate-file": "file_agent.py"}  # every other verb is of agent.py
 LEASE_S, RENEW_S = 45.0, 10.0
+DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
 BEGIN_SLACK_S = 30.0
 LISTEN_S = 0.2
 UNDO_SLACK_S = 30.0
+RECORD_LIMIT = 1 << 20
 
 
 def source(name: str) -> bytes:
@@ -32,7 +35,8 @@ def source(name: str) -> bytes:
 
 def look(api: KubeApi, where: Container, verb: str, request: JSON) -> JSON:
     """What look.py says of the container's inside. Raises Unsupported where there is no python3."""
-    code, said, errors = run_python(api, where, source("look.py"), [verb, json.dumps(request)])
+    limit_s = DIGEST_S if verb == "digest" else EXEC_S
+    code, said, errors = run_python(api, where, source("look.py"), [verb, json.dumps(request)], limit_s)
     if code or not said:
         missing = code in {126, 127} or "not found" in errors
         problem = f"{where}: {errors.strip()[-300:] or f'exit {code}'}"
@@ -49,7 +53,8 @@ class PodAgents:
 
     api: KubeApi
     given_up: threading.Event
-    container_of: Callable[[Target], Container | None]  # None: the pod is gone
+    container_of: Callable[[Target], Container | None]  # the main one; None: the pod is gone
+    containers_of: Callable[[Container], Sequence[Container]]  # all of the same pod
     _held: dict[tuple[str, str], Session] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -57,7 +62,7 @@ class PodAgents:
 
     def begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
         """The agent's `effective` record. Raises Unsupported when it refuses or cannot run, PlatformError when it fails."""
-        where = self._container(target)
+        where = self._container(target, parameters)
         places = look(self.api, where, "around", {})["places"]
         if not places:
             raise Unsupported(
@@ -103,19 +108,28 @@ class PodAgents:
                 )
             return {"event": "undone", "reason": "the pod is gone, and what was done inside it went along"}
         answer: JSON = {"event": "undone", "reason": "nothing was left"}
-        found = self.records(where, fault, target)
-        if not found:
-            found = {path: {"verb": "mutate-file", "undo_s": UNDO_SLACK_S} for path in beside}
-        for path, record in found.items():
+        for at, path, record in self._left(where, fault, target, beside):
             program = PROGRAMS.get(record["verb"], "agent.py")
             limit_s = 2 * float(record.get("undo_s", 10.0)) + UNDO_SLACK_S
-            _, said, errors = run_python(self.api, where, source(program), ["undo", f"@{path}"], limit_s)
+            _, said, errors = run_python(self.api, at, source(program), ["undo", f"@{path}"], limit_s)
             answer = json.loads(said.splitlines()[-1]) if said.strip() else {"event": "failed", "why": errors.strip()[-500:]}
             if answer["event"] not in {"undone", "foreign"}:
                 raise PlatformError(f"{fault} on {target.name} is not undone: {answer.get('why')}")
         if session:
             session.close()
         return answer
+
+    def _left(self, main: Container, fault: str, target: Target, beside: Sequence[str]) -> list[tuple[Container, str, JSON]]:
+        """Undo records of that fault in every container of the pod; where there is none, copies that lie beside what was changed."""
+        found = []
+        for where in self.containers_of(main):
+            with suppress(Unsupported):  # no python3 there, so no agent ever was
+                found += [(where, path, record) for path, record in self.records(where, fault, target).items()]
+        for path in beside if not found else ():
+            with suppress(PlatformError):  # it is not there
+                copy = look(self.api, main, "read", {"path": path, "limit": RECORD_LIMIT})["content"]
+                found.append((main, path, json.loads(base64.b64decode(copy))))
+        return found
 
     def records(self, where: Container, fault: str, target: Target) -> JSON:
         """Undo records in the container: path -> record."""
@@ -131,11 +145,17 @@ class PodAgents:
             session.close()
         self._held.clear()
 
-    def _container(self, target: Target) -> Container:
+    def _container(self, target: Target, parameters: JSON) -> Container:
+        """The main one, or that of the processes which are meant."""
         where = self.container_of(target)
         if where is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return where
+        names = {identity.rpartition("/pid:")[0].rpartition("/")[2] for identity in parameters.get("processes", ())}
+        if len(names) > 1:
+            raise Unsupported(
+                f"the processes lie in several containers of {target.name}: {', '.join(sorted(names))}; take one role each"
+            )
+        return Container(where.namespace, where.pod, names.pop()) if names else where
 
     def _answer(self, session: Session, limit_s: float) -> JSON:
         waited = 0.0

@@ -26,7 +26,6 @@ from .base import PlatformError, Unavailable, Unsupported
 
 CONNECT_S, ANSWER_S = 5.0, 20.0
 PAGE = 500
-MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
 
 
 class ApiError(PlatformError):
@@ -49,6 +48,7 @@ class Conflict(ApiError):
     """It exists already, or was changed in the meantime."""
 
 
+PASSING = {429, 502, 503, 504}  # too many requests, and servers behind it that are away
 KINDS: Mapping[int, type[ApiError]] = {403: Forbidden, 404: NotThere, 409: Conflict}
 
 
@@ -64,6 +64,7 @@ class KubeApi:
         """By $KUBECONFIG or ~/.kube/config; without either by the service account of the pod that this runs in."""
         try:
             from kubernetes import client, config  # noqa: PLC0415 - half a second, only when a cluster is used
+            from yaml import YAMLError  # noqa: PLC0415
         except ImportError as error:
             raise Unsupported(
                 "the Kubernetes client is not installed; install it with: pip install 'blackstart[kubernetes]'"
@@ -76,13 +77,9 @@ class KubeApi:
                 config.load_incluster_config(client_configuration=configuration)
                 name = "in-cluster"
             else:
-                contexts, current = config.list_kube_config_contexts(files)
-                name = context or (current or {}).get("name") or "none"
-                if context and context not in {each["name"] for each in contexts}:
-                    known = ", ".join(sorted(each["name"] for each in contexts))
-                    raise Unavailable(f"the kubeconfig {files} has no context {context}; it has {known or 'none'}")
+                name = context or str((config.list_kube_config_contexts(files)[1] or {}).get("name") or "none")
                 config.load_kube_config(files, context=context, client_configuration=configuration)
-        except config.ConfigException as error:
+        except (config.ConfigException, YAMLError) as error:
             raise Unavailable(
                 f"no cluster to talk to: {error}; set KUBECONFIG, or `kubernetes.context` in the service file"
             ) from error
@@ -118,16 +115,13 @@ class KubeApi:
             if not query["continue"]:
                 return found, page["metadata"].get("resourceVersion", "")
 
-    def create(self, path: str, body: JSON, *, dry_run: bool = False) -> JSON:
-        return self.ask("POST", path, body, query={"dryRun": "All"} if dry_run else {})
+    def create(self, path: str, body: JSON) -> JSON:
+        return self.ask("POST", path, body)
 
     def replace(self, path: str, body: JSON) -> JSON:
         return self.ask("PUT", path, body)
 
-    def patch(self, path: str, body: JSON, form: str = MERGE, *, dry_run: bool = False) -> JSON:
-        return self.ask("PATCH", path, body, query={"dryRun": "All"} if dry_run else {}, form=form)
-
-    def delete(self, path: str, *, uid: str | None = None, grace_s: int | None = None, dry_run: bool = False) -> bool:
+    def delete(self, path: str, *, uid: str | None = None, grace_s: int | None = None) -> bool:
         """Whether there was something to delete. With `uid`, a namesake is left alone."""
         body: JSON = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         if uid:
@@ -135,7 +129,7 @@ class KubeApi:
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
         try:
-            self.ask("DELETE", path, body, query={"dryRun": "All"} if dry_run else {})
+            self.ask("DELETE", path, body)
         except NotThere:
             return False
         except Conflict:
@@ -199,14 +193,12 @@ class KubeApi:
                 raise Unavailable(f"{self.server}: the watch was cut: {error}") from error
             raise
         finally:
-            answer.release_conn()
+            answer.close()  # what was not read to its end must not be used again
 
-    def ask(
-        self, method: str, path: str, body: JSON | None = None, *, query: Mapping[str, Any] | None = None, form: str = ""
-    ) -> JSON:
+    def ask(self, method: str, path: str, body: JSON | None = None, *, query: Mapping[str, Any] | None = None) -> JSON:
         """One request; the answer's JSON. Raises the errors above."""
         words = _words(query or {})
-        answer = self._send(method, f"{path}?{words}" if words else path, body, form)
+        answer = self._send(method, f"{path}?{words}" if words else path, body)
         try:
             found: JSON = json.loads(answer.data) if answer.data else {}
         except ValueError:
@@ -230,19 +222,18 @@ class KubeApi:
                 raise Unavailable(f"the API server {self.server} does not answer: {_root(error)}") from error
             raise self._refused("GET", path, status, body.decode("utf-8", "replace")) from error
 
-    def _send(  # noqa: PLR0913 - a request is that many things
+    def _send(
         self,
         method: str,
         path: str,
         body: JSON | None = None,
-        form: str = "",
         *,
         read_s: float = ANSWER_S,
         streamed: bool = False,
     ) -> Any:
         import urllib3  # noqa: PLC0415 - comes with the client
 
-        headers = {"Accept": "application/json", "Content-Type": form or "application/json"}
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
         try:
             self.authorize(headers)
             answer = self._client.rest_client.pool_manager.request(
@@ -269,6 +260,8 @@ class KubeApi:
         with suppress(ValueError, AttributeError):
             said = json.loads(text)
             why, reason = said.get("message") or text, said.get("reason") or ""
+        if status in PASSING:
+            return Unavailable(f"the API server {self.server} cannot answer now: {status} {reason}: {why}")
         kind = KINDS.get(status, ApiError)
         return kind(f"{method} {path.partition('?')[0]}: {status} {reason}: {why}", status, reason)
 

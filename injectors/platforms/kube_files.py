@@ -61,6 +61,12 @@ class PodFiles:
         pod = self._pod(target)
         return self._where(target, target.details.get("container") or main_container(pod)) if pod else None
 
+    def _siblings(self, main: Container) -> list[Container]:
+        """All containers of that pod, the same one first."""
+        pod = self.api.there(place("pods", main.namespace, main.pod)) or {"spec": {"containers": []}}
+        names = [main.container, *(each["name"] for each in pod["spec"]["containers"] if each["name"] != main.container)]
+        return [Container(main.namespace, main.pod, name) for name in names]
+
     def _where(self, target: Target, container: str) -> Container:
         namespace, name, _ = parts_of(target.identity)
         return Container(namespace, name, container)

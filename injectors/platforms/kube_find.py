@@ -5,6 +5,7 @@ So pods stand in slots: `llm-0`, `llm-1`. A slot keeps its pod until that is gon
 Pods of a StatefulSet are their own slots. A slot's identity is the UID of the pod in it, never its name.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -16,6 +17,7 @@ from .kubernetes_spec import KubernetesSpec
 
 APPS = "apps/v1"
 KINDS = {"deployment": "deployments", "statefulset": "statefulsets", "daemonset": "daemonsets"}
+PODS_OWN = {"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI"}  # volumes that go with their pod
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
@@ -45,7 +47,10 @@ class Owned:
         updated = status.get("updatedNumberScheduled" if self.kind == "daemonset" else "updatedReplicas", 0)
         if self.kind == "statefulset" and status.get("currentRevision") == status.get("updateRevision"):
             updated = self.wanted  # the controller counts none as updated once all are
-        return f"{updated} of {self.wanted} pods are of the new version" if updated < self.wanted else ""
+        if updated < self.wanted:
+            return f"{updated} of {self.wanted} pods are of the new version"
+        old = int(status.get("replicas", updated)) - updated
+        return f"{old} pods of the old version are still there" if self.kind == "deployment" and old > 0 else ""
 
 
 def split(workload: str) -> tuple[str, str]:
@@ -87,8 +92,9 @@ def parts_of(identity: str) -> tuple[str, str, str]:
 
 def main_container(pod: JSON) -> str:
     """The one that `kubectl exec` would take."""
+    names = [str(each["name"]) for each in pod["spec"]["containers"]]
     named = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
-    return str(named or pod["spec"]["containers"][0]["name"])
+    return named if named in names else names[0]
 
 
 def runs(pod: JSON) -> bool:
@@ -127,11 +133,13 @@ def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
     mount = max(mounts, key=lambda each: len(each["mountPath"]))
     volume = next(each for each in pod["spec"]["volumes"] if each["name"] == mount["name"])
     inside = mount.get("subPath") or mount.get("subPathExpr") or ""
+    if PODS_OWN & volume.keys():
+        return own, False
     if claim := volume.get("persistentVolumeClaim"):
         return f"claim {claim['claimName']} {inside}", True
     if host := volume.get("hostPath"):
         return f"node {pod['spec'].get('nodeName')} {host['path']} {inside}", True
-    return own, False
+    return f"{json.dumps({key: value for key, value in volume.items() if key != 'name'}, sort_keys=True)} {inside}", True
 
 
 @dataclass

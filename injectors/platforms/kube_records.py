@@ -6,7 +6,7 @@ machine that has nothing but a kubeconfig has the whole of the run's folder. All
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ class Records:
     namespace: str
     workloads: Sequence[str]
     holder: str = ""
+    lost: str = ""  # who has taken a workload from us, in words
     _over: threading.Event = field(default_factory=threading.Event)
     _keeper: threading.Thread | None = None
 
@@ -78,6 +79,12 @@ class Records:
         except Conflict:
             self.api.replace(place("configmaps", self.namespace, name_of(run)), body)
 
+    def remembered(self, run: str) -> Mapping[str, str]:
+        """The files of that run that are kept here; none when it is not known."""
+        found = self.api.there(place("configmaps", self.namespace, name_of(run)))
+        files: Mapping[str, str] = (found or {}).get("data") or {}
+        return files
+
     def forget(self, run: str) -> None:
         """All that the run did is undone, and that was proven."""
         self.api.delete(place("configmaps", self.namespace, name_of(run)))
@@ -107,10 +114,13 @@ class Records:
                 if not _valid(found) or found["spec"].get("holderIdentity") == holder:
                     self.api.replace(self._path(workload), {**found, "spec": self._lease(workload, holder)["spec"]})
                     return
-            except (Conflict, NotThere):
-                continue  # somebody else was quicker, or it was just dropped: look again
+                busy = f"{workload} in namespace {self.namespace} is being drilled by {found['spec'].get('holderIdentity')}"
+            except NotThere as error:
+                raise PlatformError(f"there is no namespace {self.namespace} (context {self.api.context})") from error
+            except Conflict:  # somebody else was quicker: look again
+                busy = f"{workload} in namespace {self.namespace} is being taken by somebody else"
             if waited >= patience_s:
-                raise Busy(f"{workload} in namespace {self.namespace} is being drilled by {found['spec'].get('holderIdentity')}")
+                raise Busy(busy)
             self._over.wait(1.0)
             waited += 1.0
 
@@ -133,8 +143,18 @@ class Records:
         while not self._over.wait(RENEW_S):
             for workload in self.workloads:
                 with suppress(PlatformError):  # tried again in a moment; meanwhile it is valid
-                    spec = {"renewTime": self._lease(workload, self.holder)["spec"]["renewTime"], "holderIdentity": self.holder}
-                    self.api.patch(self._path(workload), {"spec": spec})
+                    self._renew_one(workload)
+
+    def _renew_one(self, workload: str) -> None:
+        """By the version that was read, so that it never takes back what somebody else took while this machine slept."""
+        found, mine = self.api.there(self._path(workload)), self._lease(workload, self.holder)
+        if found is None:
+            self.api.create(place("leases", self.namespace, "", LEASES), mine)
+        elif found["spec"].get("holderIdentity") != self.holder:
+            self.lost = f"{workload} in namespace {self.namespace} was taken over by {found['spec'].get('holderIdentity')}"
+        else:
+            spec = {**found["spec"], "renewTime": mine["spec"]["renewTime"]}
+            self.api.replace(self._path(workload), {**found, "spec": spec})
 
 
 def _valid(lease: JSON) -> bool:
@@ -151,6 +171,6 @@ def _records(api: KubeApi, path: str, workloads: set[str]) -> Iterator[tuple[str
             yield about[RUN], found
 
 
-def everywhere(api: KubeApi) -> dict[str, JSON]:
-    """Every record in the cluster: run -> file name -> content."""
-    return {run: found["data"] for run, found in _records(api, place("configmaps"), set())}
+def everywhere(api: KubeApi) -> dict[str, tuple[str, JSON]]:
+    """Every record in the cluster: run -> its namespace, and file name -> content."""
+    return {run: (found["metadata"]["namespace"], found["data"]) for run, found in _records(api, place("configmaps"), set())}

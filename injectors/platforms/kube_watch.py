@@ -2,10 +2,11 @@
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .base import PlatformError
+from .base import PlatformError, Target
 from .kube_api import KubeApi, place
 from .kube_find import Finder
 
@@ -29,6 +30,11 @@ class Watcher:
             self._thread = threading.Thread(target=self._follow, name="pod watch", daemon=True)
             self._thread.start()
         return tuple(self._moves.popleft() for _ in range(len(self._moves)))
+
+    def begin_from(self, targets: Sequence[Target]) -> None:
+        """Where everything stood when somebody last looked; what moves from there on is told."""
+        if self._thread is None:
+            self._known = {target.name: target.details["url"] for target in targets if target.details["url"]}
 
     def close(self) -> None:
         """The thread ends with its next event or its request's time-out; it holds nothing that must be waited for."""

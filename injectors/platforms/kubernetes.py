@@ -6,6 +6,7 @@ done by it; what happens inside a pod is done by an agent in the victim's contai
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -14,10 +15,10 @@ from typing import ClassVar
 from ..values import JSON
 from .base import GivenUp, Means, PlatformError, Target, Unavailable, Unsupported
 from .kube_agents import PodAgents, look, process_of
-from .kube_api import KubeApi, place
+from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_files import PodFiles
-from .kube_find import KINDS, Finder, identity_of, parts_of, runs, split
+from .kube_find import Finder, parts_of, runs
 from .kube_records import Records
 from .kube_rights import BY_NAME, denied, needed, role
 from .kube_watch import Watcher
@@ -39,7 +40,7 @@ class KubernetesPlatform(PodFiles):
         self.spec, self.inside_roles, self.protected = spec, dict(inside), protected
         self.given_up = Event()
         self.finder = Finder(api, spec)
-        self.agents = PodAgents(api, self.given_up, self._container)
+        self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
@@ -73,7 +74,9 @@ class KubernetesPlatform(PodFiles):
         return role(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME))
 
     def find(self) -> tuple[Target, ...]:
-        return self.finder.all()
+        found = self.finder.all()
+        self.watcher.begin_from(found)
+        return found
 
     def recall(self, targets: tuple[Target, ...]) -> None:
         self.finder.recall(targets)
@@ -86,14 +89,18 @@ class KubernetesPlatform(PodFiles):
             known = ", ".join(self.inside_roles) or "none"
             raise Unsupported(f"the service file says of no role {role} how it is found inside a pod (`roles`); it has {known}")
         pattern, pod = re.compile(self.inside_roles[role]), self._pod(target)
-        found: list[Target] = []
+        matching: dict[str, tuple[str, JSON]] = {}
         for container in [each["name"] for each in pod["spec"]["containers"]] if pod else []:
-            where = self._where(target, container)
-            processes = [each for each in look(self.api, where, "around", {})["processes"] if pattern.search(each["command"])]
-            for each in processes:
-                name = f"{target.name}/{role}" if len(processes) == 1 else f"{target.name}/{role}-{len(found)}"
-                details = {"container": container, "command": each["command"]}
-                found.append(Target(f"{target.identity}/{container}/{each['identity']}", name, role, details))
+            with suppress(Unsupported):  # one without python3, a sidecar as a rule, has no process that could be hit
+                around = look(self.api, self._where(target, container), "around", {})["processes"]
+                for each in around:
+                    if pattern.search(each["command"]):
+                        matching.setdefault(each["identity"], (container, each))  # containers may share their processes
+        found = []
+        for number, (identity, (container, each)) in enumerate(matching.items()):
+            name = f"{target.name}/{role}" if len(matching) == 1 else f"{target.name}/{role}-{number}"
+            details = {"container": container, "command": each["command"]}
+            found.append(Target(f"{target.identity}/{container}/{identity}", name, role, details))
         return tuple(found)
 
     def current(self, name: str) -> Target | None:
@@ -156,12 +163,14 @@ class KubernetesPlatform(PodFiles):
         if not self.revivable(target.name):
             raise Unsupported(f"nothing would start {target.name} again: it has no controller")
         namespace, name, uid = parts_of(target.identity)
+        grace_s = float((self._pod(target) or {}).get("spec", {}).get("terminationGracePeriodSeconds") or 0)
         self.api.delete(place("pods", namespace, name), uid=uid)
-        self._wait(f"a running pod in place of {name}", lambda: self._replaced(target), STAND_LIMIT_S)
+        self._wait(f"a running pod in place of {name}", lambda: self._replaced(target), STAND_LIMIT_S + grace_s)
 
     def _replaced(self, target: Target) -> bool:
         now = self.finder.one(target.name)
-        return now is not None and now.identity != target.identity and self.state(now) == "running"
+        stands = now is not None and now.identity != target.identity and self.state(now) == "running"
+        return stands and self.state(target) == "gone"  # a Deployment's replacement is there long before the old pod has drained
 
     def revive(self, name: str) -> None:
         """Its controller does."""
@@ -178,6 +187,22 @@ class KubernetesPlatform(PodFiles):
 
     def left_by(self) -> list[str]:
         return self.records.left_by()
+
+    def lost(self) -> str:
+        return self.records.lost
+
+    def vanished(self) -> str:
+        """Pods and their volumes go with their namespace; a login that may not look at namespaces takes none for gone."""
+        with suppress(Forbidden):
+            if self.api.there(place("namespaces", name=self.spec.namespace)) is None:
+                return f"namespace {self.spec.namespace} is gone from context {self.api.context}"
+        return ""
+
+    def fingerprint(self) -> str:
+        return str(self.finder.owned()[0].workload["metadata"]["uid"])
+
+    def remembered(self, run: str) -> Mapping[str, str]:
+        return self.records.remembered(run)
 
     def remember(self, run: str, files: Sequence[Path]) -> None:
         self.records.remember(run, files)
@@ -219,6 +244,10 @@ class KubernetesPlatform(PodFiles):
             return None
         return Usage(used["cpu_s"], used["waited_s"], used["age_s"], used["resident_bytes"])
 
+    def cores(self, target: Target) -> int:
+        where = self._container(target)
+        return int(look(self.api, where, "around", {})["cores"] or 1) if where else 1
+
     def memory_available(self, target: Target) -> int | None:
         where = self._container(target)
         found = look(self.api, where, "memory", {})["available_bytes"] if where else None
@@ -236,14 +265,17 @@ class KubernetesPlatform(PodFiles):
             )
         ingress = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
         if ingress:
-            return f"http://{ingress[0].get('ip') or ingress[0]['hostname']}:{port}"
+            return _url(ingress[0].get("ip") or ingress[0]["hostname"], port)
         if node_port := ports[port].get("nodePort"):
-            nodes, _ = self.api.items(place("nodes"))
-            addresses = [
-                each["address"] for node in nodes for each in node["status"]["addresses"] if each["type"] == "InternalIP"
-            ]
-            return f"http://{addresses[0]}:{node_port}"
-        return f"http://{found['spec']['clusterIP']}:{port}"
+            nodes = [pod["status"]["hostIP"] for pod in self.finder.owned()[0].pods if pod["status"].get("hostIP")]
+            if nodes:
+                return _url(nodes[0], node_port)
+        address = found["spec"].get("clusterIP")
+        if not address or address == "None":
+            raise PlatformError(
+                f"service {service} in namespace {self.spec.namespace} has no address; give endpoint.url as clients use it"
+            )
+        return _url(address, port)
 
     def _wait(self, what: str, condition: Callable[[], bool], limit_s: float) -> None:
         waited = 0.0
@@ -255,4 +287,5 @@ class KubernetesPlatform(PodFiles):
             waited += LOOK_EVERY_S
 
 
-__all__ = ["KINDS", "KubernetesPlatform", "identity_of", "split"]
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

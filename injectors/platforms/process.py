@@ -4,6 +4,7 @@ A target is a process with its start time; what belongs to a component and what 
 `process_find`. Nothing is ever signalled by name.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ from threading import Event
 from typing import ClassVar
 
 from ..values import JSON
-from .base import GivenUp, Means, PlatformError, Target, Unsupported
+from .alone_here import AloneHere
+from .base import GivenUp, PlatformError, Target, Unsupported
 from .links import LinkControl, runtime_folder
 from .local_agents import LocalAgents
 from .local_commands import run_command
@@ -40,7 +42,7 @@ LOOK_EVERY_S = 0.02
 STAND_EVERY_S = 0.05  # finding a component reads the whole process table
 
 
-class ProcessPlatform(LocalFiles):
+class ProcessPlatform(LocalFiles, AloneHere):
     """`folder` is where relative paths of the service file start, `state` blackstart's state folder."""
 
     name: ClassVar[str] = "process"
@@ -65,25 +67,6 @@ class ProcessPlatform(LocalFiles):
         self.link_control.close()
 
     # --- looking ---
-
-    @property
-    def place(self) -> str:
-        return "processes of this machine"
-
-    def objections(self) -> list[str]:
-        return []
-
-    def denied(self, means: Means) -> list[str]:
-        """What may be signalled shows when it is planned."""
-        del means
-        return []
-
-    def role(self, name: str, means: Means) -> JSON:
-        del name, means
-        raise Unsupported("processes know no roles: what may be drilled is what this user may signal")
-
-    def address(self, service: str, port: int) -> str:
-        raise Unsupported(f"service {service}, port {port}: processes have no services by name; give endpoint.url")
 
     def find(self) -> tuple[Target, ...]:
         return tuple(standing.target() for standing in self.finder.all())
@@ -153,20 +136,6 @@ class ProcessPlatform(LocalFiles):
     def revivable(self, name: str) -> bool:
         component = self.finder.components[name.partition("/")[0]]
         return bool(component.start) or component.supervised
-
-    # --- what is remembered lies in this machine's state folder ---
-
-    def hold(self, holder: str, patience_s: float) -> None:
-        """The lock of this machine holds it."""
-
-    def left_by(self) -> list[str]:
-        return []
-
-    def remember(self, run: str, files: Sequence[Path]) -> None:
-        """The run's own folder lies where the service lives."""
-
-    def forget(self, run: str) -> None:
-        """Nothing was written elsewhere."""
 
     def start_missing(self) -> tuple[str, ...]:
         """Start, one after another, every component that has a start command and is not there; returns their names.
@@ -254,6 +223,10 @@ class ProcessPlatform(LocalFiles):
         """The same of the target with its descendants."""
         found = [used for identity in self._belonging(target) if (used := usage(identity))]
         return sum(found[1:], found[0]) if found else None
+
+    def cores(self, target: Target) -> int:
+        del target
+        return os.cpu_count() or 1
 
     def memory_available(self, target: Target) -> int | None:
         """Bytes of memory that the target could still get; None where the system does not say."""

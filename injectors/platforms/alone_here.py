@@ -1,0 +1,55 @@
+"""What a platform answers whose services live on this machine alone: there are no rights to ask for, and nobody else to remember."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..values import JSON
+from .base import Means, Unsupported
+
+
+class AloneHere:
+    """The lock and the records of this machine's state folder are all that is needed."""
+
+    @property
+    def place(self) -> str:
+        return "processes of this machine"
+
+    def objections(self) -> list[str]:
+        return []
+
+    def denied(self, means: Means) -> list[str]:
+        """What may be signalled shows when it is planned."""
+        del means
+        return []
+
+    def role(self, name: str, means: Means) -> JSON:
+        del name, means
+        raise Unsupported("processes know no roles: what may be drilled is what this user may signal")
+
+    def address(self, service: str, port: int) -> str:
+        raise Unsupported(f"service {service}, port {port}: processes have no services by name; give endpoint.url")
+
+    def hold(self, holder: str, patience_s: float) -> None:
+        """The lock of this machine holds it."""
+
+    def left_by(self) -> list[str]:
+        return []
+
+    def lost(self) -> str:
+        return ""
+
+    def vanished(self) -> str:
+        return ""
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def remembered(self, run: str) -> Mapping[str, str]:
+        del run
+        return {}
+
+    def remember(self, run: str, files: Sequence[Path]) -> None:
+        """The run's own folder lies where the service lives."""
+
+    def forget(self, run: str) -> None:
+        """Nothing was written elsewhere."""
