@@ -198,6 +198,22 @@ def _write_inputs(folder: Path, decided: Plan, service: Service) -> None:
     (folder / "plan.json").write_text(json.dumps(decided.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
+def _begun(journal: Journal, decided: Plan, service: Service, platform: Platform) -> None:
+    folder = journal.path.parent
+    journal.append(
+        "started",
+        run=folder.name,
+        pid=os.getpid(),
+        origin=journal.clock.origin,
+        boot=boot_id(),
+        fingerprint=platform.fingerprint(),
+        service_folder=str(service.folder.resolve()),
+        environment=environment(),
+        digests={name: digest_of_file(folder / name) for name in INPUTS},
+    )
+    journal.append("planned", seed=decided.seed, phase_s=decided.phase_s, faults=[f.to_json() for f in decided.faults])
+
+
 def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
     folder, state = places
     clock = DrillClock.starting_now()
@@ -206,18 +222,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
     interruption, progress = request.interruption, request.progress
     with Journal(folder / JOURNAL, clock) as journal:
         write_down = partial(_write_down, journal, progress)
-        journal.append(
-            "started",
-            run=folder.name,
-            pid=os.getpid(),
-            origin=clock.origin,
-            boot=boot_id(),
-            fingerprint=platform.fingerprint(),
-            service_folder=str(service.folder.resolve()),
-            environment=environment(),
-            digests={name: digest_of_file(folder / name) for name in INPUTS},
-        )
-        journal.append("planned", seed=decided.seed, phase_s=decided.phase_s, faults=[f.to_json() for f in decided.faults])
+        _begun(journal, decided, service, platform)
         with Prober() as prober:
             prober.start(config)
             mark_open(state, folder.name, folder, service)

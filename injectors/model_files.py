@@ -197,8 +197,9 @@ class ModelCorrupt(Injector):
         bites = when_it_bites(self.mutation, self.load, in_memory)
         source = _source(target, path, self.source) if self.mutation == "stale-version" else None
         found = platform.file(target, path)
-        about = {key: found[key] for key in ("mode", "real", "id", "outlives")}
-        return {"path": path, "digest": digest, "mapped": in_memory, "bites": bites, "source": source, **about}
+        about = {key: found[key] for key in ("real", "id", "outlives")}
+        before = {"path": path, "digest": digest, "mode": found["mode"]}
+        return {**before, "mapped": in_memory, "bites": bites, "source": source, **about}
 
 
 def _refuse_shared(injector: ModelCorrupt, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:

@@ -64,7 +64,6 @@ class KubeApi:
         """By $KUBECONFIG or ~/.kube/config; without either by the service account of the pod that this runs in."""
         try:
             from kubernetes import client, config  # noqa: PLC0415 - half a second, only when a cluster is used
-            from yaml import YAMLError  # noqa: PLC0415
         except ImportError as error:
             raise Unsupported(
                 "the Kubernetes client is not installed; install it with: pip install 'blackstart[kubernetes]'"
@@ -79,7 +78,7 @@ class KubeApi:
             else:
                 name = context or str((config.list_kube_config_contexts(files)[1] or {}).get("name") or "none")
                 config.load_kube_config(files, context=context, client_configuration=configuration)
-        except (config.ConfigException, YAMLError) as error:
+        except Exception as error:  # a kubeconfig can be broken in many ways, each with an error of its own
             raise Unavailable(
                 f"no cluster to talk to: {error}; set KUBECONFIG, or `kubernetes.context` in the service file"
             ) from error
