@@ -122,7 +122,8 @@ def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, servi
     assert "replica-kill once on 1 of 2: replica-" in plan.out
     assert f"namespace {namespace} of context" in plan.out
     doctor = blackstart("doctor", "--service", folder / "service.yaml")
-    assert "yes  process-hang" in doctor.out, doctor.out + doctor.err
+    assert "yes  replica-kill" in doctor.out, doctor.out + doctor.err
+    assert "no   process-hang         replica-" in doctor.out  # a pod is hit through the processes inside it, which need a role
     again = blackstart("init", "drills", "--from-cluster", "statefulset/replica", "-n", namespace)
     assert again.code == 2
     assert "is there already" in again.err
