@@ -227,9 +227,12 @@ class Engine:
             self._undo(self.held.pop())
 
     def _undo(self, fault: PlannedFault) -> None:
-        self.progress.phase(Phase.UNDOING, UNDO_PATIENCE_S, fault.fault.kind)
+        patience_s = UNDO_PATIENCE_S
+        if fault.injector.instant:  # a replacement may have to be scheduled, pulled and loaded: it gets as long as users would
+            patience_s = max(patience_s, self.plan.scenario.observe.total_seconds())
+        self.progress.phase(Phase.UNDOING, patience_s, fault.fault.kind)
         wait = self.interruption.wait
-        outcome = undo_one(fault.injector, fault.undo, self.platform, self.journal, fault.index, wait)
+        outcome = undo_one(fault.injector, fault.undo, self.platform, self.journal, fault.index, wait, patience_s)
         if not fault.injector.instant:  # the service's own recovery was the undo; there is nothing new to watch
             self.last_action_s = self._now()
         self.progress.note(outcome)

@@ -38,7 +38,12 @@ def state_folder(environment: Mapping[str, str]) -> Path:
 
 
 def lock_names(service: Service) -> list[str]:
-    """What makes two service files the same service: its address, and each of its components."""
+    """What makes two service files the same service: its address, and each of its components.
+
+    In a cluster its workload, whatever it is reached by and whatever the context is called; there, a Lease tells exactly.
+    """
+    if where := service.kubernetes:
+        return [f"namespace {where.namespace}, {where.workload}"]
     names = {f"endpoint {service.endpoint.url}"} if service.endpoint.url else {f"service {service.name}"}
     if service.process:
         for component in service.process.components:
@@ -46,8 +51,6 @@ def lock_names(service: Service) -> list[str]:
                 names.add(f"port {component.port}")
             elif component.pid_file:
                 names.add(f"pid file {(service.folder / component.pid_file).resolve()}")
-    if where := service.kubernetes:  # the Lease in the cluster tells what two names of one context cannot
-        names.add(f"context {where.context or 'in use'}, namespace {where.namespace}, {where.workload}")
     return sorted(names)
 
 

@@ -15,14 +15,21 @@ AGAIN_S = 1.0
 
 
 def undo_one(  # noqa: PLR0913 - the record, the world, the journal and time, each from its own owner
-    injector: Injector, undo: Undo, platform: Platform, journal: Journal, index: int, wait: Callable[[float], None]
+    injector: Injector,
+    undo: Undo,
+    platform: Platform,
+    journal: Journal,
+    index: int,
+    wait: Callable[[float], None],
+    patience_s: float = UNDO_PATIENCE_S,
 ) -> str:
     """Undo one fault and prove it; write what happened. Returns a line for people. Used by the drill and by `recover`."""
     try:
         before_s = _record(journal, "recovering", fault=index)
         _recover(injector, undo, platform, journal.clock.now, wait)
         _record(journal, "undone", fault=index, lo_s=before_s, hi_s=journal.clock.now())
-        evidence = _undo_proof(injector, undo, platform, journal.clock.now, wait)
+        limit_s = journal.clock.now() + patience_s
+        evidence = _undo_proof(injector, undo, platform, wait, lambda: journal.clock.now() >= limit_s)
     except Exception as error:  # noqa: BLE001 - one undo that fails, however it fails, must not keep the others from being tried
         _record(journal, "undo-failed", fault=index, why=f"{type(error).__name__}: {error}")
         return f"{undo.kind}: NOT UNDONE: {error}"
@@ -52,15 +59,14 @@ def _record(journal: Journal, event: str, **fields: Any) -> float:
 
 
 def _undo_proof(
-    injector: Injector, undo: Undo, platform: Platform, now: Callable[[], float], wait: Callable[[float], None]
+    injector: Injector, undo: Undo, platform: Platform, wait: Callable[[float], None], late: Callable[[], bool]
 ) -> Evidence:
-    limit_s = now() + UNDO_PATIENCE_S
     while True:
         try:
             return injector.verify_recovered(undo, platform)
         except ForeignChange:
             raise
         except (FaultError, PlatformError):
-            if now() >= limit_s:
+            if late():
                 raise
         wait(PROOF_EVERY_S)

@@ -53,7 +53,12 @@ def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
 
 
 def addressed(service: Service, platform: Platform) -> Service:
-    """The service with a URL: where the file names a service of the platform, that service's address from here. Raises Refused."""
+    """The service with a URL: where the file names a service of the platform, that service's address from here. Raises Refused.
+
+    Also with the context that is in use: another one may be when it is recovered.
+    """
+    if service.kubernetes:
+        service = replace(service, kubernetes=replace(service.kubernetes, context=platform.context))
     endpoint = service.endpoint
     if endpoint.url is not None or endpoint.service is None or endpoint.port is None:
         return service

@@ -11,6 +11,10 @@ class AloneHere:
     """The lock and the records of this machine's state folder are all that is needed."""
 
     @property
+    def context(self) -> str | None:
+        return None
+
+    @property
     def place(self) -> str:
         return "processes of this machine"
 

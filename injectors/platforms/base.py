@@ -77,6 +77,10 @@ class Platform(Protocol):
     given_up: Event
 
     @property
+    def context(self) -> str | None:
+        """The name by which this machine knows the cluster; None where there is none, or where this runs inside it."""
+
+    @property
     def place(self) -> str:
         """Where that is, for a person who is asked whether to drill there."""
 

@@ -53,6 +53,10 @@ class KubernetesPlatform(PodFiles):
     # --- looking ---
 
     @property
+    def context(self) -> str | None:
+        return None if self.api.context == "in-cluster" else self.api.context
+
+    @property
     def place(self) -> str:
         return f"namespace {self.spec.namespace} of context {self.api.context} ({self.api.server})"
 
