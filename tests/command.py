@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from blackstart.drills.loading import load_service
+from blackstart.drills.measure.probing import await_right
+
 COMMAND = [sys.executable, "-m", "blackstart"]
 SHORT = ("steady_state.hold=3s", "settle=3s", "observe=20s")
 
@@ -112,3 +115,15 @@ def short(*more: str) -> list[str]:
 def kill_quietly(process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> None:
     process.send_signal(number)
     process.communicate(timeout=60)
+
+
+def await_well(service_file: Path) -> None:
+    """What an earlier drill did to a service with flaws (an overload that outlives it) is no part of the next one."""
+    profile = load_service(service_file)
+
+    def answers_quickly() -> bool:
+        began = time.monotonic()
+        return await_right(profile, (), 30.0) and time.monotonic() - began < 2.0
+
+    for _ in range(3):
+        until("the service to be well", answers_quickly, 120)

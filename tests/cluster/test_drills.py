@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 from blackstart.commands.demo_kubernetes import deployed
-from blackstart.drills.loading import load_service
-from blackstart.drills.measure.probing import await_right
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.kube_agents import look
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container
 from blackstart.tests.cluster.conftest import DEVKUBE, volumes_of
-from blackstart.tests.command import Blackstart, events, kill_quietly, until
+from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
 from blackstart.tests.drills.expected import EXPECTED, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=4s")
@@ -66,15 +64,7 @@ def left(api: KubeApi) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def well(service: Path) -> None:
-    """What an earlier drill did to a service with flaws (an overload that outlives it) is no part of the next one."""
-    profile = load_service(service)
-
-    def answers_quickly() -> bool:
-        began = time.monotonic()
-        return await_right(profile, (), 30.0) and time.monotonic() - began < 2.0
-
-    for _ in range(3):
-        until("the service to be well", answers_quickly, 120)
+    await_well(service)
 
 
 @pytest.mark.timeout(360)

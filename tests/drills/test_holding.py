@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 from blackstart.injectors.platforms.process_table import alive
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.command import Blackstart, events, kill_quietly, until
+from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
 
 from .test_survival import HELD, in_fault
+
+
+@pytest.fixture(autouse=True)
+def well(demo: Demo) -> None:
+    await_well(demo.service_file)
 
 
 def scenario(folder: Path, fault: str, rto: str, observe: str) -> Path:
