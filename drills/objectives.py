@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .measure.values import DataLoss, Interval, Measurement, format_interval
+from .measure.values import DataLoss, Interval, Measurement, Recovery, format_interval
 from .scenario import Bound, Scenario
 
 ENOUGH_WRITES = 10
@@ -71,13 +71,7 @@ def _rto(found: Measurement, target_s: float) -> Judged:
     one = Judged("rto", target_s, "<=", "s", "recovery_time", None, Verdict.INCONCLUSIVE, "The recovery time")
     recovery, allowed = found.recovery, f"up to {target_s:g} s were allowed"
     if recovery.censored_after_s is not None:
-        least_s = recovery.censored_after_s
-        after_undo = "; it came back only after the fault was undone" if recovery.recovered is not None else ""
-        text = f"Not recovered: users were interrupted for more than {least_s:.1f} s{after_undo}; {allowed}"
-        one = replace(one, value=Interval(least_s, least_s), censored=True)
-        if least_s <= target_s:
-            return replace(one, text=f"{text}, so watching ended before this could be judged: let `observe` be longer.")
-        return replace(one, verdict=Verdict.FAILED, text=f"{text}.")
+        return _not_recovered(one, recovery, recovery.censored_after_s)
     if recovery.recovery_time is not None:
         verdict = _held_against(recovery.recovery_time, target_s)
         straddles = " (the interval straddles the target)" if verdict is Verdict.INCONCLUSIVE else ""
@@ -92,6 +86,17 @@ def _rto(found: Measurement, target_s: float) -> Judged:
     if value.hi_s > target_s:
         return replace(one, value=value, text=f"{text}, and a shorter one could have gone unseen between two probes.")
     return replace(one, value=value, verdict=Verdict.PASSED, text=f"{text}.")
+
+
+def _not_recovered(one: Judged, recovery: Recovery, least_s: float) -> Judged:
+    after_undo = "; it came back only after the fault was undone" if recovery.recovered is not None else ""
+    text = f"Not recovered: users were interrupted for more than {least_s:.1f} s{after_undo}; up to {one.target:g} s were allowed"
+    one = replace(one, value=Interval(least_s, least_s), censored=True)
+    if recovery.revived:
+        return replace(one, verdict=Verdict.FAILED, text=f"{text}, and nothing but the undo started it again.")
+    if least_s <= one.target:
+        return replace(one, text=f"{text}, so watching ended before this could be judged: let `observe` be longer.")
+    return replace(one, verdict=Verdict.FAILED, text=f"{text}.")
 
 
 def _rpo(found: Measurement, target_s: float) -> Judged:

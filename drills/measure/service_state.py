@@ -113,7 +113,11 @@ def _share_of(stretch: tuple[float, float], since_s: float) -> float:
 def _of_longest(scenario: Scenario, observed: Observed, after: tuple[Interruption, ...], doubt_s: float) -> ServiceState:
     worst = max(after, key=lambda one: one.worst_s)
     base = Recovery(
-        impact=worst.start, recovered=worst.end, longest_gap_s=doubt_s, follows=follows(observed.faults, worst.start.hi_s)
+        impact=worst.start,
+        recovered=worst.end,
+        longest_gap_s=doubt_s,
+        follows=follows(observed.faults, worst.start.hi_s),
+        revived=any(fault.undo_revives and _is_instant(scenario, fault) for fault in observed.faults),
     )
     if worst.end is None:
         rto = scenario.objectives.rto
@@ -158,6 +162,10 @@ def _held_until(scenario: Scenario, faults: Sequence[InjectedFault], worst: Inte
         if fault.injecting_s <= worst.start.hi_s <= ended_s:
             ended.append(ended_s)
     return min(ended, default=None)
+
+
+def _is_instant(scenario: Scenario, fault: InjectedFault) -> bool:
+    return fault.index < len(scenario.faults) and scenario.faults[fault.index].injector.instant
 
 
 def _lasted(fault: InjectedFault, written: Fault) -> bool:

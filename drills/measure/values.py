@@ -151,6 +151,7 @@ class Recovery:
     longest_gap_s: float = 0.0
     follows: str = ""  # which event the impact follows: fault 0 effective, fault 0 undone, ...
     degraded_s: float = 0.0  # some answers were bad without an interruption, for so long
+    revived: bool = False  # a target was killed that nothing but the undo starts again
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ def stored(folder: Path, events: dict[str, float]) -> Path:
     (folder / "plan.json").write_text("{}\n", encoding="utf-8")
     clock = Clock()
     with Journal(folder / "journal.jsonl", clock.journal) as journal:
-        journal.append("started", run=folder.name, environment={})
+        journal.append(
+            "started", run=folder.name, environment={}, boot="", origin=0.0, service_folder=str(folder), fingerprint=""
+        )
         for event, moment in events.items():
             clock.now = moment
             journal.append(event)

@@ -76,6 +76,7 @@ CENSORED = Recovery(Interval(10.0, 10.1), censored_after_s=29.9)
         (replace(BACK, recovery_time=Interval(3.01, 3.2)), "failed", "3.10 s [3.01, 3.20]; up to 3 s were allowed."),
         (CENSORED, "failed", "more than 29.9 s; up to 3 s were allowed."),
         (replace(CENSORED, censored_after_s=2.0), "inconclusive", "let `observe` be longer"),
+        (replace(CENSORED, censored_after_s=2.0, revived=True), "failed", "nothing but the undo started it again"),
         (replace(CENSORED, recovered=Interval(40, 41)), "failed", "it came back only after the fault was undone"),
         (MASKED, "passed", "No interruption longer than 0.6 s was seen; up to 3 s were allowed."),
         (replace(MASKED, longest_gap_s=3.1), "inconclusive", "between two probes"),
