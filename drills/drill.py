@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,8 @@ def run_drill(request: Request) -> Path:
         _nothing_left(state, service)
         folder = _make_folder(request.runs, run)
         stack.callback(_remove_if_unused, folder)
+        prober = stack.enter_context(Prober())
+        prober.begin(folder / "samples")
         request.progress.phase(Phase.STARTING, None, service.name)
         platform = stack.enter_context(_service_started(request, state))
         _held(platform, run)
@@ -84,7 +86,7 @@ def run_drill(request: Request) -> Path:
         except ProbingError as error:
             raise Refused([f"not injecting: {error}"]) from error
         _write_inputs(folder, decided, service)
-        _conduct(request, decided, service, platform, (folder, state))
+        _conduct(replace(request, service=service), decided, platform, prober, (folder, state))
     return folder
 
 
@@ -214,8 +216,9 @@ def _begun(journal: Journal, decided: Plan, service: Service, platform: Platform
     journal.append("planned", seed=decided.seed, phase_s=decided.phase_s, faults=[f.to_json() for f in decided.faults])
 
 
-def _conduct(request: Request, decided: Plan, service: Service, platform: Platform, places: tuple[Path, Path]) -> None:
+def _conduct(request: Request, decided: Plan, platform: Platform, prober: Prober, places: tuple[Path, Path]) -> None:
     folder, state = places
+    service = request.service
     clock = DrillClock.starting_now()
     replicas = replica_urls(decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
@@ -223,7 +226,7 @@ def _conduct(request: Request, decided: Plan, service: Service, platform: Platfo
     with Journal(folder / JOURNAL, clock) as journal:
         write_down = partial(_write_down, journal, progress)
         _begun(journal, decided, service, platform)
-        with Prober() as prober:
+        with prober:
             prober.start(config)
             mark_open(state, folder.name, folder, service)
             lanes = read_samples(folder / "samples").lanes

@@ -583,7 +583,7 @@ def run_command(argv: list[str], limit_s: float, go_on: Callable[[float], None])
             while process.poll() is None:
                 if time.monotonic() > limit:
                     raise Failed("%s did not end within %g s" % (" ".join(argv), limit_s))
-                go_on(0.02)
+                go_on(0.005)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -37,7 +37,6 @@ import signal
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import time
 from typing import Any, Callable, NamedTuple
@@ -82,6 +81,7 @@ MAX_BODY = 8 << 20
 MAX_TEXT = 300
 MAX_TEXTS = 20000  # distinct texts kept; the backend column has 16 bits
 MAX_OPEN = 4000
+EARLY_DESCRIPTORS = 1024  # more than are open before the first probe
 READERS = 8
 READ_BACK_S = 30.0
 READ_AGAIN_S = 0.5
@@ -1467,15 +1467,11 @@ class ControlLane(PeriodicLane):
 
     def __init__(self, prober: Prober, number: int, config: dict[str, Any]) -> None:
         super().__init__(prober, number, config)
-        argv = [sys.executable, "-I", "-S", os.path.abspath(__file__), "--echo"]
-        self.echo = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock, self.lifeline = echo()
         self.sock.setblocking(False)
         self.waiting: dict[int, tuple[float, float]] = {}
 
     def prepare(self) -> None:
-        assert self.echo.stdout is not None
-        self.sock.connect(("127.0.0.1", int(self.echo.stdout.readline())))
         self.prober.net.loop.add_reader(self.sock.fileno(), self.heard)
 
     def probe(self, due: float) -> None:
@@ -1506,19 +1502,44 @@ class ControlLane(PeriodicLane):
         self.observe(Observation(self.number, outcome, 0, sequence, due, sent, first, monotonic()))
 
 
-def echo() -> None:
-    """The control lane's other end; ends when the prober does."""
-    die_with_parent(signal.SIGKILL)
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    say(sock.getsockname()[1])
+def echo() -> tuple[socket.socket, int]:
+    """Forks the control lane's other end: a socket that is connected to it, and the pipe that it ends with.
+
+    A fork and no program of its own: a second interpreter takes as long to start as the prober itself.
+    """
+    here, there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    there.bind(("127.0.0.1", 0))
+    here.connect(there.getsockname())
+    ended, lifeline = os.pipe()
+    if os.fork():
+        there.close()
+        os.close(ended)
+        return here, lifeline
+    try:
+        die_with_parent(signal.SIGKILL)
+        keep_only(there.fileno(), ended)
+        send_back(there, ended)
+    finally:
+        os._exit(0)
+
+
+def keep_only(*descriptors: int) -> None:
+    """Closes all others: the prober's standard input and output, held open here, would hide its end."""
+    low = 0
+    for kept in sorted(descriptors):
+        os.closerange(low, kept)
+        low = kept + 1
+    os.closerange(low, EARLY_DESCRIPTORS)
+
+
+def send_back(sock: socket.socket, ended: int) -> None:
+    """Until the other end of the pipe is closed."""
     while True:
-        ready = select.select([sock.fileno(), 0], [], [])[0]
-        if 0 in ready and not os.read(0, 1):
+        ready = select.select([sock.fileno(), ended], [], [])[0]
+        if ended in ready:
             return
-        if sock.fileno() in ready:
-            data, peer = sock.recvfrom(64)
-            sock.sendto(data, peer)
+        data, peer = sock.recvfrom(64)
+        sock.sendto(data, peer)
 
 
 # ---------------------------------------------------------------- the process
@@ -1683,15 +1704,12 @@ def read_config(path: str) -> dict[str, Any]:
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
         if not byte:
-            raise EOFError("standard input ended within the configuration")
+            sys.exit("standard input ended before the configuration did")
         line += byte
     return dict(json.loads(line))
 
 
 def main(argv: list[str]) -> int:
-    if argv == ["--echo"]:
-        echo()
-        return 0
     if len(argv) != 1:
         sys.stderr.write("usage: prober.py CONFIG.json, or - for standard input\n")
         return 2

@@ -34,6 +34,7 @@ class Prober:
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
         self._log: Path | None = None
+        self._configured = False
 
     def __enter__(self) -> Self:
         return self
@@ -45,22 +46,27 @@ class Prober:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    def start(self, config: JSON) -> None:
-        """Starts probing; returns when the first probes are due. Raises ProbingError."""
-        folder = Path(config["folder"])
+    def begin(self, folder: Path) -> None:
+        """Starts the process, which waits for its configuration: called early, the time that this takes is not waited for."""
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "prober.log"
-        tie = {"parent": os.getpid()} if threading.current_thread() is threading.main_thread() else {}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", prober.__file__, "-"],
+                [sys.executable, "-I", "-S", prober.__file__, "-"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,  # an interrupt at the terminal is the engine's business: it goes on measuring the undo
             )
+
+    def start(self, config: JSON) -> None:
+        """Starts probing; returns when the first probes are due. Raises ProbingError."""
+        if self._process is None:
+            self.begin(Path(config["folder"]))
+        tie = {"parent": os.getpid()} if threading.current_thread() is threading.main_thread() else {}
         try:
             self._tell(json.dumps({**config, **tie}))
+            self._configured = True
             self._await("ready", READY_S)
         except ProbingError:
             self.stop()
@@ -87,8 +93,9 @@ class Prober:
             return None
         said: JSON | None = None
         with contextlib.suppress(ProbingError):
-            self._tell("stop", process)
-            said = self._await("stopped", timeout_s, process)
+            if self._configured:
+                self._tell("stop", process)
+                said = self._await("stopped", timeout_s, process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1.0 if said else 0.0)
         process.kill()

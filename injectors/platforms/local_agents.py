@@ -43,7 +43,7 @@ class LocalAgents:
         request = {"fault": fault, "state": str(record), "deadline_s": deadline_s, "lease_s": None, **parameters}
         with record.with_suffix(".stderr").open("wb") as errors:
             agent = subprocess.Popen(
-                [sys.executable, "-I", str(_program(verb)), verb, json.dumps(request)],
+                [sys.executable, "-I", "-S", str(_program(verb)), verb, json.dumps(request)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -103,7 +103,7 @@ class LocalAgents:
     def kill_tree(self, target: Target, request: JSON) -> None:
         """Freeze and kill, in a session that outlives this process. Raises PlatformError unless all of it is gone."""
         agent = subprocess.Popen(
-            [sys.executable, "-I", str(_program("kill-tree")), "kill-tree", "-"],
+            [sys.executable, "-I", "-S", str(_program("kill-tree")), "kill-tree", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -134,7 +134,7 @@ class LocalAgents:
         limit_s = 2 * _undo_s(record) + BEGIN_SLACK_S
         try:
             verb = json.loads(record.read_text(encoding="utf-8"))["verb"]
-            command = [sys.executable, "-I", str(_program(verb)), "undo", f"@{record}"]
+            command = [sys.executable, "-I", "-S", str(_program(verb)), "undo", f"@{record}"]
             ended = subprocess.run(
                 command, capture_output=True, text=True, cwd="/", env=self.environment, timeout=limit_s, check=False
             )

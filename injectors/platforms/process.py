@@ -38,7 +38,7 @@ from .process_table import (
 GRACE_S = 30.0  # between SIGTERM and SIGKILL in a restart: the default of Kubernetes (terminationGracePeriodSeconds)
 STOP_GRACE_S = 10.0
 STAND_LIMIT_S = 60.0
-LOOK_EVERY_S = 0.02
+LOOK_EVERY_S = 0.005
 STAND_EVERY_S = 0.05  # finding a component reads the whole process table
 
 

@@ -35,7 +35,7 @@ class Starter:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = self._log(component.name)
         ended = subprocess.run(
-            [sys.executable, "-I", str(DETACH), str(log.absolute()), *component.start],
+            [sys.executable, "-I", "-S", str(DETACH), str(log.absolute()), *component.start],
             capture_output=True,
             text=True,
             cwd=self.folder / (component.directory or "."),

@@ -90,6 +90,16 @@ def test_it_ends_when_its_input_closes_and_on_sigterm(tmp_path: Path, how: str) 
     assert read_samples(tmp_path).probes
 
 
+def test_one_that_was_begun_and_never_told_what_to_probe_leaves_nothing(tmp_path: Path) -> None:
+    with Prober() as prober:
+        prober.begin(tmp_path)
+        pid = prober.pid
+        assert pid is not None
+        assert running(pid)
+    assert not running(pid)
+    assert not list(tmp_path.iterdir())
+
+
 PARENT = """
 import json, sys
 from blackstart.drills.measure.probing import Prober
