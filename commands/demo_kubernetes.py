@@ -52,7 +52,7 @@ def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_cl
         with tempfile.TemporaryDirectory(prefix="blackstart-demo-") as folder:
             service_file = Path(folder) / "service.yaml"
             context = None if api.context == "in-cluster" else api.context
-            service_file.write_text(profile(namespace, url, hardened=hardened, context=context), encoding="utf-8")
+            service_file.write_text(profile(namespace, url, image, hardened=hardened, context=context), encoding="utf-8")
             yield service_file
     finally:
         remove(api, namespace, tell)

@@ -227,9 +227,8 @@ class Engine:
             self._undo(self.held.pop())
 
     def _undo(self, fault: PlannedFault) -> None:
-        patience_s = UNDO_PATIENCE_S
-        if fault.injector.instant:  # a replacement may have to be scheduled, pulled and loaded: it gets as long as users would
-            patience_s = max(patience_s, self.plan.scenario.observe.total_seconds())
+        # What an undo starts anew may have to be scheduled, pulled and loaded: it gets as long as users would wait.
+        patience_s = max(UNDO_PATIENCE_S, self.plan.scenario.observe.total_seconds())
         self.progress.phase(Phase.UNDOING, patience_s, fault.fault.kind)
         wait = self.interruption.wait
         outcome = undo_one(fault.injector, fault.undo, self.platform, self.journal, fault.index, wait, patience_s)

@@ -100,7 +100,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    reasons += [f"not injecting: {why}" for why in platform.denied(means([each.injector for each in faults]))]
+    reasons += [f"not injecting: {why}" for why in platform.denied(means([each.injector for each in scenario.faults]))]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _vacuous(faults)
     if reasons:
@@ -112,7 +112,8 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
 def means(injectors: Sequence[Injector]) -> Means:
     """What their faults do that takes rights; what started on a damaged file is ended after the undo."""
     inside = any(each.privilege >= Privilege.EXEC for each in injectors)
-    return Means(inside, any(each.restarts or isinstance(each, ModelCorrupt) for each in injectors))
+    ends = any((each.restarts and not each.changes) or isinstance(each, ModelCorrupt) for each in injectors)
+    return Means(inside, ends, frozenset().union(*(each.changes for each in injectors)))
 
 
 def _nothing_there(service: Service) -> str:
@@ -123,10 +124,12 @@ def _nothing_there(service: Service) -> str:
     return f"not injecting: nothing of service {service.name} is running{looked}; {todo}"
 
 
-def choose(selector: Selector, role: str, everything: Sequence[Target], seed: int) -> tuple[tuple[Target, ...], int]:
+def choose(
+    selector: Selector, role: str, everything: Sequence[Target], seed: int
+) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
     """Candidates, then victims: all of the role (or the names), thinned by count or share in an order that the seed decides.
 
-    Two faults with the same selector hit the same victims. Returns the victims and the number of candidates.
+    Two faults with the same selector hit the same victims. Returns victims and candidates.
     """
     wanted = selector.role or role
     candidates = (
@@ -147,15 +150,16 @@ def choose(selector: Selector, role: str, everything: Sequence[Target], seed: in
         raise Refusal(f"not injecting: {number} targets of role {wanted} are asked for and {len(candidates)} are there: {there}")
     shuffled = sorted(candidates, key=lambda target: target.name)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - a choice of victims, not a secret
-    return tuple(sorted(shuffled[:number], key=lambda target: target.name)), len(candidates)
+    return tuple(sorted(shuffled[:number], key=lambda target: target.name)), tuple(candidates)
 
 
 def _planned(
-    index: int, fault: Fault, where: tuple[Scenario, Service, Platform], everything: Sequence[Target], seed: int
+    index: int, fault: Fault, where: tuple[Scenario, Service, Platform], everything: tuple[Target, ...], seed: int
 ) -> PlannedFault:
     scenario, service, platform = where
     injector = resolve(fault.injector, service)
-    targets, candidates = choose(fault.target, injector.default_role, everything, seed)
+    chosen, candidates = choose(fault.target, injector.default_role, injector.candidates(everything), seed)
+    targets, among = injector.hits(chosen, everything), len(injector.hits(candidates, everything))
     at_s = fault.at.total_seconds()
     for_s = fault.for_.total_seconds() if fault.for_ is not None else None
     observe_s, settle_s = scenario.observe.total_seconds(), scenario.settle.total_seconds()
@@ -168,7 +172,7 @@ def _planned(
             "look like a recovery; give it a `for`, or a later `deadline`"
         )
     undo = injector.plan(targets, platform).stamped("", fault.kind, fault.parameters, deadline_s)
-    return PlannedFault(index, fault, injector, targets, candidates, at_s, for_s, deadline_s, injector.bites(undo), undo)
+    return PlannedFault(index, fault, injector, targets, among, at_s, for_s, deadline_s, injector.bites(undo), undo)
 
 
 def resolve(injector: Injector, service: Service) -> Injector:
@@ -233,6 +237,9 @@ def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
         if now is None:
             raise Refusal(f"not injecting: {target.name} ({target.identity}) is gone and nothing stands in its place")
         targets.append(now)
+    others = {each.name for each in planned.injector.hits(tuple(targets), platform.find())} - {each.name for each in targets}
+    if others:
+        raise Refusal(f"not injecting: {', '.join(sorted(others))} would be hit as well by now, which was not planned")
     undo = planned.injector.plan(tuple(targets), platform)
     stamped = undo.stamped(planned.undo.fault, planned.fault.kind, dict(planned.undo.parameters), planned.deadline_s)
     return replace(planned, targets=tuple(targets), undo=stamped)

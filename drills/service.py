@@ -31,7 +31,9 @@ class Probe:
 
     from_: Annotated[Literal["here", "in-cluster"], "where the prober runs"] = "here"
     rate: Annotated[Rate | None, "of the fresh lane; by default 100 probes within the RTO, 10/s to 50/s"] = None
-    image: Annotated[str | None, "any image with python3, for a prober in a cluster"] = None
+    image: Annotated[
+        str | None, "any image with python3, for what a drill runs in the cluster: a prober, the guard of what it changes"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -132,4 +134,5 @@ class Service:
     def where(self) -> Where:
         """What its platform's adapter needs to know."""
         inside = {role: inner.command_line for role, inner in self.roles.items()}
-        return Where(self.platform, self.folder, inside, self.protect.namespaces, self.process, self.kubernetes)
+        protected, image = self.protect.namespaces, self.probe.image
+        return Where(self.platform, self.folder, inside, protected, self.process, self.kubernetes, image)

@@ -135,6 +135,7 @@ class Injector(ABC):
     privilege: ClassVar[Privilege]
     default_role: ClassVar[str] = "replica"
     instant: ClassVar[bool] = False
+    changes: ClassVar[frozenset[str]] = frozenset()  # what it changes of the platform's own objects: workload, node
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
     proven_by: ClassVar[str] = ""
@@ -163,6 +164,15 @@ class Injector(ABC):
         read, before anything is started. What is wrong with one value alone is better said by its type.
         """
         return ()
+
+    def candidates(self, everything: tuple[Target, ...]) -> tuple[Target, ...]:
+        """What a selector chooses from; its count counts these."""
+        return everything
+
+    def hits(self, chosen: tuple[Target, ...], everything: tuple[Target, ...]) -> tuple[Target, ...]:
+        """The targets, and what the fault takes along with them."""
+        del everything
+        return chosen
 
     def bites(self, undo: Undo) -> str:
         """`now`, or `on-restart` where the target must start again before the fault shows."""

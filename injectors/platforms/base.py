@@ -60,10 +60,13 @@ class Target:
 
 
 class Means(NamedTuple):
-    """What faults do that takes rights: something `inside` their targets; targets `end`."""
+    """What faults do that takes rights: something `inside` their targets; targets `end`; objects of the platform are changed
+    (`workload`, `node`), and targets moved off a node (`evict`).
+    """
 
     inside: bool
     ends: bool
+    changes: frozenset[str] = frozenset()
 
 
 class Platform(Protocol):
@@ -210,3 +213,47 @@ class Links(Protocol):
 
     def link_rules(self, link: str) -> list[JSON]:
         """The rules in force on a link now, with their counters."""
+
+
+class Objects(Protocol):
+    """The ability to change what a cluster itself keeps of a service, its workloads and nodes, and to have a guard at the site put
+    it back when this process dies, or at the deadline. What is to be changed is planned as records that any process can undo.
+    """
+
+    def fewer(self, targets: tuple[Target, ...]) -> list[JSON]:
+        """Their workload without just these. Raises Unsupported where others would go, or nothing can."""
+
+    def another_template(self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str]) -> list[JSON]:
+        """Their workload with another image or other variables in its main container, for a rollout that takes away at most as
+        many at once as there are targets. Raises Unsupported where it may take more, or others.
+        """
+
+    def cordoned(self, targets: tuple[Target, ...]) -> list[JSON]:
+        """The targets' nodes closed to new pods. Raises Unsupported where one is closed already."""
+
+    def tainted(self, targets: tuple[Target, ...], *, whole_node: bool) -> list[JSON]:
+        """The targets' nodes with a taint that moves pods off; with `whole_node` those of others as well."""
+
+    def evict(self, target: Target, *, only_ask: bool = False) -> str:
+        """Move it off its node as a drain does; why that is not allowed now, empty when it is."""
+
+    def begin(self, fault: str, changes: Sequence[JSON], deadline_s: float) -> None:
+        """Arm a guard, then change. Raises PlatformError."""
+
+    def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
+        """Undo, from any process, as often as wished; `undone`, or `foreign` where somebody else changed it since."""
+
+    def missing(self, changes: Sequence[JSON]) -> str:
+        """Which change is not there, by the platform's word; empty: all are."""
+
+    def left(self, changes: Sequence[JSON]) -> str:
+        """Which change is still there; empty: none is."""
+
+    def beside(self, target: Target) -> tuple[Target, ...]:
+        """Everything that the same workload keeps now."""
+
+    def unfinished(self, target: Target) -> str:
+        """What the target's workload still has to do to be as it should be; empty: nothing."""
+
+    def closed(self, node: str) -> bool:
+        """Whether the cluster's controllers take the node for closed to new pods."""

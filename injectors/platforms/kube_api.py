@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -120,6 +121,9 @@ class KubeApi:
     def replace(self, path: str, body: JSON) -> JSON:
         return self.ask("PUT", path, body)
 
+    def patch(self, path: str, operations: list[JSON]) -> JSON:
+        return self.ask("PATCH", path, operations)
+
     def delete(self, path: str, *, uid: str | None = None, grace_s: int | None = None) -> bool:
         """Whether there was something to delete. With `uid`, a namesake is left alone."""
         body: JSON = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
@@ -194,15 +198,20 @@ class KubeApi:
         finally:
             answer.close()  # what was not read to its end must not be used again
 
-    def ask(self, method: str, path: str, body: JSON | None = None, *, query: Mapping[str, Any] | None = None) -> JSON:
-        """One request; the answer's JSON. Raises the errors above."""
+    def ask(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> JSON:
+        """One request; the answer's JSON. A PATCH is a JSON Patch (RFC 6902). Raises the errors above."""
+        return self.dated(method, path, body, query=query)[0]
+
+    def dated(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> tuple[JSON, float]:
+        """The same, and when that was by the API server's clock: UNIX time in whole seconds."""
         words = _words(query or {})
         answer = self._send(method, f"{path}?{words}" if words else path, body)
         try:
             found: JSON = json.loads(answer.data) if answer.data else {}
         except ValueError:
             found = {"message": answer.data.decode("utf-8", "replace")[:300]}
-        return found
+        stamp = answer.headers.get("Date")
+        return found, parsedate_to_datetime(stamp).timestamp() if stamp else time.time()
 
     def connect(self, path: str, words: list[tuple[str, str]]) -> Any:
         """A websocket to a subresource such as `exec`. Raises the errors above."""
@@ -221,18 +230,11 @@ class KubeApi:
                 raise Unavailable(f"the API server {self.server} does not answer: {_root(error)}") from error
             raise self._refused("GET", path, status, body.decode("utf-8", "replace")) from error
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: JSON | None = None,
-        *,
-        read_s: float = ANSWER_S,
-        streamed: bool = False,
-    ) -> Any:
+    def _send(self, method: str, path: str, body: Any = None, *, read_s: float = ANSWER_S, streamed: bool = False) -> Any:
         import urllib3  # noqa: PLC0415 - comes with the client
 
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        form = "application/json-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Accept": "application/json", "Content-Type": form}
         try:
             self.authorize(headers)
             answer = self._client.rest_client.pool_manager.request(

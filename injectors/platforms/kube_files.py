@@ -7,7 +7,7 @@ from .base import PlatformError, Target
 from .kube_agents import look
 from .kube_api import KubeApi, place
 from .kube_exec import Container
-from .kube_find import main_container, parts_of, volume_of
+from .kube_find import OVER, main_container, parts_of, volume_of
 
 
 class PodFiles:
@@ -53,9 +53,7 @@ class PodFiles:
         """The very pod that is meant, or None: a namesake is not it."""
         namespace, name, uid = parts_of(target.identity)
         pod = self.api.there(place("pods", namespace, name))
-        return (
-            pod if pod and pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in {"Succeeded", "Failed"} else None
-        )
+        return pod if pod and pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in OVER else None
 
     def _container(self, target: Target) -> Container | None:
         pod = self._pod(target)

@@ -18,6 +18,7 @@ from .kubernetes_spec import KubernetesSpec
 APPS = "apps/v1"
 KINDS = {"deployment": "deployments", "statefulset": "statefulsets", "daemonset": "daemonsets"}
 PODS_OWN = {"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI"}  # volumes that go with their pod
+OVER = {"Succeeded", "Failed"}  # phases of a pod whose processes have all ended
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
@@ -109,7 +110,7 @@ def ready(pod: JSON) -> bool:
 
 
 def is_ending(pod: JSON) -> bool:
-    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in {"Succeeded", "Failed"}
+    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in OVER
 
 
 def url_of(pod: JSON, port: int | None) -> str | None:
@@ -120,7 +121,19 @@ def url_of(pod: JSON, port: int | None) -> str | None:
     number = port or (declared[0] if declared else None)
     if not address or not number:
         return None
-    return f"http://[{address}]:{number}" if ":" in address else f"http://{address}:{number}"
+    return url(address, number)
+
+
+def url(host: str, port: int) -> str:
+    """With the brackets that IPv6 takes."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def waiting(pod: JSON) -> str:
+    """What the kubelet says that a container of it waits for: `ImagePullBackOff`, `CrashLoopBackOff`; empty: none does."""
+    status = pod.get("status") or {}
+    every = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    return next((str(each["state"]["waiting"].get("reason", "")) for each in every if each["state"].get("waiting")), "")
 
 
 def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
@@ -216,6 +229,7 @@ class Finder:
             "workload": f"{owned.kind}/{owned.name}",
             "url": url_of(pod, None),
             "ready": ready(pod),
+            "waiting": waiting(pod),
         }
         return Target(identity_of(pod), name, owned.role, details)
 

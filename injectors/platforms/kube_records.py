@@ -23,6 +23,11 @@ LEASES = "coordination.k8s.io/v1"
 LEASE_S, RENEW_S = 30, 8.0
 
 
+def lease_of(workload: str) -> str:
+    """The name of a workload's Lease."""
+    return f"blackstart-{workload.replace('/', '-')}"
+
+
 def name_of(run: str) -> str:
     return f"blackstart-{hashlib.sha256(run.encode()).hexdigest()[:12]}"
 
@@ -101,7 +106,7 @@ class Records:
         self.holder = ""
 
     def _path(self, workload: str) -> str:
-        return place("leases", self.namespace, f"blackstart-{workload.replace('/', '-')}", LEASES)
+        return place("leases", self.namespace, lease_of(workload), LEASES)
 
     def _take(self, workload: str, holder: str, patience_s: float) -> None:
         waited = 0.0
@@ -126,11 +131,10 @@ class Records:
 
     def _lease(self, workload: str, holder: str) -> JSON:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        name = f"blackstart-{workload.replace('/', '-')}"
         return {
             "apiVersion": LEASES,
             "kind": "Lease",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": OURS},
+            "metadata": {"name": lease_of(workload), "namespace": self.namespace, "labels": OURS},
             "spec": {"holderIdentity": holder, "leaseDurationSeconds": LEASE_S, "acquireTime": now, "renewTime": now},
         }
 

@@ -13,11 +13,12 @@ from .kube_api import KubeApi
 
 
 class Right(NamedTuple):
-    """Some verbs on one resource; a subresource behind a `/`, as in RBAC."""
+    """Some verbs on one resource; a subresource behind a `/`, as in RBAC. `everywhere`: beyond the service's namespace."""
 
     group: str
     resource: str
     verbs: tuple[str, ...]
+    everywhere: bool = False
 
 
 ALWAYS = (
@@ -32,11 +33,36 @@ ALWAYS = (
 INSIDE = Right("", "pods/exec", ("get", "create"))
 ENDS = Right("", "pods", ("delete",))
 BY_NAME = Right("", "services", ("get",))  # where the endpoint is a Service's name
+RBAC = "rbac.authorization.k8s.io"
+# A guard's own rights are granted by whoever starts it, and nobody can grant what he does not have.
+GUARD = (
+    Right("batch", "jobs", ("create", "delete")),
+    Right("", "serviceaccounts", ("create", "delete")),
+    Right(RBAC, "roles", ("create", "delete")),
+    Right(RBAC, "rolebindings", ("create", "delete")),
+)
+CHANGES = {
+    "workload": (
+        Right("apps", "deployments", ("patch",)),
+        Right("apps", "statefulsets", ("patch",)),
+        Right("apps", "daemonsets", ("patch",)),
+        Right("", "pods", ("patch",)),
+    ),
+    "node": (
+        Right("", "nodes", ("get", "patch"), everywhere=True),
+        Right("", "pods", ("list",), everywhere=True),
+        Right(RBAC, "clusterroles", ("create", "delete"), everywhere=True),
+        Right(RBAC, "clusterrolebindings", ("create", "delete"), everywhere=True),
+        Right("", "pods/eviction", ("create",)),
+    ),
+}
 
 
 def needed(means: Means) -> tuple[Right, ...]:
     """For a drill that uses such means."""
-    return (*ALWAYS, *((INSIDE,) if means.inside else ()), *((ENDS,) if means.ends else ()))
+    changes = [right for what in sorted(means.changes) for right in CHANGES[what]]
+    guard = GUARD if means.changes else ()
+    return (*ALWAYS, *((INSIDE,) if means.inside else ()), *((ENDS,) if means.ends else ()), *guard, *changes)
 
 
 def denied(api: KubeApi, namespace: str, rights: Sequence[Right]) -> list[str]:
@@ -44,18 +70,28 @@ def denied(api: KubeApi, namespace: str, rights: Sequence[Right]) -> list[str]:
     found = []
     for right in rights:
         resource, _, subresource = right.resource.partition("/")
-        about = {"group": right.group, "resource": resource, "subresource": subresource, "namespace": namespace}
+        where = "" if right.everywhere else namespace
+        about = {"group": right.group, "resource": resource, "subresource": subresource, "namespace": where}
         verbs = [verb for verb in right.verbs if not api.allowed(verb=verb, **about)]
         if verbs:
-            found.append(f"this login may not {', '.join(verbs)} {right.resource} in namespace {namespace}")
+            within = "the whole cluster" if right.everywhere else f"namespace {namespace}"
+            found.append(f"this login may not {', '.join(verbs)} {right.resource} in {within}")
     return found
 
 
-def role(name: str, namespace: str, rights: Sequence[Right]) -> JSON:
-    """The rights as a Role."""
+def roles(name: str, namespace: str, rights: Sequence[Right]) -> JSON:
+    """The rights as a Role; where some reach beyond the namespace, as a List of it and a ClusterRole."""
+    inside = [right for right in rights if not right.everywhere]
+    beyond = [right for right in rights if right.everywhere]
+    role = _role("Role", {"name": name, "namespace": namespace}, inside)
+    if not beyond:
+        return role
+    return {"apiVersion": "v1", "kind": "List", "items": [role, _role("ClusterRole", {"name": name}, beyond)]}
+
+
+def _role(kind: str, meta: JSON, rights: Sequence[Right]) -> JSON:
     merged: dict[tuple[str, str], list[str]] = {}
     for right in rights:
         merged.setdefault((right.group, right.resource), []).extend(right.verbs)
     rules = [{"apiGroups": [group], "resources": [resource], "verbs": verbs} for (group, resource), verbs in merged.items()]
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta, "rules": rules}
+    return {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": meta, "rules": rules}

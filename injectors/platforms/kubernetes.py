@@ -18,9 +18,11 @@ from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_files import PodFiles
-from .kube_find import Finder, parts_of, runs
+from .kube_find import Finder, parts_of, runs, url
+from .kube_guard import Guards
+from .kube_objects import ClusterObjects
 from .kube_records import Records
-from .kube_rights import BY_NAME, denied, needed, role
+from .kube_rights import BY_NAME, denied, needed, roles
 from .kube_watch import Watcher
 from .kubernetes_spec import KubernetesSpec
 from .process_table import Usage
@@ -35,13 +37,16 @@ class KubernetesPlatform(PodFiles):
     name: ClassVar[str] = "kubernetes"
     witness: ClassVar[str] = "pods by UID from the API server, processes from their container's /proc"
 
-    def __init__(self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str], protected: Sequence[str]) -> None:
+    def __init__(
+        self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str], protected: Sequence[str], image: str | None = None
+    ) -> None:
         super().__init__(api)
         self.spec, self.inside_roles, self.protected = spec, dict(inside), protected
         self.given_up = Event()
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
+        self.objects = ClusterObjects(api, self.finder, Guards(api, spec.namespace, image, self.given_up))
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
     def close(self) -> None:
@@ -75,7 +80,7 @@ class KubernetesPlatform(PodFiles):
         return denied(self.api, self.spec.namespace, needed(means))
 
     def role(self, name: str, means: Means) -> JSON:
-        return role(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME))
+        return roles(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME))
 
     def find(self) -> tuple[Target, ...]:
         found = self.finder.all()
@@ -269,17 +274,17 @@ class KubernetesPlatform(PodFiles):
             )
         ingress = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
         if ingress:
-            return _url(ingress[0].get("ip") or ingress[0]["hostname"], port)
+            return url(ingress[0].get("ip") or ingress[0]["hostname"], port)
         if node_port := ports[port].get("nodePort"):
             nodes = [pod["status"]["hostIP"] for pod in self.finder.owned()[0].pods if pod["status"].get("hostIP")]
             if nodes:
-                return _url(nodes[0], node_port)
+                return url(nodes[0], node_port)
         address = found["spec"].get("clusterIP")
         if not address or address == "None":
             raise PlatformError(
                 f"service {service} in namespace {self.spec.namespace} has no address; give endpoint.url as clients use it"
             )
-        return _url(address, port)
+        return url(address, port)
 
     def _wait(self, what: str, condition: Callable[[], bool], limit_s: float) -> None:
         waited = 0.0
@@ -289,7 +294,3 @@ class KubernetesPlatform(PodFiles):
             if self.given_up.wait(LOOK_EVERY_S):
                 raise GivenUp("the drill was stopped meanwhile")
             waited += LOOK_EVERY_S
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

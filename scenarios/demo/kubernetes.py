@@ -210,7 +210,7 @@ def _replicas(image: str, storage_class: str | None, *, hardened: bool) -> Manif
     return workload
 
 
-def profile(namespace: str, url: str, *, hardened: bool, context: str | None) -> str:
+def profile(namespace: str, url: str, image: str, *, hardened: bool, context: str | None) -> str:
     """service.yaml of what was deployed. `context` is the kubeconfig's; None: the current one, or this pod's own account."""
     roles = ("gateway", "store", "standby")
     cluster: Manifest = {"namespace": namespace, "workload": "statefulset/replica"}
@@ -226,7 +226,7 @@ def profile(namespace: str, url: str, *, hardened: bool, context: str | None) ->
         "kubernetes": cluster,
         "roles": {"engine": {"command_line": r"service\.py engine "}},
         "endpoint": {"url": url, "protocol": "openai", "model": "demo"},
-        "probe": {"rate": "30/s"},
+        "probe": {"rate": "30/s", "image": image},
         "health": ["/health", "/ready"],
         "model": {"path": f"{FOLDER}/model.safetensors", "load": "at-start" if hardened else "mmap"},
         "golden": [{"prompt": "The capital of France is", "max_tokens": 8}],

@@ -139,11 +139,14 @@ def test_the_gateway_knows_its_peers_by_the_names_of_their_pods(program: ModuleT
 
 
 def test_the_profile_names_what_was_deployed() -> None:
-    text = profile(NAMESPACE, "http://198.51.100.7:30080", hardened=True, context="lab")
+    text = profile(NAMESPACE, "http://198.51.100.7:30080", "python:3.12", hardened=True, context="lab")
     said = json.loads(text)
     found = objects(hardened=True)
     named = [said["kubernetes"]["workload"], *(each["workload"] for each in said["kubernetes"]["components"])]
     assert {("StatefulSet", name.removeprefix("statefulset/")) for name in named} <= found.keys()
     assert said["kubernetes"]["namespace"] == NAMESPACE
     assert said["model"]["load"] == "at-start"
-    assert json.loads(profile(NAMESPACE, "http://x", hardened=False, context=None))["kubernetes"].get("context") is None
+    assert (
+        json.loads(profile(NAMESPACE, "http://x", "python:3.12", hardened=False, context=None))["kubernetes"].get("context")
+        is None
+    )

@@ -1,0 +1,258 @@
+"""Changes to a cluster's own objects, each under a guard (object_guard.py): a Job that runs beside the service before anything is
+changed, under a ServiceAccount that may put back exactly these objects, and nothing else.
+
+All that a guard is made of carries one name, the labels of blackstart, and is removed when its changes are undone.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from ..values import JSON
+from . import object_guard
+from .base import GivenUp, PlatformError, Unsupported
+from .kube_api import ApiError, KubeApi, place
+from .kube_find import ready
+from .kube_records import LEASES, OURS
+from .object_guard import MARK, Answer, at, pointer, revert
+
+ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
+SILENCE_S = 45.0
+RBAC, BATCH = "rbac.authorization.k8s.io/v1", "batch/v1"
+BOOT = "import sys,zlib,base64;exec(compile(zlib.decompress(base64.b64decode(sys.argv.pop(1))),'guard','exec'))"
+USER = 65534
+TRIES = 20
+
+
+@dataclass
+class Guards:
+    """Begins and ends changes. `image`: any with python3; None: the service file names none."""
+
+    api: KubeApi
+    namespace: str
+    image: str | None
+    given_up: Event
+
+    def needed(self) -> str:
+        """The image. Raises Unsupported where there is none."""
+        if self.image is None:
+            raise Unsupported(
+                "a guard beside the service has to be able to put it back; name any image with python3: probe.image"
+            )
+        return self.image
+
+    def begin(self, fault: str, changes: Sequence[JSON], lease: str, deadline_s: float, nodes: Sequence[str]) -> None:
+        """Put a guard there, and once it is armed make the changes. `nodes`: where it must not run, if it can be helped."""
+        if not changes:
+            return
+        name = name_of(fault)
+        lease_path = place("leases", self.namespace, lease, LEASES)
+        now_s = self.api.dated("GET", lease_path)[1]
+        request = {
+            "changes": [{key: value for key, value in change.items() if key != "body"} for change in changes],
+            "lease": lease_path,
+            "holder": fault.rpartition(".")[0],
+            "until": now_s + deadline_s,
+            "silence_s": SILENCE_S,
+        }
+        for path, body in self._parts(name, changes, lease_path):
+            self.api.create(path, body)
+        self.api.create(place("jobs", self.namespace, group=BATCH), self._job(name, request, nodes))
+        self._await_armed(name)
+        for change in changes:
+            self._make(change)
+
+    def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
+        """Undo the changes, the latest first, from any process and as often as wished; then the guard goes. Raises PlatformError."""
+        told: JSON = {"event": "undone", "reason": "nothing was changed"}
+        for change in reversed(changes):
+            try:
+                answer = revert(change, self._ask)
+            except object_guard.Failed as error:
+                raise PlatformError(str(error)) from error
+            told = answer if told["event"] != "foreign" else told
+        self._remove(name_of(fault))
+        return told
+
+    def seen(self, change: JSON) -> bool:
+        """Whether it is there, by the API server's word."""
+        found = self.api.there(change["object"])
+        if found is None or change["how"] == "object":
+            return found is not None
+        value = at(found, change["path"])
+        if change["how"] == "field":
+            return bool(found["metadata"]["uid"] == change["uid"] and value == change["ours"])
+        return any(change["item"].items() <= entry.items() for entry in value or [])
+
+    def _make(self, change: JSON) -> None:
+        if change["how"] == "object":
+            self.api.create(change["object"].rpartition("/")[0], change["body"])
+            return
+        found = self.api.get(change["object"])
+        path = change["path"]
+        same = {"op": "test", "path": "/metadata/uid", "value": change["uid"]}
+        if change["how"] == "item":
+            whole = at(found, path) is None
+            add = {"op": "add", "path": pointer(path if whole else [*path, "-"])}
+            operations = [same, {**add, "value": [change["item"]] if whole else change["item"]}]
+        else:
+            operations = [same, *_parents(found, path)]
+            if change["before"] is not None:
+                operations.append({"op": "test", "path": pointer(path), "value": change["before"]})
+            operations.append({"op": "add", "path": pointer(path), "value": change["ours"]})
+        self.api.patch(change["object"], operations)
+
+    def _ask(self, method: str, path: str, body: Any) -> Answer:
+        try:
+            return Answer(200, *self.api.dated(method, path, body))
+        except ApiError as error:
+            return Answer(error.status, {"message": str(error)}, 0.0)
+
+    # --- what a guard is made of ---
+
+    def _parts(self, name: str, changes: Sequence[JSON], lease_path: str) -> list[tuple[str, JSON]]:
+        """Its account, and the rights to put back what is changed: a Role, and a ClusterRole for what lies in no namespace."""
+        account = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": self._meta(name),
+            "automountServiceAccountToken": False,
+        }
+        parts = [(place("serviceaccounts", self.namespace), account)]
+        inside = [change["object"] for change in changes if "/namespaces/" in change["object"]]
+        beyond = [change["object"] for change in changes if "/namespaces/" not in change["object"]]
+        parts += self._grant(name, "Role", [*inside, lease_path], self.namespace)
+        return parts + (self._grant(name, "ClusterRole", beyond, "") if beyond else [])
+
+    def _grant(self, name: str, kind: str, objects: Sequence[str], namespace: str) -> list[tuple[str, JSON]]:
+        rules = [_rule(path) for path in dict.fromkeys(objects)]
+        meta = self._meta(name, namespace)
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+        subjects = [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}]
+        role: JSON = {"apiVersion": RBAC, "kind": kind, "metadata": meta, "rules": rules}
+        binding: JSON = {
+            "apiVersion": RBAC,
+            "kind": f"{kind}Binding",
+            "metadata": meta,
+            "roleRef": reference,
+            "subjects": subjects,
+        }
+        return [(place(f"{each['kind'].lower()}s", namespace, group=RBAC), each) for each in (role, binding)]
+
+    def _meta(self, name: str, namespace: str | None = None) -> JSON:
+        where = self.namespace if namespace is None else namespace
+        return {"name": name, "labels": OURS, **({"namespace": where} if where else {})}
+
+    def _job(self, name: str, request: JSON, nodes: Sequence[str]) -> JSON:
+        """Under the restricted Pod Security profile."""
+        program = base64.b64encode(zlib.compress(Path(object_guard.__file__).read_bytes(), 9)).decode("ascii")
+        container = {
+            "name": "guard",
+            "image": self.needed(),
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", "-I", "-S", "-c", BOOT, program, json.dumps(request)],
+            "readinessProbe": {"exec": {"command": ["cat", object_guard.ARMED]}, "periodSeconds": 1, "timeoutSeconds": 2},
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "tmp", "mountPath": str(Path(object_guard.ARMED).parent)}],
+        }
+        security = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
+        pod = {
+            "serviceAccountName": name,
+            "automountServiceAccountToken": True,
+            "enableServiceLinks": False,
+            "restartPolicy": "OnFailure",
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": security,
+            "tolerations": [{"operator": "Exists", "effect": "NoExecute", "key": MARK}],
+            "affinity": _away(nodes),
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
+        }
+        template = {"metadata": {"labels": {**OURS, "blackstart-guard": name}}, "spec": pod}
+        spec = {"backoffLimit": TRIES, "template": template}
+        return {"apiVersion": BATCH, "kind": "Job", "metadata": self._meta(name), "spec": spec}
+
+    def _pods(self, name: str) -> list[JSON]:
+        return self.api.items(place("pods", self.namespace), labels=f"blackstart-guard={name}")[0]
+
+    def _await_armed(self, name: str) -> None:
+        self._until(lambda: any(map(ready, self._pods(name))), ARMED_S, lambda: f"the guard is not armed: {self._why_not(name)}")
+
+    def _why_not(self, name: str) -> str:
+        """By the kubelet's and the scheduler's words, or the guard's own."""
+        for pod in self._pods(name):
+            status = pod.get("status") or {}
+            for each in status.get("containerStatuses") or []:
+                if waiting := each["state"].get("waiting"):
+                    return f"{waiting.get('reason')}: {waiting.get('message', '')}".strip(": ")
+            for condition in status.get("conditions") or []:
+                if condition["status"] != "True" and condition.get("message"):
+                    return str(condition["message"])
+        return "its Job has no pod; quotas or admission may forbid it"
+
+    def _remove(self, name: str) -> None:
+        self.api.delete(place("jobs", self.namespace, name, BATCH))
+        for kind in ("rolebindings", "roles"):
+            self.api.delete(place(kind, self.namespace, name, RBAC))
+        for kind in ("clusterrolebindings", "clusterroles"):
+            self._beyond(kind, name)
+        self.api.delete(place("serviceaccounts", self.namespace, name))
+        self._until(lambda: not self._pods(name), GONE_S, lambda: f"the guard's pods in namespace {self.namespace} do not end")
+
+    def _beyond(self, kind: str, name: str) -> None:
+        """A login without rights beyond its namespace never made any there."""
+        try:
+            self.api.delete(place(kind, name=name, group=RBAC))
+        except ApiError as error:
+            if error.status != 403:
+                raise
+
+    def _until(self, condition: Callable[[], bool], limit_s: float, why: Callable[[], str]) -> None:
+        waited = 0.0
+        while not condition():
+            if waited > limit_s:
+                raise PlatformError(f"{why()} (waited {limit_s:g} s)")
+            if self.given_up.wait(LOOK_EVERY_S):
+                raise GivenUp("the drill was stopped meanwhile")
+            waited += LOOK_EVERY_S
+
+
+def name_of(fault: str) -> str:
+    return f"blackstart-guard-{hashlib.sha256(fault.encode()).hexdigest()[:12]}"
+
+
+def _parents(found: JSON, path: Sequence[Any]) -> list[JSON]:
+    """Empty objects for what is missing on the way to a field: a JSON Patch adds nothing below nothing."""
+    return [
+        {"op": "add", "path": pointer(list(path[:depth])), "value": {}}
+        for depth in range(1, len(path))
+        if at(found, list(path[:depth])) is None
+    ]
+
+
+def _rule(path: str) -> JSON:
+    """The rights that putting one object back takes. A Lease is only looked at."""
+    group, _, rest = (
+        path.removeprefix("/apis/").partition("/") if path.startswith("/apis/") else ("", "", path.removeprefix("/api/"))
+    )
+    *_, resource, name = rest.split("/")
+    verbs = {"leases": ["get"], "networkpolicies": ["get", "delete"]}.get(resource, ["get", "patch"])
+    return {"apiGroups": [group], "resources": [resource], "resourceNames": [name], "verbs": verbs}
+
+
+def _away(nodes: Sequence[str]) -> JSON:
+    if not nodes:
+        return {}
+    term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": list(nodes)}]}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}}

@@ -1,0 +1,240 @@
+"""The guard of what a drill changes about a cluster's own objects: puts them back when nobody else does.
+
+    python3 -I object_guard.py REQUEST      REQUEST: {"changes": [...], "lease": PATH, "holder": RUN, "until": UNIX time, "silence_s": S}
+
+It runs in a pod beside the service, with a ServiceAccount that may do just that, before anything is changed. It ends the changes when
+the drill's Lease has not been renewed for `silence_s`, is gone or somebody else's, or at `until` by the API server's own clock.
+blackstart undoes by the same rules, from any machine; whoever comes second finds nothing left. One file that needs nothing but
+Python 3.8 and its standard library, because it is handed to the pod as an argument.
+
+A change is {"how", "object": PATH, "uid", ...}:
+
+    field   {"path": [KEY, ...], "ours": VALUE, "before": VALUE or null}    one value of an object; null: it was not there
+    item    {"path": [KEY, ...], "item": {...}}                            one more entry of a list, told by all that it says
+    object  {"mark": FAULT}                                                an object of ours, told by its annotation MARK
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import ssl
+import sys
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Callable, NamedTuple
+
+MARK = "blackstart/fault"
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+ARMED = "/tmp/armed"  # noqa: S108 - a volume of the pod's own; its readiness probe looks for it
+LOOK_EVERY_S, AGAIN_S, ANSWER_S = 3.0, 2.0, 20.0
+OK = range(200, 300)
+MOVED_ON = {409, 422}  # a test in the patch failed: it changed in between
+
+
+class Failed(Exception):
+    """The API server did not do it."""
+
+
+class Answer(NamedTuple):
+    """Of the API server; `at_s` is its own clock, in whole seconds of UNIX time."""
+
+    status: int
+    body: Any
+    at_s: float
+
+
+Ask = Callable[[str, str, Any], Answer]  # method, path, body; a PATCH is a JSON Patch (RFC 6902)
+
+
+def revert(change: dict[str, Any], ask: Ask) -> dict[str, Any]:
+    """Put one change back; may be repeated. `undone`, or `foreign` where somebody else changed it since. Raises Failed."""
+    while True:
+        status, found, _ = ask("GET", change["object"], None)
+        if status == 404:
+            return {"event": "undone", "reason": "it is gone"}
+        if status not in OK:
+            raise Failed("GET %s: %s" % (change["object"], said(found)))
+        if change["how"] != "object" and found["metadata"]["uid"] != change["uid"]:
+            return {"event": "undone", "reason": "another object stands in its place"}
+        answer = HOW[change["how"]](change, found, ask)
+        if answer is not None:
+            return answer
+
+
+def revert_field(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+    value = at(found, change["path"])
+    if value == change["before"]:
+        return {"event": "undone", "reason": "it was as before"}
+    if value != change["ours"]:
+        why = "%s of %s is %s, neither ours nor as before" % (
+            ".".join(map(str, change["path"])),
+            change["object"],
+            json.dumps(value),
+        )
+        return {"event": "foreign", "why": why}
+    path = pointer(change["path"])
+    back = (
+        {"op": "remove", "path": path} if change["before"] is None else {"op": "replace", "path": path, "value": change["before"]}
+    )
+    return patched(change, [{"op": "test", "path": path, "value": change["ours"]}, back], ask)
+
+
+def revert_item(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+    for number, entry in enumerate(at(found, change["path"]) or []):
+        if all(entry.get(key) == value for key, value in change["item"].items()):
+            path = pointer([*change["path"], number])
+            return patched(change, [{"op": "test", "path": path, "value": entry}, {"op": "remove", "path": path}], ask)
+    return {"event": "undone", "reason": "the entry is not there"}
+
+
+def revert_object(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+    if (found["metadata"].get("annotations") or {}).get(MARK) != change["mark"]:
+        return {"event": "undone", "reason": "an object of somebody else stands there"}
+    options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": found["metadata"]["uid"]}}
+    status, answer, _ = ask("DELETE", change["object"], options)
+    if status not in OK and status not in {404, 409}:
+        raise Failed("DELETE %s: %s" % (change["object"], said(answer)))
+    return {"event": "undone", "reason": "deleted"} if status in OK else None
+
+
+HOW = {"field": revert_field, "item": revert_item, "object": revert_object}
+
+
+def patched(change: dict[str, Any], operations: list[dict[str, Any]], ask: Ask) -> dict[str, Any] | None:
+    """Carried out whole or not at all; None where something had changed since it was read."""
+    same = {"op": "test", "path": "/metadata/uid", "value": change["uid"]}
+    status, answer, _ = ask("PATCH", change["object"], [same, *operations])
+    if status in MOVED_ON:
+        return None
+    if status not in OK and status != 404:
+        raise Failed("PATCH %s: %s" % (change["object"], said(answer)))
+    return {"event": "undone", "reason": "put back"}
+
+
+def at(thing: Any, path: list[Any]) -> Any:
+    """The value at a path of keys and indices; None where there is none."""
+    for key in path:
+        try:
+            thing = thing[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return thing
+
+
+def pointer(path: list[Any]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
+
+
+def said(answer: Any) -> str:
+    return str(answer.get("message") if isinstance(answer, dict) else answer)[:300]
+
+
+# --- in the pod ---
+
+
+class InCluster:
+    """The API server as a pod's ServiceAccount reaches it; a connection and a token for each request, since tokens change."""
+
+    def __init__(self) -> None:
+        self.host, self.port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"])
+        self.trust = ssl.create_default_context(cafile=os.path.join(ACCOUNT, "ca.crt"))
+
+    def __call__(self, method: str, path: str, body: Any) -> Answer:
+        with open(os.path.join(ACCOUNT, "token"), encoding="ascii") as file:
+            headers = {"Authorization": "Bearer " + file.read().strip(), "Accept": "application/json"}
+        headers["Content-Type"] = "application/json-patch+json" if method == "PATCH" else "application/json"
+        connection = http.client.HTTPSConnection(self.host, self.port, timeout=ANSWER_S, context=self.trust)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+            stamp = answer.headers.get("Date")
+            at_s = parsedate_to_datetime(stamp).timestamp() if stamp else time.time()
+            return Answer(answer.status, json.loads(text) if text.startswith("{") else text, at_s)
+        finally:
+            connection.close()
+
+
+def arm(request: dict[str, Any], ask: Ask) -> None:
+    """Prove, before anything is changed, that all of it could be put back from here. Raises Failed."""
+    status, lease, _ = ask("GET", request["lease"], None)
+    if status not in OK or lease["spec"].get("holderIdentity") != request["holder"]:
+        raise Failed("%s is not held by %s: %s" % (request["lease"], request["holder"], said(lease)))
+    for change in request["changes"]:
+        if change["how"] == "object":
+            status, answer, _ = ask("DELETE", change["object"] + "?dryRun=All", None)
+        else:
+            nothing = [{"op": "test", "path": "/metadata/uid", "value": change["uid"]}]
+            status, answer, _ = ask("PATCH", change["object"] + "?dryRun=All", nothing)
+        if status not in OK and status != 404:
+            raise Failed("%s could not be put back from here: %s" % (change["object"], said(answer)))
+    with open(ARMED, "w", encoding="ascii"):
+        pass
+
+
+def await_end(request: dict[str, Any], ask: Ask) -> str:
+    """Why the changes end now. Time counts as silence only while the API server answers: nobody can renew while it does not."""
+    renewed, silent_s, heard = None, 0.0, None
+    while True:
+        try:
+            status, lease, at_s = ask("GET", request["lease"], None)
+        except (OSError, http.client.HTTPException):
+            heard = None
+            time.sleep(LOOK_EVERY_S)
+            continue
+        if status == 404 or (status in OK and lease["spec"].get("holderIdentity") != request["holder"]):
+            return "the drill is over"
+        if at_s >= request["until"]:
+            return "its time is up"
+        if status in OK:
+            now = time.monotonic()
+            silent_s = 0.0 if lease["spec"].get("renewTime") != renewed else silent_s + (now - heard if heard else 0.0)
+            renewed, heard = lease["spec"].get("renewTime"), now
+            if silent_s >= request["silence_s"]:
+                return "nobody has renewed %s for %d s" % (request["lease"], silent_s)
+        time.sleep(LOOK_EVERY_S)
+
+
+def put_back(changes: list[dict[str, Any]], ask: Ask) -> None:
+    """Until all are, the latest first."""
+    for change in reversed(changes):
+        while True:
+            try:
+                answer = revert(change, ask)
+            except (Failed, OSError, http.client.HTTPException) as error:
+                tell(event="failed", object=change["object"], why=str(error))
+                time.sleep(AGAIN_S)
+                continue
+            tell(object=change["object"], **answer)
+            break
+
+
+def tell(**what: Any) -> None:
+    """A line of the pod's log."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str]) -> int:
+    request = json.loads(arguments[0])
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # as the first process of its container it would ignore it; its Job starts another
+    ask = InCluster()
+    try:
+        arm(request, ask)
+    except (Failed, OSError, http.client.HTTPException) as error:
+        tell(event="refused", why=str(error))
+        return 1
+    tell(event="armed")
+    tell(event="ending", why=await_end(request, ask))
+    put_back(request["changes"], ask)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,158 @@
+"""Faults of a workload as the cluster keeps it: scale-down, bad-image, bad-config. All are put back by a guard in the cluster, too."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar
+
+from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
+from .platforms.base import Objects, Platform, Target
+from .values import JSON
+
+NOT_YET_STARTED = {"ContainerCreating", "PodInitializing"}
+NOWHERE = "registry.invalid/blackstart/no-such-image:0"  # RFC 2606: the name `invalid` never resolves
+
+
+def objects_of(platform: Platform) -> Objects:
+    """Its ability to change them. Raises Refusal."""
+    found: Objects | None = getattr(platform, "objects", None)
+    if found is None:
+        raise Refusal(f"not injecting: platform {platform.name} keeps no workloads and nodes of its own")
+    return found
+
+
+def put_back(undo: Undo, platform: Platform) -> JSON:
+    """Raises ForeignChange when somebody else had changed it since."""
+    answer = objects_of(platform).end(undo.fault, undo.prior["changes"])
+    if answer["event"] == "foreign":
+        raise ForeignChange(str(answer["why"]))
+    return answer
+
+
+class WorkloadFault(Injector):
+    """A change of the targets' workload, and its end. Subclasses say which, and what shows that its controller took it up."""
+
+    undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, by a patch that tests that the value is still ours"
+    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.API
+    changes: ClassVar[frozenset[str]] = frozenset({"workload"})
+    patience: ClassVar[timedelta] = timedelta(seconds=60)
+
+    @abstractmethod
+    def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]: ...
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        standing = [each.identity for each in objects_of(platform).beside(targets[0])]
+        return Undo(targets, {"changes": self.changed(targets, platform), "standing": standing})
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        objects_of(platform).begin(undo.fault, undo.prior["changes"], undo.deadline_s)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        put_back(undo, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        """The workload is as it was, and its controller has made it so."""
+        objects, target = objects_of(platform), undo.targets[0]
+        if still := objects.left(undo.prior["changes"]):
+            raise Differs(f"still there: {still}")
+        if left := objects.unfinished(target):
+            raise Differs(f"{target.details['workload']}: {left}")
+        now = [each.identity for each in objects.beside(target)]
+        return Evidence(platform.witness, f"{target.details['workload']} is as before, {len(now)} pods ready", {"running": now})
+
+
+@dataclass(frozen=True)
+class ScaleDown(WorkloadFault):
+    """Take replicas away: the workload wants so many fewer, and its controller ends just the targets."""
+
+    kind: ClassVar[str] = "scale-down"
+    summary: ClassVar[str] = "replicas are taken away in order, and do not come back"
+    certifies: ClassVar[str] = (
+        "that the service bears its load with so many replicas fewer, and sheds none while they end in order; not that it bears "
+        "their sudden death"
+    )
+    proven_by: ClassVar[str] = "the pods by UID: just the targets are gone, and none stands in their place"
+
+    def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]:
+        return objects_of(platform).fewer(targets)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        objects = objects_of(platform)
+        if why := objects.missing(undo.prior["changes"][-1:]):  # what marked the pods is gone with them
+            raise NotYet(f"not there: {why}")
+        for target in undo.targets:
+            if platform.state(target) != "gone":
+                raise NotYet(f"{target.name} ({target.identity}) is still {platform.state(target)}")
+        now = [each.identity for each in objects.beside(undo.targets[0])]
+        if len(now) > len(undo.prior["standing"]) - len(undo.targets):
+            raise NotYet(f"{len(now)} pods stand, {len(undo.prior['standing'])} stood before")
+        gone = [target.identity for target in undo.targets]
+        detail = f"gone: {', '.join(gone)}; {len(now)} of {len(undo.prior['standing'])} pods are left"
+        return Evidence(platform.witness, detail, {"gone": gone, "left": now})
+
+
+class RolloutFault(WorkloadFault):
+    """A new version of the workload that does not work, rolled out as its own update strategy says."""
+
+    proven_by: ClassVar[str] = "a pod of the changed version by its UID, and the kubelet's word on it"
+
+    @abstractmethod
+    def shows(self, reason: str) -> bool:
+        """Whether what a new pod waits for, by the kubelet's word, is this fault."""
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        objects = objects_of(platform)
+        if why := objects.missing(undo.prior["changes"]):
+            raise NotYet(f"not there: {why}")
+        for each in objects.beside(undo.targets[0]):
+            reason = str(each.details["waiting"]) or platform.state(each)
+            if each.identity not in undo.prior["standing"] and self.shows(reason):
+                return Evidence(
+                    "the kubelet", f"{each.name} ({each.identity}): {reason}", {"pod": each.identity, "reason": reason}
+                )
+        raise NotYet(f"no pod of the changed version of {undo.targets[0].details['workload']} shows it")
+
+
+@dataclass(frozen=True)
+class BadImage(RolloutFault):
+    """Roll out an image that cannot be pulled."""
+
+    image: Annotated[str, "the image that is rolled out; one that nobody has by default"] = NOWHERE
+
+    kind: ClassVar[str] = "bad-image"
+    summary: ClassVar[str] = "a new version is rolled out whose image cannot be pulled"
+    certifies: ClassVar[str] = (
+        "that a rollout which cannot start stops before users notice; not that a version that starts and is wrong is stopped"
+    )
+
+    def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]:
+        return objects_of(platform).another_template(targets, self.image, {})
+
+    def shows(self, reason: str) -> bool:
+        return "Image" in reason
+
+
+@dataclass(frozen=True)
+class BadConfig(RolloutFault):
+    """Roll out other environment variables."""
+
+    environment: Annotated[dict[str, str], "variables of the main container with the values that are rolled out"] = field(
+        default_factory=dict
+    )
+
+    kind: ClassVar[str] = "bad-config"
+    summary: ClassVar[str] = "a new version is rolled out with wrong environment variables"
+    certifies: ClassVar[str] = "that a rollout with this very mistake stops before users notice; not one with another mistake"
+    example: ClassVar[Mapping[str, Any]] = {"environment": {"MODEL_PATH": "/nonexistent"}}
+    depends_on: ClassVar[str] = "`environment`"
+
+    def problems(self) -> tuple[str, ...]:
+        return () if self.environment else ("`environment` is empty, so nothing is rolled out; name a variable",)
+
+    def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]:
+        return objects_of(platform).another_template(targets, None, self.environment)
+
+    def shows(self, reason: str) -> bool:
+        return reason not in NOT_YET_STARTED | {"starting", "gone"}

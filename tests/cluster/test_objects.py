@@ -1,0 +1,266 @@
+"""Faults of workloads and nodes on a real cluster: what they take away, and that a guard puts it back whatever dies."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.cluster.test_drills import left
+from blackstart.tests.cluster.test_rights import RBAC, login
+from blackstart.tests.command import Blackstart, Done, events, kill_quietly, until
+
+APPS, PORT, REPLICAS = "apps/v1", 8000, 3
+# Ends on SIGTERM, as a good server does; the first process of a container ignores it unless it says otherwise.
+SERVER = (
+    "import http.server,os,signal,sys;signal.signal(signal.SIGTERM,lambda *_:sys.exit(0));"
+    "http.server.ThreadingHTTPServer(('',int(os.environ['PORT'])),http.server.SimpleHTTPRequestHandler).serve_forever()"
+)
+HEAD = (
+    "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 20s}}\nsteady_state: {{hold: 3s}}\n"
+    "settle: 2s\nobserve: 60s\nblast_radius: {{share: 100%}}\nfaults:\n  - {fault}\n"
+)
+
+
+def pod(image: str) -> dict[str, Any]:
+    container = {
+        "name": "web",
+        "image": image,
+        "command": ["python3", "-I", "-c", SERVER],
+        "env": [{"name": "PORT", "value": str(PORT)}],
+        "ports": [{"containerPort": PORT}],
+        "workingDir": "/tmp",
+        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1},
+    }
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    return {
+        "terminationGracePeriodSeconds": 5,
+        "automountServiceAccountToken": False,
+        "topologySpreadConstraints": [{**spread, "labelSelector": {"matchLabels": {"app": "web"}}}],
+        "containers": [container],
+    }
+
+
+@pytest.fixture(scope="module")
+def namespace(api: KubeApi, image: str) -> Iterator[str]:
+    """Three pods of a Deployment behind a Service, in a namespace of their own."""
+    name = f"blackstart-test-{secrets.token_hex(2)}"
+    api.create(place("namespaces"), {"metadata": {"name": name}})
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod(image)}
+    spec = {"replicas": REPLICAS, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    api.create(place("deployments", name, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
+    ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
+    api.create(place("services", name), {"metadata": {"name": "web"}, "spec": ports})
+    yield name
+    api.delete(place("namespaces", name=name))
+
+
+@pytest.fixture
+def service(api: KubeApi, cluster: Path, namespace: str, image: str, tmp_path: Path) -> Iterator[Path]:
+    os.environ["KUBECONFIG"] = str(cluster)
+    until("all pods to be ready", lambda: deployment(api, namespace)["status"].get("readyReplicas") == REPLICAS, 90)
+    until("old pods to be gone", lambda: len(api.items(place("pods", namespace), labels="app=web")[0]) == REPLICAS, 60)
+    path = tmp_path / "web.yaml"
+    profile = {
+        "apiVersion": "blackstart/v1",
+        "kind": "Service",
+        "name": "web",
+        "platform": "kubernetes",
+        "kubernetes": {"namespace": namespace, "workload": "deployment/web"},
+        "endpoint": {"service": "web", "port": PORT, "protocol": "http"},
+        "probe": {"rate": "20/s", "image": image},
+    }
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    yield path
+    del os.environ["KUBECONFIG"]
+
+
+def deployment(api: KubeApi, namespace: str) -> dict[str, Any]:
+    return api.get(place("deployments", namespace, "web", APPS))
+
+
+def nodes(api: KubeApi) -> list[dict[str, Any]]:
+    return api.items(place("nodes"))[0]
+
+
+def scenario(blackstart: Blackstart, fault: str) -> Path:
+    name = fault.partition("kind: ")[2].partition(",")[0].rstrip("}")
+    path = blackstart.folder / f"{name}.yaml"
+    path.write_text(HEAD.format(name=name, fault=fault), encoding="utf-8")
+    return path
+
+
+def drilled(blackstart: Blackstart, service: Path, fault: str, **environment: str) -> Done:
+    return blackstart("run", scenario(blackstart, fault), "--service", service, "--yes", within_s=170, **environment)
+
+
+def everything_ours(api: KubeApi) -> list[str]:
+    """Also what a guard is made of."""
+    found = left(api)
+    for resource, group in (("serviceaccounts", ""), ("roles", RBAC), ("rolebindings", RBAC), ("clusterroles", RBAC)):
+        ours = api.items(place(resource, group=group), labels="app.kubernetes.io/managed-by=blackstart")[0]
+        found += [f"{resource}: {each['metadata']['name']}" for each in ours]
+    return found
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("fault", "source"),
+    [
+        ("{kind: scale-down, target: {count: 2}, for: 6s}", "pods by UID"),
+        ("{kind: bad-image, for: 6s}", "the kubelet"),
+        ("{kind: bad-config, environment: {PORT: nonsense}, for: 6s}", "the kubelet"),
+        ("{kind: node-cordon, for: 6s}", "node controller"),
+        ("{kind: node-drain, for: 6s}", "pods by UID"),
+        ("{kind: node-taint, whole_node: true, for: 6s}", "pods by UID"),
+    ],
+    ids=lambda value: value.partition("kind: ")[2].partition(",")[0],
+)
+def test_it_bites_is_proven_and_is_put_back(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, fault: str, source: str
+) -> None:
+    before = deployment(api, namespace)["spec"]
+    done = drilled(blackstart, service, fault)
+    assert done.code == 0, done.out + done.err
+    (told,) = done.result["faults"]
+    assert told["undo_verified"]
+    assert source in told["evidence"]["source"]
+    assert "still-effective" in events(done.folder)
+    assert deployment(api, namespace)["spec"] == before
+    assert not [
+        node["metadata"]["name"] for node in nodes(api) if node["spec"].get("unschedulable") or node["spec"].get("taints")
+    ]
+    assert everything_ours(api) == []
+
+
+def in_fault(blackstart: Blackstart, service: Path, fault: str) -> Any:
+    process = blackstart.started("run", scenario(blackstart, fault), "--service", service, "--yes")
+    folder = blackstart.only_run()
+
+    def effective() -> bool:
+        assert process.poll() is None, process.communicate()
+        return "effective" in events(folder)
+
+    until("the fault to be in effect", effective, 90)
+    return process, folder
+
+
+@pytest.mark.timeout(300)
+def test_a_guard_puts_back_what_a_killed_drill_left(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, _ = in_fault(blackstart, service, "{kind: scale-down, target: {count: 1}}")
+    assert deployment(api, namespace)["spec"]["replicas"] == REPLICAS - 1
+    kill_quietly(process)
+    until("the guard to put it back", lambda: deployment(api, namespace)["spec"]["replicas"] == REPLICAS, 90)
+    assert everything_ours(api), "its record and its guard are there for `recover`"
+    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
+    done = blackstart("recover", "--all")
+    assert done.code == 0, done.out + done.err
+    assert "scale-down: undone" in done.out
+    assert everything_ours(api) == []
+    monkeypatch.undo()
+    os.environ["KUBECONFIG"] = os.environ.get("KUBECONFIG", "/var/lib/devkube/kubeconfig")
+    assert blackstart("recover", "--all").code == 0
+
+
+@pytest.mark.timeout(240)
+def test_recover_opens_a_node_at_once(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
+    process, _ = in_fault(blackstart, service, "{kind: node-cordon}")
+    kill_quietly(process)
+    assert [node for node in nodes(api) if node["spec"].get("unschedulable")]
+    done = blackstart("recover", "--all")
+    assert done.code == 0, done.out + done.err
+    assert not [node for node in nodes(api) if node["spec"].get("unschedulable")]
+    assert everything_ours(api) == []
+
+
+@pytest.mark.timeout(240)
+def test_what_somebody_else_changed_since_is_left_alone(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str
+) -> None:
+    process, folder = in_fault(blackstart, service, "{kind: scale-down, target: {count: 1}, for: 8s}")
+    path = place("deployments", namespace, "web", APPS)
+    api.patch(path, [{"op": "replace", "path": "/spec/replicas", "value": REPLICAS + 1}])
+    _, err = process.communicate(timeout=120)
+    try:
+        assert process.returncode == 5, err
+        assert deployment(api, namespace)["spec"]["replicas"] == REPLICAS + 1
+        assert "neither ours nor as before" in (folder / "journal.jsonl").read_text(encoding="utf-8")
+    finally:
+        api.patch(path, [{"op": "replace", "path": "/spec/replicas", "value": REPLICAS}])
+    assert blackstart("recover", folder.name, "--accept").code in {0, 5}
+    blackstart("recover", "--all")
+
+
+@pytest.mark.parametrize(
+    ("fault", "change", "why"),
+    [
+        ("{kind: scale-down}", {"probe": {"rate": "20/s"}}, "probe.image"),
+        ("{kind: bad-image, target: {count: 1}}", {"strategy": {"type": "Recreate"}}, "write `target: {count: 3}`"),
+        ("{kind: node-drain}", {"budget": REPLICAS}, "disruption budget"),
+        ("{kind: node-taint}", {"stranger": True}, "would move pods of others"),
+    ],
+)
+def test_what_cannot_be_done_safely_is_refused(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, image: str, fault: str, change: dict[str, Any], why: str
+) -> None:
+    path = place("deployments", namespace, "web", APPS)
+    if "probe" in change:
+        service.write_text(json.dumps({**json.loads(service.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    if "strategy" in change:
+        api.patch(path, [{"op": "replace", "path": "/spec/strategy", "value": change["strategy"]}])
+    if "budget" in change:
+        spec = {"minAvailable": change["budget"], "selector": {"matchLabels": {"app": "web"}}}
+        api.create(place("poddisruptionbudgets", namespace, "", "policy/v1"), {"metadata": {"name": "web"}, "spec": spec})
+        until("the budget to be counted", lambda: budget(api, namespace)["status"].get("currentHealthy") == REPLICAS, 30)
+    if "stranger" in change:
+        container = {"name": "s", "image": image, "command": ["python3", "-c", SERVER], "env": [{"name": "PORT", "value": "1"}]}
+        for node in nodes(api):
+            name = f"stranger-{node['metadata']['name']}"
+            spec = {"nodeName": node["metadata"]["name"], "containers": [container], "terminationGracePeriodSeconds": 0}
+            api.create(place("pods", namespace), {"metadata": {"name": name}, "spec": spec})
+    try:
+        refused = blackstart("run", scenario(blackstart, fault), "--service", service, "--yes")
+        assert refused.code == 2, refused.out + refused.err
+        assert why in refused.err
+    finally:
+        if "strategy" in change:
+            api.patch(path, [{"op": "replace", "path": "/spec/strategy", "value": {"type": "RollingUpdate"}}])
+        api.delete(place("poddisruptionbudgets", namespace, "web", "policy/v1"))
+        for node in nodes(api):
+            api.delete(place("pods", namespace, f"stranger-{node['metadata']['name']}"), grace_s=0)
+    assert everything_ours(api) == []
+
+
+def budget(api: KubeApi, namespace: str) -> dict[str, Any]:
+    return api.get(place("poddisruptionbudgets", namespace, "web", "policy/v1"))
+
+
+@pytest.mark.timeout(240)
+def test_a_node_drain_takes_the_rights_that_are_printed(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str
+) -> None:
+    fault = "{kind: node-drain, for: 4s}"
+    printed = json.loads(blackstart("plan", scenario(blackstart, fault), "--service", service, "--rbac").out)
+    role, cluster_role = printed["items"]
+    role["metadata"]["name"] = cluster_role["metadata"]["name"] = name = f"drain-{namespace}"
+    kubeconfig = login(api, namespace, role, blackstart.folder)
+    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    refused = drilled(blackstart, service, fault, KUBECONFIG=str(kubeconfig))
+    assert refused.code == 2
+    assert "nodes in the whole cluster" in refused.err
+    api.create(place("clusterroles", group=RBAC), cluster_role)
+    binding = {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]}
+    api.create(place("clusterrolebindings", group=RBAC), binding)
+    try:
+        done = drilled(blackstart, service, fault, KUBECONFIG=str(kubeconfig))
+        assert done.code == 0, done.out + done.err
+    finally:
+        api.delete(place("clusterrolebindings", name=name, group=RBAC))
+        api.delete(place("clusterroles", name=name, group=RBAC))
+    assert everything_ours(api) == []
