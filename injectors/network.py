@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
-from .platforms.base import Links, Platform, PlatformError, Target, Unavailable
+from .platforms.base import NAMES, Links, Platform, PlatformError, Target, Unavailable
 from .values import JSON, Size
 
 PROBE_LIMIT_S = 2.0  # for an answer without a fault
@@ -31,7 +31,7 @@ class ProbedLinks(Links, Protocol):
 
 def links_of(platform: Platform) -> ProbedLinks:
     if not hasattr(platform, "link_probe"):
-        raise Refusal(f"not injecting: platform {platform.name} has no link proxies")
+        raise Refusal(f"not injecting: platform {platform.name} has no links that could be cut")
     return cast(ProbedLinks, platform)
 
 
@@ -62,6 +62,8 @@ class LinkFault(Injector):
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         links = links_of(platform)
+        if why := links.link_unable(self.rule()):
+            raise Refusal(f"not injecting: {why}")
         joined = links.links(targets, self.peers)
         names = ", ".join(target.name for target in targets)
         if not joined:
@@ -104,10 +106,11 @@ class LinkFault(Injector):
             before = prior["probe"]
             seen = links.link_probe(link, self.limit_s(before), self.want())
             mine = [rule for rule in links.link_rules(link) if rule["fault"] == undo.fault]
-            if not mine or not mine[0]["connections"]:
+            if not mine or mine[0].get("connections") == 0:  # a policy counts none
                 raise NotYet(f"the rule is not on link {link}" if not mine else f"no connection on {link} has met the rule")
             if not self.proven(before, seen):
-                raise NotYet(f"a probe through {link} meets {_told(seen)}, before the fault {_told(before)}")
+                note = f" ({seen['note']})" if "note" in seen else ""
+                raise NotYet(f"a probe through {link} meets {_told(seen)}, before the fault {_told(before)}{note}")
             facts[link] = {"before": before, "seen": seen, "rule": mine[0]}
             told.append(f"{link}: {_told(seen)}; before: {_told(before)}")
         return Evidence("a client's connection through the link", "; ".join(told), facts)
@@ -147,8 +150,15 @@ class NetworkPartition(LinkFault):
     summary: ClassVar[str] = "cuts the targets off from peers: bytes stop, and flow on after the heal"
     certifies: ClassVar[str] = (
         "that the service survives a peer that goes silent without closing anything. Connections still open at once (the proxy's "
-        "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised"
+        "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised. In a cluster it is the other way "
+        "round: new connections are dropped, and those that stand go on where its network lets them"
     )
+    proven_by: ClassVar[str] = (
+        "an ordinary client's connection through the same link, in a cluster from inside a peer, compared with one made before"
+    )
+    undone_by: ClassVar[str] = "the link proxy drops the rule; in a cluster blackstart, or its guard there, deletes the policy"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    changes: ClassVar[frozenset[str]] = frozenset({"network"})
 
     peers: Annotated[tuple[str, ...], PEERS] = ()
     direction: Annotated[Literal["both", "to", "from"], "what is cut: bytes to the target, from it, or both"] = "both"
@@ -159,6 +169,31 @@ class NetworkPartition(LinkFault):
     def proven(self, before: JSON, seen: JSON) -> bool:
         del before
         return bool(seen["outcome"] == "silent" and seen["received"] == 0)
+
+
+@dataclass(frozen=True)
+class DnsBreak(LinkFault):
+    """Take the resolver of names away from the targets."""
+
+    kind: ClassVar[str] = "dns-break"
+    summary: ClassVar[str] = "the targets can resolve no names: their questions to port 53 are dropped"
+    certifies: ClassVar[str] = (
+        "that the service bears a resolver that is silent for its targets; not one that answers wrongly, nor one that is away for "
+        "its clients as well"
+    )
+    proven_by: ClassVar[str] = "a name that every cluster knows, asked for from inside the target, compared with before"
+    undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, deletes the policy"
+    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
+    changes: ClassVar[frozenset[str]] = frozenset({"network"})
+
+    peers: ClassVar[tuple[str, ...]] = (NAMES,)  # type: ignore[misc]  # no parameter: there is nothing to choose
+
+    def rule(self) -> JSON:
+        return {"type": "names"}
+
+    def proven(self, before: JSON, seen: JSON) -> bool:
+        del before
+        return bool(seen["outcome"] in {"silent", "refused"})
 
 
 @dataclass(frozen=True)

@@ -199,11 +199,17 @@ class Platform(Protocol):
         """Let go of sessions and connections. Faults still held end with them."""
 
 
+NAMES = "dns:53"  # as a peer: whoever resolves names for the target
+
+
 class Links(Protocol):
     """The ability to stand in the path between two components (the link proxy, an inline proxy)."""
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the links that join the targets with those peers (role names or component names; none: with everybody)."""
+        """Names of the links that join the targets with those peers (role names or component names, or NAMES; none: everybody)."""
+
+    def link_unable(self, rule: JSON) -> str:
+        """Why no link here can have such a rule; empty: all can."""
 
     def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
         """Put one rule on a link; returns the proxy's own record of it."""

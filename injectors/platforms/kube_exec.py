@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from ..values import JSON
@@ -133,6 +134,7 @@ def opened(api: KubeApi, where: Container, command: Sequence[str]) -> Session:
         raise PlatformError(f"{where}: no command can be started: {error}") from error
 
 
+@cache
 def program(source: bytes) -> bytes:
     """A program as the one line that BOOT takes."""
     return base64.b64encode(zlib.compress(source, 9)) + b"\n"

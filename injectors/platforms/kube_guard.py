@@ -19,7 +19,7 @@ from . import object_guard
 from .base import GivenUp, PlatformError, Unsupported
 from .kube_api import ApiError, KubeApi, place
 from .kube_find import ready
-from .kube_records import LEASES, OURS
+from .kube_records import LEASES, OURS, lease_of
 from .object_guard import MARK, Answer, at, pointer, revert
 
 ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
@@ -47,17 +47,20 @@ class Guards:
             )
         return self.image
 
-    def begin(self, fault: str, changes: Sequence[JSON], lease: str, deadline_s: float, nodes: Sequence[str]) -> None:
-        """Put a guard there, and once it is armed make the changes. `nodes`: where it must not run, if it can be helped."""
+    def begin(self, fault: str, changes: Sequence[JSON], workload: str, deadline_s: float, nodes: Sequence[str] = ()) -> None:
+        """Put a guard there, and once it is armed make the changes. It watches the Lease of that workload.
+
+        `fault` may have a part of its own behind a `/`. `nodes`: where the guard must not run, if it can be helped.
+        """
         if not changes:
             return
         name = name_of(fault)
-        lease_path = place("leases", self.namespace, lease, LEASES)
+        lease_path = place("leases", self.namespace, lease_of(workload), LEASES)
         now_s = self.api.dated("GET", lease_path)[1]
         request = {
             "changes": [{key: value for key, value in change.items() if key != "body"} for change in changes],
             "lease": lease_path,
-            "holder": fault.rpartition(".")[0],
+            "holder": fault.partition("/")[0].rpartition(".")[0],
             "until": now_s + deadline_s,
             "silence_s": SILENCE_S,
         }

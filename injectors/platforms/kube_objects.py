@@ -13,7 +13,6 @@ from .base import PlatformError, Target, Unsupported
 from .kube_api import ApiError, KubeApi, place
 from .kube_find import APPS, KINDS, OVER, Finder, Owned, main_container, parts_of
 from .kube_guard import Guards
-from .kube_records import lease_of
 from .object_guard import MARK, at
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -119,7 +118,7 @@ class ClusterObjects:
 
     def begin(self, fault: str, changes: Sequence[JSON], deadline_s: float) -> None:
         away = [each["object"].rpartition("/")[2] for each in changes if "/nodes/" in each["object"]]
-        self.guards.begin(fault, changes, lease_of(self.finder.spec.workload), deadline_s, away)
+        self.guards.begin(fault, changes, self.finder.spec.workload, deadline_s, away)
 
     def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
         return self.guards.end(fault, changes)

@@ -48,6 +48,11 @@ CHANGES = {
         Right("apps", "daemonsets", ("patch",)),
         Right("", "pods", ("patch",)),
     ),
+    "network": (
+        Right("networking.k8s.io", "networkpolicies", ("get", "list", "create", "delete")),
+        Right("", "pods", ("patch",)),
+        INSIDE,
+    ),
     "node": (
         Right("", "nodes", ("get", "patch"), everywhere=True),
         Right("", "pods", ("list",), everywhere=True),

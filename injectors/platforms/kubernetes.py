@@ -20,6 +20,7 @@ from .kube_exec import Container
 from .kube_files import PodFiles
 from .kube_find import Finder, parts_of, runs, url
 from .kube_guard import Guards
+from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
 from .kube_records import Records
 from .kube_rights import BY_NAME, denied, needed, roles
@@ -31,7 +32,7 @@ STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to
 LOOK_EVERY_S = 0.25
 
 
-class KubernetesPlatform(PodFiles):
+class KubernetesPlatform(PodFiles, PolicyLinks):
     """One service in one cluster. `inside` maps roles below a pod to regular expressions on command lines."""
 
     name: ClassVar[str] = "kubernetes"
@@ -46,7 +47,8 @@ class KubernetesPlatform(PodFiles):
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
-        self.objects = ClusterObjects(api, self.finder, Guards(api, spec.namespace, image, self.given_up))
+        self.guards = Guards(api, spec.namespace, image, self.given_up)
+        self.objects = ClusterObjects(api, self.finder, self.guards)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
     def close(self) -> None:

@@ -8,21 +8,17 @@ every rule at once. `link_probe` is the second source: an ordinary client's conn
 import json
 import os
 import socket
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from ..values import JSON
 from .base import PlatformError, Target, Unavailable, Unsupported
+from .link_probe import probe
 from .process_spec import Link
 
 CONTROL_LIMIT_S = 5.0
-CONNECT_LIMIT_S = 2.0
-QUESTIONS = 200  # the most that one probe asks for the sake of a long answer: it must not be a load of its own
-QUESTION = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: blackstart\r\nConnection: keep-alive\r\n\r\n"
 
 
 def runtime_folder(environment: Mapping[str, str]) -> Path:
@@ -139,13 +135,8 @@ class LinkControl:
         return rules
 
     def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:
-        """What an ordinary client meets on this link: connect, ask `GET /`, read more than `want` bytes of answer.
-
-        Returns `outcome` (refused, reset, silent: nothing more within `limit_s`, closed: an orderly end at or before `want`,
-        short: not so much after 200 questions, answered), `received` bytes, and `first_byte_s` after the question (None without one). Any protocol will do: a server
-        that does not speak HTTP says so, or closes.
-        """
-        return probe(self._link(link).listen, limit_s, want)
+        """What an ordinary client meets on this link; see link_probe.py."""
+        return probe("127.0.0.1", self._link(link).listen, limit_s, want)
 
     def close(self) -> None:
         """Let go of every rule that is still held."""
@@ -160,37 +151,3 @@ class LinkControl:
 
     def _control(self, link: str) -> Control:
         return Control(link, self.runtime / f"link-{self._link(link).listen}.sock")
-
-
-def probe(port: int, limit_s: float, want: int) -> JSON:
-    """See `LinkControl.link_probe`. While the answer is too short and the connection stays open, the question is repeated."""
-    try:
-        connection = socket.create_connection(("127.0.0.1", port), CONNECT_LIMIT_S)
-    except OSError as error:  # a reset can come before the connect call has returned
-        kinds = {TimeoutError: "silent", ConnectionResetError: "reset"}
-        return {"outcome": kinds.get(type(error), "refused"), "received": 0, "first_byte_s": None}
-    received, first_byte_s, questions, asked = 0, None, 1, time.monotonic()
-    with connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        outcome = "answered"
-        try:
-            connection.settimeout(limit_s)
-            connection.sendall(QUESTION)
-            while received <= want and outcome == "answered":
-                some = connection.recv(65536)
-                if first_byte_s is None:
-                    first_byte_s = round(time.monotonic() - asked, 6)
-                received += len(some)
-                if not some:
-                    outcome = "closed"
-                elif received <= want and questions == QUESTIONS:
-                    outcome = "short"
-                elif received <= want:
-                    questions += 1
-                    with suppress(BrokenPipeError):  # it has closed its side: the rest of its answer is still to be read
-                        connection.sendall(QUESTION)
-        except TimeoutError:
-            outcome = "silent"
-        except ConnectionError:
-            outcome = "reset"
-    return {"outcome": outcome, "received": received, "first_byte_s": first_byte_s}

@@ -21,7 +21,6 @@ from blackstart.tests.command import Blackstart, await_well, events, kill_quietl
 from blackstart.tests.drills.expected import EXPECTED, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=4s")
-NO_LINKS = {"router-worker-partition"}  # needs a link proxy, which stands on no path in a cluster yet
 HEAD = "apiVersion: blackstart/v1\nkind: Scenario\nname: held\nobjectives: {rto: 60s}\nsteady_state: {hold: 4s}\nsettle: 3s\nobserve: 60s\n"
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50s}"
 OURS = "app.kubernetes.io/managed-by=blackstart,app.kubernetes.io/part-of!=blackstart-demo"
@@ -72,10 +71,6 @@ def well(service: Path) -> None:
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     done = blackstart("run", name, *words, "--service", service, "--yes", within_s=200.0)
-    if name in NO_LINKS:
-        assert done.code == 2
-        assert "has no link proxies" in done.err
-        return
     wrong = contradiction(name, kind, done.result if done.folder != blackstart.runs else None)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
     assert left(api) == []

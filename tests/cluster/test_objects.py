@@ -3,17 +3,19 @@
 import json
 import os
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.cluster.conftest import DEVKUBE
 from blackstart.tests.cluster.test_drills import left
 from blackstart.tests.cluster.test_rights import RBAC, login
 from blackstart.tests.command import Blackstart, Done, events, kill_quietly, until
 
-APPS, PORT, REPLICAS = "apps/v1", 8000, 3
+APPS, NETWORKING, PORT, REPLICAS = "apps/v1", "networking.k8s.io/v1", 8000, 3
 # Ends on SIGTERM, as a good server does; the first process of a container ignores it unless it says otherwise.
 SERVER = (
     "import http.server,os,signal,sys;signal.signal(signal.SIGTERM,lambda *_:sys.exit(0));"
@@ -100,7 +102,13 @@ def drilled(blackstart: Blackstart, service: Path, fault: str, **environment: st
 def everything_ours(api: KubeApi) -> list[str]:
     """Also what a guard is made of."""
     found = left(api)
-    for resource, group in (("serviceaccounts", ""), ("roles", RBAC), ("rolebindings", RBAC), ("clusterroles", RBAC)):
+    for resource, group in (
+        ("serviceaccounts", ""),
+        ("roles", RBAC),
+        ("rolebindings", RBAC),
+        ("clusterroles", RBAC),
+        ("networkpolicies", NETWORKING),
+    ):
         ours = api.items(place(resource, group=group), labels="app.kubernetes.io/managed-by=blackstart")[0]
         found += [f"{resource}: {each['metadata']['name']}" for each in ours]
     return found
@@ -113,6 +121,8 @@ def everything_ours(api: KubeApi) -> list[str]:
         ("{kind: scale-down, target: {count: 2}, for: 6s}", "pods by UID"),
         ("{kind: bad-image, for: 6s}", "the kubelet"),
         ("{kind: bad-config, environment: {PORT: nonsense}, for: 6s}", "the kubelet"),
+        ("{kind: network-partition, for: 6s}", "a client's connection"),
+        ("{kind: dns-break, for: 6s}", "a client's connection"),
         ("{kind: node-cordon, for: 6s}", "node controller"),
         ("{kind: node-drain, for: 6s}", "pods by UID"),
         ("{kind: node-taint, whole_node: true, for: 6s}", "pods by UID"),
@@ -133,6 +143,20 @@ def test_it_bites_is_proven_and_is_put_back(
     assert not [
         node["metadata"]["name"] for node in nodes(api) if node["spec"].get("unschedulable") or node["spec"].get("taints")
     ]
+    assert everything_ours(api) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_policy_that_nobody_enforces_is_no_partition(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
+    if api.context != "devkube":
+        pytest.skip("only devkube's network can be told to ignore policies")
+    subprocess.run([DEVKUBE, "up", "--no-netpol"], check=True, capture_output=True)
+    try:
+        done = drilled(blackstart, service, "{kind: network-partition, for: 6s}")
+    finally:
+        subprocess.run([DEVKUBE, "up"], check=True, capture_output=True)
+    assert done.code == 3, done.out + done.err
+    assert "does not enforce it" in done.out + done.err
     assert everything_ours(api) == []
 
 
@@ -203,6 +227,9 @@ def test_what_somebody_else_changed_since_is_left_alone(
         ("{kind: bad-image, target: {count: 1}}", {"strategy": {"type": "Recreate"}}, "write `target: {count: 3}`"),
         ("{kind: node-drain}", {"budget": REPLICAS}, "disruption budget"),
         ("{kind: node-taint}", {"stranger": True}, "would move pods of others"),
+        ("{kind: network-partition}", {"policy": True}, "no other policy can take them back"),
+        ("{kind: network-partition, peers: [gateway]}", {}, "nothing is called gateway"),
+        ("{kind: network-partition, direction: to}", {}, "cuts connections, both ways"),
     ],
 )
 def test_what_cannot_be_done_safely_is_refused(
@@ -217,6 +244,9 @@ def test_what_cannot_be_done_safely_is_refused(
         spec = {"minAvailable": change["budget"], "selector": {"matchLabels": {"app": "web"}}}
         api.create(place("poddisruptionbudgets", namespace, "", "policy/v1"), {"metadata": {"name": "web"}, "spec": spec})
         until("the budget to be counted", lambda: budget(api, namespace)["status"].get("currentHealthy") == REPLICAS, 30)
+    if "policy" in change:
+        spec = {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"], "ingress": [{}]}
+        api.create(place("networkpolicies", namespace, "", NETWORKING), {"metadata": {"name": "theirs"}, "spec": spec})
     if "stranger" in change:
         container = {"name": "s", "image": image, "command": ["python3", "-c", SERVER], "env": [{"name": "PORT", "value": "1"}]}
         for node in nodes(api):
@@ -231,6 +261,7 @@ def test_what_cannot_be_done_safely_is_refused(
         if "strategy" in change:
             api.patch(path, [{"op": "replace", "path": "/spec/strategy", "value": {"type": "RollingUpdate"}}])
         api.delete(place("poddisruptionbudgets", namespace, "web", "policy/v1"))
+        api.delete(place("networkpolicies", namespace, "theirs", NETWORKING))
         for node in nodes(api):
             api.delete(place("pods", namespace, f"stranger-{node['metadata']['name']}"), grace_s=0)
     assert everything_ours(api) == []

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from blackstart.injectors import proxy
 from blackstart.injectors.platforms.base import PlatformError, Target, Unavailable, Unsupported
-from blackstart.injectors.platforms.links import Control, LinkControl, probe, runtime_folder
+from blackstart.injectors.platforms.link_probe import probe
+from blackstart.injectors.platforms.links import Control, LinkControl, runtime_folder
 from blackstart.injectors.platforms.process_spec import Link
 
 PATIENCE_S = 20.0
@@ -386,7 +387,7 @@ def test_a_refusal_behind_the_link_is_seen_as_a_reset(echo: tuple[Running, Compo
     running, component = echo
     component.close()
     assert reset_on_arrival(running)
-    assert {probe(running.port, 1.0, 0)["outcome"] for _ in range(20)} == {"reset"}
+    assert {probe("127.0.0.1", running.port, 1.0, 0)["outcome"] for _ in range(20)} == {"reset"}
 
 
 def test_a_reset_on_either_side_is_passed_on(echo: tuple[Running, Component]) -> None:
@@ -517,7 +518,7 @@ def test_killed_proxy_leaves_a_stale_socket_that_the_next_one_replaces(runtime: 
     assert first.clear()["cleared"] is False  # a proxy that is gone took its rules with it
     with pytest.raises(Unavailable, match="gw-r0"):
         first.links.link_rules("gw-r0")
-    assert probe(first.port, 1.0, 0)["outcome"] == "refused"
+    assert probe("127.0.0.1", first.port, 1.0, 0)["outcome"] == "refused"
     again = subprocess.Popen(
         [
             sys.executable,

@@ -1,0 +1,206 @@
+"""The ways between pods, and theirs to the resolver of names, cut by a NetworkPolicy: what a cluster has in the place of this
+machine's link proxies.
+
+A policy only ever allows. So the one that cuts allows all the others, and cuts nothing where a policy of somebody else selects the
+same pod: then it is refused. Pods are marked by a label for the policy to find; a guard puts labels and policy back. Whether the
+cluster enforces policies at all is told by the second source alone, a connection from inside a peer.
+
+Connections that stand when the policy comes go on in most networks; new ones are dropped.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from ..values import JSON
+from .base import NAMES, PlatformError, Target, Unsupported
+from .kube_agents import source
+from .kube_api import KubeApi, NotThere, place
+from .kube_exec import Container, run_python
+from .kube_find import Finder, identity_of, parts_of
+from .kube_guard import Guards
+from .kube_records import OURS
+from .link_probe import CONNECT_LIMIT_S
+from .object_guard import MARK
+
+NETWORKING = "networking.k8s.io/v1"
+CUT, PEER = "blackstart/cut", "blackstart/peer"
+EVERYWHERE = ("0.0.0.0/0", "::/0")
+ANYBODY = "anybody"
+IGNORED = "the policy is there, and the cluster's network does not enforce it"
+SLACK_S = 10.0
+KNOWN = "kubernetes.default.svc"  # a name that every cluster's resolver knows
+BUT_DNS = [{"protocol": kind, "port": low, "endPort": high} for kind in ("TCP", "UDP") for low, high in ((1, 52), (54, 65535))]
+
+
+class PolicyLinks:
+    """A link is a target with the peers that it is cut off from: `llm-0--gateway,store`, or `llm-0--anybody`."""
+
+    api: KubeApi
+    finder: Finder
+    guards: Guards
+
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+        self.guards.needed()
+        found = []
+        for target in targets:
+            link = f"{target.name}--{','.join(peers) or ANYBODY}"
+            _, others = self._ends(link)
+            self._refuse_others(target)
+            if not others and peers != (NAMES,):
+                raise Unsupported(f"nothing but {target.name} is there to prove from that it is cut off")
+            found.append(link)
+        return tuple(found)
+
+    def link_unable(self, rule: JSON) -> str:
+        if rule["type"] == "names" or (rule["type"] == "partition" and rule["direction"] == "both"):
+            return ""
+        return "a network policy cuts connections, both ways; for less a proxy would have to stand in the path"
+
+    def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
+        target, others = self._ends(link)
+        mark = mark_of(fault, link)
+        cut_off = [] if link.endswith((f"--{ANYBODY}", f"--{NAMES}")) else others
+        changes = [self._labelled(target, CUT, mark), *(self._labelled(each, PEER, mark) for each in cut_off)]
+        path = place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)
+        body = _policy(
+            mark, fault, _no_names() if rule["type"] == "names" else _apart(mark, [self._address(each)[0] for each in cut_off])
+        )
+        changes.append({"how": "object", "object": path, "mark": fault, "body": body})
+        self.guards.begin(f"{fault}/{link}", changes, self.finder.spec.workload, deadline_s)
+        return {"fault": fault, "policy": mark}
+
+    def link_end(self, fault: str, link: str) -> JSON:
+        """From what is there: it is told by its mark, so that nothing needs to be remembered."""
+        mark, namespace = mark_of(fault, link), self.finder.spec.namespace
+        changes: list[JSON] = []
+        for key in (CUT, PEER):
+            marked, _ = self.api.items(place("pods", namespace), labels=f"{key}={mark}")
+            changes += [_label(pod, key, mark) for pod in marked]
+        path = place("networkpolicies", namespace, mark, NETWORKING)
+        changes.append({"how": "object", "object": path, "mark": fault})
+        return self.guards.end(f"{fault}/{link}", changes)
+
+    def link_rules(self, link: str) -> list[JSON]:
+        """Policies of ours that select the target now."""
+        target, _ = self._ends(link)
+        pod = self._pod_of(target)
+        mark = (pod["metadata"].get("labels") or {}).get(CUT)
+        try:
+            found = self.api.get(place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)) if mark else None
+        except NotThere:
+            found = None
+        return [] if found is None else [{"fault": found["metadata"]["annotations"][MARK], "rule": found["spec"]}]
+
+    def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:
+        """What a client inside a peer meets on its way to the target, or one inside the target that asks for a name."""
+        target, others = self._ends(link)
+        if link.endswith(f"--{NAMES}"):
+            return self._probed(link, target, {"name": KNOWN, "limit_s": limit_s})
+        host, port = self._address(target)
+        problems = []
+        for each in others:
+            try:
+                return self._probed(link, each, {"host": host, "port": port, "limit_s": limit_s, "want": want})
+            except Unsupported as error:  # no python3 there: the next one may have it
+                problems.append(str(error))
+        raise Unsupported(f"from nowhere can it be proven that {target.name} is cut off: {'; '.join(problems)}")
+
+    def _probed(self, link: str, inside: Target, request: JSON) -> JSON:
+        namespace, name, _ = parts_of(inside.identity)
+        where, limit_s = Container(namespace, name, inside.details["container"]), CONNECT_LIMIT_S + request["limit_s"] + SLACK_S
+        _, said, errors = run_python(self.api, where, source("platforms/link_probe.py"), [json.dumps(request)], limit_s)
+        if not said:
+            raise PlatformError(f"a connection from {where}: {errors.strip()[-300:]}")
+        seen: JSON = json.loads(said)
+        ignored = seen["outcome"] == "answered" and self.link_rules(link)
+        return {**seen, "from": inside.name, **({"note": IGNORED} if ignored else {})}
+
+    def _ends(self, link: str) -> tuple[Target, list[Target]]:
+        """The target, and its peers as they stand now; of `anybody` the other parts of the service."""
+        name, _, words = link.rpartition("--")
+        everything = self.finder.all()
+        target = next((each for each in everything if each.name == name), None)
+        if target is None:
+            raise PlatformError(f"{name} is gone, and nothing stands in its place")
+        peers = words.split(",")
+        others = [each for each in everything if each.name != name]
+        if words in {ANYBODY, NAMES}:
+            return target, others
+        for peer in peers:
+            if not any(peer in {each.name, each.role} for each in others):
+                there = ", ".join(f"{each.name} ({each.role})" for each in others)
+                raise Unsupported(f"nothing is called {peer} or has that role; beside {name} there is {there or 'nothing'}")
+        return target, [each for each in others if {each.name, each.role} & set(peers)]
+
+    def _address(self, target: Target) -> tuple[str, int]:
+        url = urlsplit(str(target.details["url"] or ""))
+        if not url.hostname or not url.port:
+            raise Unsupported(f"{target.name} declares no port, so no connection to it can be tried")
+        return url.hostname, url.port
+
+    def _pod_of(self, target: Target) -> JSON:
+        namespace, name, _ = parts_of(target.identity)
+        pod = self.api.get(place("pods", namespace, name))
+        if identity_of(pod) != target.identity:
+            raise PlatformError(f"{target.name} ({target.identity}) is gone")
+        return pod
+
+    def _labelled(self, target: Target, key: str, mark: str) -> JSON:
+        return _label(self._pod_of(target), key, mark)
+
+    def _refuse_others(self, target: Target) -> None:
+        labels = self._pod_of(target)["metadata"].get("labels") or {}
+        for each in self.api.items(place("networkpolicies", self.finder.spec.namespace, group=NETWORKING))[0]:
+            if selects(each["spec"].get("podSelector") or {}, labels):
+                name = each["metadata"]["name"]
+                raise Unsupported(
+                    f"NetworkPolicy {name} allows {target.name} connections, and no other policy can take them back"
+                )
+
+
+def mark_of(fault: str, link: str) -> str:
+    return f"blackstart-{hashlib.sha256(f'{fault}/{link}'.encode()).hexdigest()[:12]}"
+
+
+def selects(selector: JSON, labels: JSON) -> bool:
+    """Whether a label selector takes a thing with such labels (kubernetes.io, Labels and Selectors)."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for each in selector.get("matchExpressions") or []:
+        there, among = each["key"] in labels, labels.get(each["key"]) in (each.get("values") or [])
+        met = {"In": among, "NotIn": not among, "Exists": there, "DoesNotExist": not there}[each["operator"]]
+        if not met:
+            return False
+    return True
+
+
+def _label(pod: JSON, key: str, mark: str) -> JSON:
+    meta = pod["metadata"]
+    path = place("pods", meta["namespace"], meta["name"])
+    where = ["metadata", "labels", key]
+    return {"how": "field", "object": path, "uid": meta["uid"], "path": where, "before": None, "ours": mark}
+
+
+def _policy(mark: str, fault: str, what: JSON) -> JSON:
+    meta = {"name": mark, "labels": OURS, "annotations": {MARK: fault}}
+    spec = {"podSelector": {"matchLabels": {CUT: mark}}, **what}
+    return {"apiVersion": NETWORKING, "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
+
+
+def _apart(mark: str, addresses: Sequence[str]) -> JSON:
+    """Nothing is allowed; with addresses all that is none of theirs: pods without the mark, and addresses outside the cluster."""
+    types: JSON = {"policyTypes": ["Ingress", "Egress"]}
+    if not addresses:
+        return types
+    strangers = {"matchExpressions": [{"key": PEER, "operator": "NotIn", "values": [mark]}]}
+    allowed: list[JSON] = [{"namespaceSelector": {}, "podSelector": strangers}]
+    for network in EVERYWHERE:
+        within = [f"{each}/{128 if ':' in each else 32}" for each in addresses if (":" in each) == (":" in network)]
+        allowed.append({"ipBlock": {"cidr": network, **({"except": within} if within else {})}})
+    return {**types, "ingress": [{"from": allowed}], "egress": [{"to": allowed}]}
+
+
+def _no_names() -> JSON:
+    return {"policyTypes": ["Egress"], "egress": [{"ports": BUT_DNS}]}
