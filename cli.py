@@ -49,11 +49,25 @@ class On(StrEnum):
     KUBERNETES = "kubernetes"
 
 
+class Means(StrEnum):
+    """The ladder of privileges, lowest first."""
+
+    API = "api"
+    EXEC = "exec"
+    EPHEMERAL = "ephemeral"
+    HELPER = "helper"
+
+
 class RunFormat(StrEnum):
     """What `run` prints on stdout."""
 
     TEXT = "text"
     JSON = "json"
+
+
+MaxPrivilege = Annotated[
+    Means | None, typer.Option(help="Refuse faults that take more: the API alone, exec, an ephemeral container, a helper pod.")
+]
 
 
 @app.command(epilog="Example: blackstart demo engine-hang-zombie --hardened")
@@ -121,11 +135,12 @@ def plan(
     rbac: Annotated[
         bool, typer.Option("--rbac", help="Print instead the least Role that this scenario needs on Kubernetes.")
     ] = False,
+    max_privilege: MaxPrivilege = None,
 ) -> None:
     """Show exact targets, blast radius, undo records and probes. Touches nothing."""
     from .commands.drilling import plan as command
 
-    _leave(command(scenario, service, settings or [], "rbac" if rbac else "json" if as_json else "text"))
+    _leave(command(scenario, service, settings or [], "rbac" if rbac else "json" if as_json else "text", max_privilege))
 
 
 @app.command(epilog="Example: blackstart run drills/replica-kill.yaml --service service.yaml --yes --format json")
@@ -142,12 +157,17 @@ def run(
         typer.Option("--format", help="What is printed on stdout; json: one object, of several drills one array at the end."),
     ] = RunFormat.TEXT,
     kill_switch: Annotated[Path | None, typer.Option(help="Stop and undo as soon as this file exists.")] = None,
+    max_privilege: MaxPrivilege = None,
 ) -> None:
     """Run drills one after another; the worst verdict is the exit code."""
     from .commands.drilling import RunOptions
     from .commands.drilling import run as command
 
-    _leave(command(scenarios, service, RunOptions(settings or [], out, kill_switch, yes, repeat, form is RunFormat.JSON)))
+    _leave(
+        command(
+            scenarios, service, RunOptions(settings or [], out, kill_switch, yes, repeat, form is RunFormat.JSON, max_privilege)
+        )
+    )
 
 
 @app.command(epilog="Example: blackstart recover --all")

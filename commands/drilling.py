@@ -35,6 +35,7 @@ class RunOptions:
     yes: bool
     repeat: int
     as_json: bool
+    max_privilege: str | None = None
 
 
 def find_scenario(name: str) -> Path:
@@ -108,7 +109,7 @@ def run(names: Sequence[str], service_file: Path, options: RunOptions) -> ExitCo
     problems: list[Problem] = []
     scenarios: list[Scenario] = []
     try:
-        service = load_service(service_file)
+        service = load_service(service_file).limited(options.max_privilege)
     except InvalidFiles as invalid:
         problems += invalid.problems
     for name in names:
@@ -230,12 +231,12 @@ def _run_folder(name: str, out: Path) -> Path:
     return Path(name) if Path(name).is_dir() else out / name
 
 
-def plan(name: str, service_file: Path, settings: Sequence[str], form: str) -> ExitCode:
+def plan(name: str, service_file: Path, settings: Sequence[str], form: str, max_privilege: str | None) -> ExitCode:
     """The dry run: exactly what `run` would do, as text or json; or with rbac the least rights that it takes."""
     from ..drills.drill import planned, rights
     from ..reports.plan_text import plan_text
 
-    scenario, service = load_scenario(find_scenario(name), settings), load_service(service_file)
+    scenario, service = load_scenario(find_scenario(name), settings), load_service(service_file).limited(max_privilege)
     if form == "rbac":
         say(json.dumps(rights(scenario, service, os.environ), indent=1))
         return ExitCode.PASSED

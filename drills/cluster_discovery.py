@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+from ..injectors.platforms import Where
 from ..injectors.platforms.base import PlatformError, Target
 from ..injectors.platforms.kube_api import KubeApi, place
-from ..injectors.platforms.kube_find import Owned
+from ..injectors.platforms.kube_find import Owned, main_container
 from ..injectors.platforms.kubernetes import KubernetesPlatform
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.values import JSON
@@ -16,6 +17,7 @@ from .first_files import Written, asked, free, write
 from .refusal import Refused
 
 # Processes that compute, apart from the one that answers, by their command lines (../research: vLLM, SGLang, MLServer; the demo).
+IMAGE_FOR = "for the guard of what a drill changes in the cluster"
 ENGINES = ("VLLM::EngineCore", "EngineCore", "sglang::scheduler", r"multiprocessing\.spawn", r"service\.py engine ")
 
 
@@ -23,18 +25,23 @@ def write_cluster_files(folder: Path, workload: str, namespace: str, environment
     """service.yaml and scenario.yaml for a workload in the current context's cluster. Raises Refused, PlatformError."""
     free(folder)
     with closing(KubeApi.opened(environment)) as api:
-        platform = KubernetesPlatform(api, KubernetesSpec(namespace, workload), {}, ())
+        platform = KubernetesPlatform(api, Where("kubernetes", Path(), {}, kubernetes=KubernetesSpec(namespace, workload)))
         (owned,) = platform.finder.owned()
         name, port = _front(api, namespace, owned)
         url = platform.address(name, port)
         answers = asked(url)
-        engine = _engine(platform, platform.find())
+        commands = _commands(platform, platform.find())
+    engine = next((pattern for pattern in ENGINES if any(re.search(pattern, command) for command in commands or ())), None)
+    image = _image(owned) if commands is not None else None
     lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: {owned.name.replace('.', '-')[:63]}", "platform: kubernetes"]
     context = "" if api.context == "in-cluster" else f", context: {json.dumps(api.context)}"
     lines.append(f"kubernetes: {{namespace: {json.dumps(namespace)}, workload: {json.dumps(workload)}{context}}}")
     lines += answers.lines([f"service: {json.dumps(name)}", f"port: {port}"])
     lines.append(
         f"roles: {{engine: {{command_line: {json.dumps(engine)}}}}}" if engine else '# roles: {engine: {command_line: "..."}}'
+    )
+    lines.append(
+        f"{f'probe: {{image: {json.dumps(image)}}}' if image else '# probe: {image: ...}'}    # any with python3, {IMAGE_FOR}"
     )
     lines.append("# model: {path: /models/...}    # where a replica finds it, for faults of model files")
     return write(folder, "\n".join(lines) + "\n", SCENARIO, _warnings(owned, url))
@@ -59,12 +66,20 @@ def _selects(service: JSON, labels: Mapping[str, str]) -> bool:
     return bool(selector) and selector.items() <= labels.items()
 
 
-def _engine(platform: KubernetesPlatform, targets: Sequence[Target]) -> str | None:
-    """A pattern that finds the computing processes inside a pod; None where none is known, or nobody may look."""
+def _commands(platform: KubernetesPlatform, targets: Sequence[Target]) -> list[str] | None:
+    """Command lines inside a pod; None where nobody may look, or there is no python3 to look with."""
     with suppress(PlatformError):
-        commands = [each["command"] for target in targets[:1] for each in platform.around(target)]
-        return next((pattern for pattern in ENGINES if any(re.search(pattern, command) for command in commands)), None)
+        return [each["command"] for target in targets[:1] for each in platform.around(target)]
     return None
+
+
+def _image(owned: Owned) -> str | None:
+    """The workload's own, which every node of it has; None where it may be another one tomorrow."""
+    template = owned.workload["spec"]["template"]
+    main = main_container(template)
+    image = str(next(each["image"] for each in template["spec"]["containers"] if each["name"] == main))
+    _, _, tag = image.rpartition("/")[2].partition(":")
+    return image if "@" in image or tag not in {"", "latest"} else None
 
 
 def _warnings(owned: Owned, url: str) -> tuple[str, ...]:

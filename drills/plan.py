@@ -61,6 +61,7 @@ class Plan:
     faults: tuple[PlannedFault, ...]
     everything: tuple[Target, ...]
     place: str  # where that is, in words
+    remarks: tuple[str, ...] = ()  # what else a person should know who agrees to it
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,6 +69,7 @@ class Plan:
             "service": self.service.name,
             "platform": self.service.platform,
             "place": self.place,
+            "remarks": list(self.remarks),
             "seed": self.seed,
             "phase_s": self.phase_s,
             "objectives": objectives(self.scenario),
@@ -102,11 +104,11 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
     reasons += [f"not injecting: {why}" for why in platform.denied(means([each.injector for each in scenario.faults]))]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
-    reasons += _vacuous(faults)
+    reasons += _vacuous(faults) + _beyond_privilege(scenario, service)
     if reasons:
         raise Refused(reasons)
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
-    return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place)
+    return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place, tuple(platform.remarks()))
 
 
 def means(injectors: Sequence[Injector]) -> Means:
@@ -203,6 +205,16 @@ def _beyond_blast_radius(
                 f"protect.min_healthy of {service.name} demands {service.protect.min_healthy}"
             )
     return reasons
+
+
+def _beyond_privilege(scenario: Scenario, service: Service) -> list[str]:
+    allowed = service.protect.privilege
+    return [
+        f"not injecting: {each.kind} takes the privilege {each.injector.privilege.name.lower()}, and {allowed} is the most that is "
+        "allowed (--max-privilege, protect.privilege)"
+        for each in scenario.faults
+        if each.injector.privilege > Privilege[allowed.upper()]
+    ]
 
 
 def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:

@@ -98,33 +98,21 @@ def recover_run(
         drilling(state, service, f"recover {run}"),
         open_platform(service.where(), state, environment) as platform,
     ):
-        if gone := platform.vanished():
-            lines += _nothing_can_be_left(folder, gone)
-        else:
+        gone = platform.vanished()
+        if not gone:
             _take(platform, run, records[0])
             _take_in(folder, platform.remembered(run))
             records, _ = read_journal(folder / JOURNAL)
-            if any(_open(fault) for fault in faults_of(records)):
-                lines += _undo_left(folder, records, service, platform, say)
-            lines += _end_started(platform)
-            if not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
-                platform.forget(run)
+        if any(_open(fault) for fault in faults_of(records)):
+            lines += _undo_left(folder, service, platform, say, gone)
+        lines += _end_started(platform)
+        if not gone and not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
+            platform.forget(run)
     after, _ = read_journal(folder / JOURNAL)
     left = tuple(f"{fault.kind}: {fault.undo_problem}" for fault in faults_of(after) if _open(fault))
     if not left:
         mark_clean(state, run)
     return Recovered(run, tuple(lines) or ("nothing was left",), left)
-
-
-def _nothing_can_be_left(folder: Path, why: str) -> list[str]:
-    """What the faults were in is gone, and they with it."""
-    records, _ = read_journal(folder / JOURNAL)
-    lines = []
-    with Journal(folder / JOURNAL, _continued(records)) as journal:
-        for fault in (each for each in faults_of(records) if _open(each)):
-            journal.append("undo-verified", fault=fault.index, evidence=Evidence("the platform", why).to_json())
-            lines.append(f"{fault.kind}: {why}")
-    return lines
 
 
 def _take_in(folder: Path, remembered: Mapping[str, str]) -> None:
@@ -150,24 +138,25 @@ def _open(fault: InjectedFault) -> bool:
     return fault.undo is not None and not fault.undo_verified
 
 
-def _undo_left(
-    folder: Path, records: tuple[Record, ...], service: Service, platform: Platform, say: Callable[[str], None]
-) -> list[str]:
+def _undo_left(folder: Path, service: Service, platform: Platform, say: Callable[[str], None], gone: str) -> list[str]:
+    """`gone`: why nothing of what was done to the service itself can be left; empty: it can."""
     lines = []
+    records, _ = read_journal(folder / JOURNAL)
     with interruptible() as interruption, Journal(folder / JOURNAL, _continued(records)) as journal:
         interruption.arm()
         journal.append("recover-started")
-        gone = service.demo and not platform.find()
+        if not gone and service.demo and not platform.find():
+            gone = "nothing of the demo service is left"  # it ends with the command that started it
         left = [(fault, Undo.from_json(dict(fault.undo or {}))) for fault in faults_of(records) if _open(fault)]
         for _, undo in left:
             platform.recall(undo.targets)
         for fault, undo in reversed(left):
-            if gone:  # the bundled service ends with the command that started it, and takes what was done to it along
-                evidence = Evidence("process table", "nothing of the demo service is left")
-                journal.append("undo-verified", fault=fault.index, evidence=evidence.to_json())
-                lines.append(f"{fault.kind}: {evidence.detail}")
+            injector = _rebuilt(undo, service)
+            if gone and "node" not in injector.changes:
+                journal.append("undo-verified", fault=fault.index, evidence=Evidence(platform.witness, gone).to_json())
+                lines.append(f"{fault.kind}: {gone}")
                 continue
-            lines.append(undo_one(_rebuilt(undo, service), undo, platform, journal, fault.index, interruption.wait))
+            lines.append(undo_one(injector, undo, platform, journal, fault.index, interruption.wait))
             say(lines[-1])
         journal.append("recover-ended")
     return lines

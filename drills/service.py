@@ -1,14 +1,16 @@
 """The service profile (`service.yaml`): where a model service lives, how it is asked, what may not be harmed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from ..injectors.platforms import Where
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.platforms.process_spec import ProcessSpec
 from ..injectors.values import Rate
 
+Ladder = Literal["api", "exec", "ephemeral", "helper"]  # of Privilege, lowest first
+LADDER: tuple[str, ...] = get_args(Ladder)
 PORTS = range(1, 65536)
 ANY_NUMBER = range(2**63)
 
@@ -84,6 +86,8 @@ class Protect:
 
     namespaces: Annotated[tuple[str, ...], "Kubernetes namespaces that are never touched"] = ("kube-system",)
     min_healthy: Annotated[int, "replicas that a drill must leave untouched", ANY_NUMBER] = 0
+    opt_in: Annotated[str | None, "a label `KEY=VALUE` that a workload must carry to be drilled"] = None
+    privilege: Annotated[Ladder, "the most that a fault may take"] = "helper"
 
 
 @dataclass(frozen=True)
@@ -135,4 +139,12 @@ class Service:
         """What its platform's adapter needs to know."""
         inside = {role: inner.command_line for role, inner in self.roles.items()}
         protected, image = self.protect.namespaces, self.probe.image
-        return Where(self.platform, self.folder, inside, protected, self.process, self.kubernetes, image)
+        opt_in = self.protect.opt_in
+        return Where(self.platform, self.folder, inside, protected, self.process, self.kubernetes, image, opt_in)
+
+    def limited(self, privilege: str | None) -> "Service":
+        """With no more privilege than that, nor than the file allows."""
+        if privilege is None:
+            return self
+        lower = min(self.protect.privilege, privilege, key=LADDER.index)
+        return replace(self, protect=replace(self.protect, privilege=cast(Ladder, lower)))

@@ -139,7 +139,7 @@ class ProcessHang(Injector):
     proven_by: ClassVar[str] = "the process table: the processes are in state T (stopped)"
     undone_by: ClassVar[str] = "SIGCONT, sent by the agent that stopped them"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL
+    privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         chosen = _chosen(targets, self.role, platform, whole=True)

@@ -158,6 +158,7 @@ class NetworkPartition(LinkFault):
     )
     undone_by: ClassVar[str] = "the link proxy drops the rule; in a cluster blackstart, or its guard there, deletes the policy"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC  # in a cluster, for the proof
     changes: ClassVar[frozenset[str]] = frozenset({"network"})
 
     peers: Annotated[tuple[str, ...], PEERS] = ()
@@ -184,6 +185,7 @@ class DnsBreak(LinkFault):
     proven_by: ClassVar[str] = "a name that every cluster knows, asked for from inside the target, compared with before"
     undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, deletes the policy"
     platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC  # in a cluster, for the proof
     changes: ClassVar[frozenset[str]] = frozenset({"network"})
 
     peers: ClassVar[tuple[str, ...]] = (NAMES,)  # type: ignore[misc]  # no parameter: there is nothing to choose

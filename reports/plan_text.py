@@ -18,6 +18,7 @@ def plan_text(plan: Plan) -> str:
         f"Drill {scenario.name} on service {plan.service.name} ({plan.service.platform}, {plan.service.endpoint.url})",
         f"  {scenario.title}",
         f"  on {plan.place}",
+        *(f"  {remark}" for remark in plan.remarks),
         f"  watched for {_s(scenario.steady_state.hold.total_seconds())} first; nothing is injected unless it is steady",
     ]
     for fault in plan.faults:

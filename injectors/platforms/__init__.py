@@ -14,7 +14,8 @@ from .process_spec import ProcessSpec
 @dataclass(frozen=True)
 class Where:
     """What a service file says of where a service lives. `inside`: roles below a pod or container by command line;
-    `protected`: namespaces that no drill may touch; `image`: with python3, for what a drill runs in a cluster.
+    `protected`: namespaces that no drill may touch; `image`: with python3, for what a drill runs in a cluster; `opt_in`: a label that
+    workloads must carry.
     """
 
     platform: str
@@ -24,6 +25,7 @@ class Where:
     process: ProcessSpec | None = None
     kubernetes: KubernetesSpec | None = None
     image: str | None = None
+    opt_in: str | None = None
 
 
 @contextmanager
@@ -62,5 +64,5 @@ def _opened(where: Where, state: Path, environment: Mapping[str, str]) -> Platfo
         from .kubernetes import KubernetesPlatform  # noqa: PLC0415
 
         api = KubeApi.opened(environment, where.kubernetes.context)
-        return KubernetesPlatform(api, where.kubernetes, where.inside, where.protected, where.image)
+        return KubernetesPlatform(api, where)
     raise Unsupported(f"platform {where.platform} cannot be drilled by this version; process and kubernetes can")

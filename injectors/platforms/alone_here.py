@@ -18,6 +18,9 @@ class AloneHere:
     def place(self) -> str:
         return "processes of this machine"
 
+    def remarks(self) -> list[str]:
+        return []
+
     def objections(self) -> list[str]:
         return []
 

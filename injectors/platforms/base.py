@@ -87,6 +87,9 @@ class Platform(Protocol):
     def place(self) -> str:
         """Where that is, for a person who is asked whether to drill there."""
 
+    def remarks(self) -> list[str]:
+        """What else a person should know who is asked."""
+
     def objections(self) -> list[str]:
         """Why nothing may be injected there now, whatever the fault."""
 

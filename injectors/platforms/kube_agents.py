@@ -11,16 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import quote
 
 from ..values import JSON
+from .agent_programs import INJECTORS, program
 from .base import GivenUp, PlatformError, Target, Unsupported
 from .kube_api import KubeApi
 from .kube_exec import EXEC_S, Container, Session, begin_python, run_python
 
-INJECTORS = Path(__file__).resolve().parent.parent
-PROGRAMS = {"mutate-file": "file_agent.py"}  # every other verb is of agent.py
 LEASE_S, RENEW_S = 45.0, 10.0
 DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
 BEGIN_SLACK_S = 30.0
@@ -75,7 +73,7 @@ class PodAgents:
             "lease_s": LEASE_S,
         }
         request |= {"detached": True, **_inside(parameters)}
-        session = begin_python(self.api, where, source(PROGRAMS.get(verb, "agent.py")), [verb, json.dumps(request)])
+        session = begin_python(self.api, where, program(verb).read_bytes(), [verb, json.dumps(request)])
         answer = self._answer(session, deadline_s + BEGIN_SLACK_S)
         if answer.get("event") == "effective":
             with self._lock:
@@ -109,9 +107,9 @@ class PodAgents:
             return {"event": "undone", "reason": "the pod is gone, and what was done inside it went along"}
         answer: JSON = {"event": "undone", "reason": "nothing was left"}
         for at, path, record in self._left(where, fault, target, beside):
-            program = PROGRAMS.get(record["verb"], "agent.py")
+            undoing = program(record["verb"]).read_bytes()
             limit_s = 2 * float(record.get("undo_s", 10.0)) + UNDO_SLACK_S
-            _, said, errors = run_python(self.api, at, source(program), ["undo", f"@{path}"], limit_s)
+            _, said, errors = run_python(self.api, at, undoing, ["undo", f"@{path}"], limit_s)
             answer = json.loads(said.splitlines()[-1]) if said.strip() else {"event": "failed", "why": errors.strip()[-500:]}
             if answer["event"] not in {"undone", "foreign"}:
                 raise PlatformError(f"{fault} on {target.name} is not undone: {answer.get('why')}")

@@ -12,7 +12,7 @@ from threading import Lock
 
 from ..values import JSON
 from .base import PlatformError, Target
-from .kube_api import KubeApi, NotThere, place
+from .kube_api import Forbidden, KubeApi, NotThere, place
 from .kubernetes_spec import KubernetesSpec
 
 APPS = "apps/v1"
@@ -76,6 +76,18 @@ def selector_of(workload: JSON) -> str:
             )
         )
     return ",".join(words)
+
+
+def selects(selector: JSON, labels: JSON) -> bool:
+    """Whether a label selector takes a thing with such labels (kubernetes.io, Labels and Selectors)."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for each in selector.get("matchExpressions") or []:
+        there, among = each["key"] in labels, labels.get(each["key"]) in (each.get("values") or [])
+        met = {"In": among, "NotIn": not among, "Exists": there, "DoesNotExist": not there}[each["operator"]]
+        if not met:
+            return False
+    return True
 
 
 def identity_of(pod: JSON) -> str:
@@ -201,7 +213,54 @@ class Finder:
             return tuple(self._target(name, owned, pod) for owned in found for name, pod in self._placed(owned).items())
 
     def one(self, name: str) -> Target | None:
-        return next((target for target in self.all() if target.name == name), None)
+        """What stands in that slot; asks of the workloads that may have it."""
+        owner, _, number = name.rpartition("-")
+        found = [self._owned(*each) for each in self.workloads() if each[2] == owner and number.isdigit()]
+        with self._lock:
+            placed = [(owned, self._placed(owned)) for owned in found]
+        return next((self._target(name, owned, pods[name]) for owned, pods in placed if name in pods), None)
+
+    def address(self, service: str, port: int) -> str:
+        """The URL of a Service as it is reached from here: its load balancer, a node's port, or its address in the cluster."""
+        named = f"service {service} in namespace {self.spec.namespace}"
+        found = self.api.get(place("services", self.spec.namespace, service))
+        ports = {each["port"]: each for each in found["spec"].get("ports") or []}
+        if port not in ports:
+            raise PlatformError(f"{named} has no port {port}; it has {', '.join(map(str, ports))}")
+        ingress = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+        if ingress:
+            return url(ingress[0].get("ip") or ingress[0]["hostname"], port)
+        if node_port := ports[port].get("nodePort"):
+            nodes = [pod["status"]["hostIP"] for pod in self.owned()[0].pods if pod["status"].get("hostIP")]
+            if nodes:
+                return url(nodes[0], node_port)
+        address = found["spec"].get("clusterIP")
+        if not address or address == "None":
+            raise PlatformError(f"{named} has no address; give endpoint.url as clients use it")
+        return url(address, port)
+
+    def not_opted_in(self, label: str | None) -> list[str]:
+        """Why nothing may be injected, where the service file demands a label of whatever is drilled."""
+        key, _, value = (label or "").partition("=")
+        return [
+            f"{each.kind}/{each.name} does not carry the label {label}, which the service file demands (protect.opt_in)"
+            for each in self.owned()
+            if label and (each.workload["metadata"].get("labels") or {}).get(key) != value
+        ]
+
+    def budgets(self) -> list[str]:
+        """PodDisruptionBudgets that cover pods of the service, and what they allow now."""
+        try:
+            found, _ = self.api.items(place("poddisruptionbudgets", self.spec.namespace, group="policy/v1"))
+        except Forbidden:
+            return ["its PodDisruptionBudgets are not shown: this login may not list them"]
+        pods = [pod["metadata"].get("labels") or {} for owned in self.owned() for pod in owned.pods]
+        told = []
+        for each in found:
+            if covered := sum(selects(each["spec"].get("selector") or {}, labels) for labels in pods):
+                name, allowed = each["metadata"]["name"], each["status"].get("disruptionsAllowed", 0)
+                told.append(f"budget {name} covers {covered} of its pods and allows {allowed} of them to be evicted now")
+        return told
 
     def _placed(self, owned: Owned) -> Mapping[str, JSON]:
         by_uid = {pod["metadata"]["uid"]: pod for pod in owned.pods}

@@ -175,7 +175,7 @@ class Guards:
             "automountServiceAccountToken": True,
             "enableServiceLinks": False,
             "restartPolicy": "OnFailure",
-            "terminationGracePeriodSeconds": 1,
+            "terminationGracePeriodSeconds": 20,
             "securityContext": security,
             "tolerations": [{"operator": "Exists", "effect": "NoExecute", "key": MARK}],
             "affinity": _away(nodes),
@@ -205,13 +205,14 @@ class Guards:
         return "its Job has no pod; quotas or admission may forbid it"
 
     def _remove(self, name: str) -> None:
+        """Its rights last: until it has ended it may want to look."""
         self.api.delete(place("jobs", self.namespace, name, BATCH))
+        self._until(lambda: not self._pods(name), GONE_S, lambda: f"the guard's pods in namespace {self.namespace} do not end")
         for kind in ("rolebindings", "roles"):
             self.api.delete(place(kind, self.namespace, name, RBAC))
         for kind in ("clusterrolebindings", "clusterroles"):
             self._beyond(kind, name)
         self.api.delete(place("serviceaccounts", self.namespace, name))
-        self._until(lambda: not self._pods(name), GONE_S, lambda: f"the guard's pods in namespace {self.namespace} do not end")
 
     def _beyond(self, kind: str, name: str) -> None:
         """A login without rights beyond its namespace never made any there."""

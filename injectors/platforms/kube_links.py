@@ -18,7 +18,7 @@ from .base import NAMES, PlatformError, Target, Unsupported
 from .kube_agents import source
 from .kube_api import KubeApi, NotThere, place
 from .kube_exec import Container, run_python
-from .kube_find import Finder, identity_of, parts_of
+from .kube_find import Finder, identity_of, parts_of, selects
 from .kube_guard import Guards
 from .kube_records import OURS
 from .link_probe import CONNECT_LIMIT_S
@@ -162,18 +162,6 @@ class PolicyLinks:
 
 def mark_of(fault: str, link: str) -> str:
     return f"blackstart-{hashlib.sha256(f'{fault}/{link}'.encode()).hexdigest()[:12]}"
-
-
-def selects(selector: JSON, labels: JSON) -> bool:
-    """Whether a label selector takes a thing with such labels (kubernetes.io, Labels and Selectors)."""
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    for each in selector.get("matchExpressions") or []:
-        there, among = each["key"] in labels, labels.get(each["key"]) in (each.get("values") or [])
-        met = {"In": among, "NotIn": not among, "Exists": there, "DoesNotExist": not there}[each["operator"]]
-        if not met:
-            return False
-    return True
 
 
 def _label(pod: JSON, key: str, mark: str) -> JSON:

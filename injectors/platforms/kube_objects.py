@@ -45,11 +45,9 @@ class ClusterObjects:
     def another_template(self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str]) -> list[JSON]:
         owned = self._of(targets)
         self.guards.needed()
-        _check_exposed(owned, targets)
+        check_exposed(owned, targets)
         containers = owned.workload["spec"]["template"]["spec"]["containers"]
-        main = main_container(
-            {"metadata": owned.workload["spec"]["template"].get("metadata") or {}, "spec": {"containers": containers}}
-        )
+        main = main_container(owned.workload["spec"]["template"])
         number = next(index for index, each in enumerate(containers) if each["name"] == main)
         where, path = ["spec", "template", "spec", "containers", number], self._path(owned)
         changes = [] if image is None else [_field(path, owned.workload, [*where, "image"], image)]
@@ -195,7 +193,7 @@ def _ordinals(owned: Owned) -> list[str]:
     return [f"{owned.name}-{number}" for number in range(first, first + owned.wanted)]
 
 
-def _check_exposed(owned: Owned, targets: tuple[Target, ...]) -> None:
+def check_exposed(owned: Owned, targets: tuple[Target, ...]) -> None:
     """Whether a rollout that goes wrong takes no more, and no others, than the targets."""
     spec, workload = owned.workload["spec"], f"{owned.kind}/{owned.name}"
     strategy = spec.get("strategy" if owned.kind == "deployment" else "updateStrategy") or {}

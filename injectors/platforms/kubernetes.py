@@ -13,19 +13,19 @@ from threading import Event
 from typing import ClassVar
 
 from ..values import JSON
+from . import Where
 from .base import GivenUp, Means, PlatformError, Target, Unavailable, Unsupported
 from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_files import PodFiles
-from .kube_find import Finder, parts_of, runs, url
+from .kube_find import Finder, parts_of, runs
 from .kube_guard import Guards
 from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
 from .kube_records import Records
 from .kube_rights import BY_NAME, denied, needed, roles
 from .kube_watch import Watcher
-from .kubernetes_spec import KubernetesSpec
 from .process_table import Usage
 
 STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to run; an image may have to be pulled
@@ -33,21 +33,21 @@ LOOK_EVERY_S = 0.25
 
 
 class KubernetesPlatform(PodFiles, PolicyLinks):
-    """One service in one cluster. `inside` maps roles below a pod to regular expressions on command lines."""
+    """One service in one cluster."""
 
     name: ClassVar[str] = "kubernetes"
     witness: ClassVar[str] = "pods by UID from the API server, processes from their container's /proc"
 
-    def __init__(
-        self, api: KubeApi, spec: KubernetesSpec, inside: Mapping[str, str], protected: Sequence[str], image: str | None = None
-    ) -> None:
+    def __init__(self, api: KubeApi, where: Where) -> None:
         super().__init__(api)
-        self.spec, self.inside_roles, self.protected = spec, dict(inside), protected
+        assert where.kubernetes is not None
+        spec = self.spec = where.kubernetes
+        self.inside_roles, self.protected, self.opt_in = dict(where.inside), where.protected, where.opt_in
         self.given_up = Event()
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
-        self.guards = Guards(api, spec.namespace, image, self.given_up)
+        self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.objects = ClusterObjects(api, self.finder, self.guards)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
@@ -67,8 +67,11 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
     def place(self) -> str:
         return f"namespace {self.spec.namespace} of context {self.api.context} ({self.api.server})"
 
+    def remarks(self) -> list[str]:
+        return self.finder.budgets()
+
     def objections(self) -> list[str]:
-        found = []
+        found = self.finder.not_opted_in(self.opt_in)
         if self.spec.namespace in self.protected:
             found.append(f"namespace {self.spec.namespace} is protected by the service file (protect.namespaces)")
         found += [
@@ -264,29 +267,8 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
         found = look(self.api, where, "memory", {})["available_bytes"] if where else None
         return None if found is None else int(found)
 
-    # --- addresses ---
-
     def address(self, service: str, port: int) -> str:
-        """The URL of a Service as it is reached from here: its load balancer, a node's port, or its address in the cluster."""
-        found = self.api.get(place("services", self.spec.namespace, service))
-        ports = {each["port"]: each for each in found["spec"].get("ports") or []}
-        if port not in ports:
-            raise PlatformError(
-                f"service {service} in namespace {self.spec.namespace} has no port {port}; it has {', '.join(map(str, ports))}"
-            )
-        ingress = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-        if ingress:
-            return url(ingress[0].get("ip") or ingress[0]["hostname"], port)
-        if node_port := ports[port].get("nodePort"):
-            nodes = [pod["status"]["hostIP"] for pod in self.finder.owned()[0].pods if pod["status"].get("hostIP")]
-            if nodes:
-                return url(nodes[0], node_port)
-        address = found["spec"].get("clusterIP")
-        if not address or address == "None":
-            raise PlatformError(
-                f"service {service} in namespace {self.spec.namespace} has no address; give endpoint.url as clients use it"
-            )
-        return url(address, port)
+        return self.finder.address(service, port)
 
     def _wait(self, what: str, condition: Callable[[], bool], limit_s: float) -> None:
         waited = 0.0

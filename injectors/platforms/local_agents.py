@@ -15,11 +15,10 @@ from typing import IO
 from urllib.parse import quote
 
 from ..values import JSON
+from .agent_programs import program
 from .base import PlatformError, Target, Unsupported
 from .process_table import Usage, alive, descendants, lineage, snapshot, usage
 
-INJECTORS = Path(__file__).resolve().parent.parent
-PROGRAMS = {"mutate-file": INJECTORS / "file_agent.py"}  # every other verb is of agent.py
 LISTEN_S = 0.2  # between two looks at whether the drill was stopped
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
 END_SLACK_S = 5.0
@@ -43,7 +42,7 @@ class LocalAgents:
         request = {"fault": fault, "state": str(record), "deadline_s": deadline_s, "lease_s": None, **parameters}
         with record.with_suffix(".stderr").open("wb") as errors:
             agent = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_program(verb)), verb, json.dumps(request)],
+                [sys.executable, "-I", "-S", str(program(verb)), verb, json.dumps(request)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -103,7 +102,7 @@ class LocalAgents:
     def kill_tree(self, target: Target, request: JSON) -> None:
         """Freeze and kill, in a session that outlives this process. Raises PlatformError unless all of it is gone."""
         agent = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_program("kill-tree")), "kill-tree", "-"],
+            [sys.executable, "-I", "-S", str(program("kill-tree")), "kill-tree", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -134,7 +133,7 @@ class LocalAgents:
         limit_s = 2 * _undo_s(record) + BEGIN_SLACK_S
         try:
             verb = json.loads(record.read_text(encoding="utf-8"))["verb"]
-            command = [sys.executable, "-I", "-S", str(_program(verb)), "undo", f"@{record}"]
+            command = [sys.executable, "-I", "-S", str(program(verb)), "undo", f"@{record}"]
             ended = subprocess.run(
                 command, capture_output=True, text=True, cwd="/", env=self.environment, timeout=limit_s, check=False
             )
@@ -148,10 +147,6 @@ class LocalAgents:
         with suppress(OSError):
             return record.with_suffix(".stderr").read_text(encoding="utf-8", errors="replace").strip()[-500:]
         return ""
-
-
-def _program(verb: str) -> Path:
-    return PROGRAMS.get(verb, INJECTORS / "agent.py")
 
 
 def _undo_s(record: Path) -> float:

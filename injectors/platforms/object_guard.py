@@ -3,7 +3,8 @@
     python3 -I object_guard.py REQUEST      REQUEST: {"changes": [...], "lease": PATH, "holder": RUN, "until": UNIX time, "silence_s": S}
 
 It runs in a pod beside the service, with a ServiceAccount that may do just that, before anything is changed. It ends the changes when
-the drill's Lease has not been renewed for `silence_s`, is gone or somebody else's, or at `until` by the API server's own clock.
+the drill's Lease has not been renewed for `silence_s`, is gone or somebody else's, at `until` by the API server's own clock, and when it is
+itself told to end.
 blackstart undoes by the same rules, from any machine; whoever comes second finds nothing left. One file that needs nothing but
 Python 3.8 and its standard library, because it is handed to the pod as an argument.
 
@@ -36,6 +37,10 @@ MOVED_ON = {409, 422}  # a test in the patch failed: it changed in between
 
 class Failed(Exception):
     """The API server did not do it."""
+
+
+class Ended(Exception):
+    """The pod is told to end: its node is emptied, or its namespace deleted."""
 
 
 class Answer(NamedTuple):
@@ -219,19 +224,25 @@ def tell(**what: Any) -> None:
     sys.stdout.flush()
 
 
+def stop(_number: int, _frame: Any) -> None:
+    raise Ended
+
+
 def main(arguments: list[str]) -> int:
     request = json.loads(arguments[0])
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # as the first process of its container it would ignore it; its Job starts another
     ask = InCluster()
+    signal.signal(signal.SIGTERM, stop)  # as the first process of its container it would ignore it
     try:
         arm(request, ask)
+        tell(event="armed")
+        why = await_end(request, ask)
     except (Failed, OSError, http.client.HTTPException) as error:
         tell(event="refused", why=str(error))
         return 1
-    tell(event="armed")
-    tell(event="ending", why=await_end(request, ask))
+    except Ended:
+        why = "the guard itself is being ended"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell(event="ending", why=why)
     put_back(request["changes"], ask)
     return 0
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import secrets
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -20,6 +20,7 @@ from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container, opened
 from blackstart.scenarios.demo import HERE, DemoFailed
 from blackstart.scenarios.demo.kubernetes import FOLDER, ORACLE, namespace_manifest
+from blackstart.tests import command
 
 PARIS = " Paris, a city on the Seine."
 DIGEST = hashlib.sha256((HERE / "model.safetensors").read_bytes()).hexdigest()
@@ -30,12 +31,7 @@ ENGINE = (
 )
 
 
-def until(what: str, look: Callable[[], Any], within_s: float = 40.0) -> Any:
-    limit = time.monotonic() + within_s
-    while not (seen := look()):
-        assert time.monotonic() < limit, f"waited {within_s:g} s for {what}; last seen: {seen!r}"
-        time.sleep(0.1)
-    return seen
+until = partial(command.until, within_s=40.0)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def pod(image: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def namespace(api: KubeApi, image: str) -> Iterator[str]:
+    with running(api, image) as name:
+        yield name
+
+
+@contextmanager
+def running(api: KubeApi, image: str) -> Iterator[str]:
     """Three pods of a Deployment behind a Service, in a namespace of their own."""
     name = f"blackstart-test-{secrets.token_hex(2)}"
     api.create(place("namespaces"), {"metadata": {"name": name}})
@@ -56,8 +63,11 @@ def namespace(api: KubeApi, image: str) -> Iterator[str]:
     api.create(place("deployments", name, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
     ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
     api.create(place("services", name), {"metadata": {"name": "web"}, "spec": ports})
-    yield name
-    api.delete(place("namespaces", name=name))
+    until("all pods to be ready", lambda: deployment(api, name)["status"].get("readyReplicas") == REPLICAS, 90)
+    try:
+        yield name
+    finally:
+        api.delete(place("namespaces", name=name))
 
 
 @pytest.fixture
@@ -123,6 +133,7 @@ def everything_ours(api: KubeApi) -> list[str]:
         ("{kind: bad-config, environment: {PORT: nonsense}, for: 6s}", "the kubelet"),
         ("{kind: network-partition, for: 6s}", "a client's connection"),
         ("{kind: dns-break, for: 6s}", "a client's connection"),
+        ("{kind: memory-stress, size: 64MiB, for: 6s}", "kernel"),
         ("{kind: node-cordon, for: 6s}", "node controller"),
         ("{kind: node-drain, for: 6s}", "pods by UID"),
         ("{kind: node-taint, whole_node: true, for: 6s}", "pods by UID"),
@@ -192,11 +203,40 @@ def test_a_guard_puts_back_what_a_killed_drill_left(
 
 
 @pytest.mark.timeout(240)
+def test_a_guard_that_is_ended_puts_back_first(blackstart: Blackstart, service: Path, api: KubeApi, namespace: str) -> None:
+    process, folder = in_fault(blackstart, service, "{kind: scale-down, target: {count: 1}, for: 20s}")
+    (guard,) = api.items(place("pods", namespace), labels="blackstart-guard")[0]
+    api.delete(place("pods", namespace, guard["metadata"]["name"]))
+    until("the guard to put it back", lambda: deployment(api, namespace)["spec"]["replicas"] == REPLICAS, 20)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "lapsed" in events(folder)
+    assert everything_ours(api) == []
+
+
+@pytest.mark.timeout(240)
 def test_recover_opens_a_node_at_once(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     process, _ = in_fault(blackstart, service, "{kind: node-cordon}")
     kill_quietly(process)
     assert [node for node in nodes(api) if node["spec"].get("unschedulable")]
     done = blackstart("recover", "--all")
+    assert done.code == 0, done.out + done.err
+    assert not [node for node in nodes(api) if node["spec"].get("unschedulable")]
+    assert everything_ours(api) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_node_is_opened_also_when_the_namespace_is_gone(
+    blackstart: Blackstart, service: Path, api: KubeApi, image: str
+) -> None:
+    with running(api, image) as namespace:
+        profile = json.loads(service.read_text(encoding="utf-8"))
+        profile["kubernetes"]["namespace"] = namespace
+        service.write_text(json.dumps(profile), encoding="utf-8")
+        process, folder = in_fault(blackstart, service, "{kind: node-cordon}")
+        kill_quietly(process)
+    until("the namespace to be gone", lambda: api.there(place("namespaces", name=namespace)) is None, 90)
+    done = blackstart("recover", folder.name)
     assert done.code == 0, done.out + done.err
     assert not [node for node in nodes(api) if node["spec"].get("unschedulable")]
     assert everything_ours(api) == []

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.command import Blackstart, events
+from blackstart.tests.command import Blackstart, events, until
 
 RBAC = "rbac.authorization.k8s.io/v1"
 SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")
@@ -109,7 +109,7 @@ def test_a_protected_namespace_is_never_touched(blackstart: Blackstart, service:
     assert "is protected" in refused.err
 
 
-def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, service: Path) -> None:
+def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, service: Path, image: str) -> None:
     namespace = json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"]
     done = blackstart("init", "drills", "--from-cluster", "statefulset/replica", "-n", namespace)
     assert done.code == 0, done.out + done.err
@@ -117,6 +117,7 @@ def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, servi
     written = yaml.safe_load((folder / "service.yaml").read_text(encoding="utf-8"))
     assert written["endpoint"] == {"service": "replicas", "port": 8000, "protocol": "openai", "model": "demo"}
     assert written["roles"] == {"engine": {"command_line": r"service\.py engine "}}
+    assert written["probe"] == {"image": image}
     plan = blackstart("plan", folder / "scenario.yaml", "--service", folder / "service.yaml")
     assert plan.code == 0, plan.err
     assert "replica-kill once on 1 of 2: replica-" in plan.out
@@ -130,3 +131,33 @@ def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, servi
     missing = blackstart("init", "more", "--from-cluster", "deployment/nothing", "-n", namespace)
     assert missing.code == 2
     assert "there is no deployment/nothing" in missing.err
+
+
+def test_what_the_service_file_forbids_is_refused(blackstart: Blackstart, service: Path) -> None:
+    profile = json.loads(service.read_text(encoding="utf-8"))
+    profile["protect"] = {"opt_in": "drill=yes"}
+    path = blackstart.folder / "service.yaml"
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    refused = blackstart("run", "replica-kill-midstream", "--service", path, "--yes")
+    assert refused.code == 2
+    assert "statefulset/replica does not carry the label drill=yes" in refused.err
+    (blackstart.folder / "hang.yaml").write_text(HANG, encoding="utf-8")
+    refused = blackstart("plan", "hang.yaml", "--service", service, "--max-privilege", "api")
+    assert refused.code == 2
+    assert "process-hang takes the privilege exec, and api is the most that is allowed" in refused.err
+    assert blackstart("plan", "replica-kill-midstream", "--service", service, "--max-privilege", "api").code == 0
+
+
+def test_budgets_are_shown(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
+    namespace = json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"]
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"app.kubernetes.io/component": "replica"}}}
+    api.create(place("poddisruptionbudgets", namespace, "", "policy/v1"), {"metadata": {"name": "llm"}, "spec": spec})
+    try:
+        until("the budget to be counted", lambda: "allows 1 of them" in planned(blackstart, service), 30)
+        assert "budget llm covers 2 of its pods and allows 1 of them to be evicted now" in planned(blackstart, service)
+    finally:
+        api.delete(place("poddisruptionbudgets", namespace, "llm", "policy/v1"))
+
+
+def planned(blackstart: Blackstart, service: Path) -> str:
+    return blackstart("plan", "replica-kill-midstream", "--service", service).out

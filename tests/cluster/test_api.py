@@ -1,0 +1,79 @@
+"""The API as the adapter uses it: a watch that fell behind, logins by a plugin, and a workload with hundreds of pods."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from blackstart.injectors.platforms import Where
+from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.injectors.platforms.kubernetes import KubernetesPlatform
+from blackstart.injectors.platforms.kubernetes_spec import KubernetesSpec
+from blackstart.tests.command import until
+
+APPS, MANY = "apps/v1", 500
+
+
+def test_a_watch_that_fell_behind_lists_anew(api: KubeApi) -> None:
+    began = time.monotonic()
+    for kind, changed in api.watch(place("pods", "kube-system"), "1", lambda: time.monotonic() > began + 30):
+        assert kind == "RELISTED"
+        assert changed["items"], "a cluster has pods of its own"
+        return
+    pytest.fail("nothing came")
+
+
+def test_a_credential_plugin_is_asked(api: KubeApi, cluster: Path, tmp_path: Path) -> None:
+    token = api.create(place("serviceaccounts", "default", "default", "", "token"), {"spec": {}})["status"]["token"]
+    said = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": token}}
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(f"print({json.dumps(json.dumps(said))})\n", encoding="utf-8")
+    config = yaml.safe_load(cluster.read_text(encoding="utf-8"))
+    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": [str(plugin)]}
+    config["users"][0]["user"] = {"exec": {**command, "interactiveMode": "Never"}}
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    opened = KubeApi.opened({"KUBECONFIG": str(path)})
+    try:
+        answer = opened.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
+        assert answer["status"]["userInfo"]["username"] == "system:serviceaccount:default:default"
+    finally:
+        opened.close()
+
+
+@pytest.fixture
+def many(api: KubeApi) -> Iterator[str]:
+    """A Deployment of 500 pods that no node takes: they exist, which is what is looked at."""
+    namespace = "blackstart-test-many"
+    api.create(place("namespaces"), {"metadata": {"name": namespace}})
+    pod = {"containers": [{"name": "c", "image": "nobody/runs:1"}], "nodeSelector": {"nobody": "has"}}
+    template = {"metadata": {"labels": {"app": "many"}}, "spec": pod}
+    spec = {"replicas": MANY, "selector": {"matchLabels": {"app": "many"}}, "template": template}
+    api.create(place("deployments", namespace, "", APPS), {"metadata": {"name": "many"}, "spec": spec})
+    try:
+        until("all pods", lambda: len(api.items(place("pods", namespace))[0]) == MANY, 120)
+        yield namespace
+    finally:
+        api.delete(place("namespaces", name=namespace))
+        until("the namespace to be gone", lambda: api.there(place("namespaces", name=namespace)) is None, 120)
+
+
+@pytest.mark.timeout(300)
+def test_five_hundred_pods_are_found_in_a_moment(api: KubeApi, cluster: Path, many: str) -> None:
+    where = Where("kubernetes", Path(), {}, kubernetes=KubernetesSpec(many, "deployment/many"))
+    platform = KubernetesPlatform(KubeApi.opened({"KUBECONFIG": str(cluster)}), where)
+    try:
+        began = time.perf_counter()
+        found = platform.find()
+        took_s = time.perf_counter() - began
+        assert len(found) == MANY
+        assert len({target.name for target in found}) == MANY
+        assert took_s < 2.0, f"{took_s:.2f} s"
+        began = time.perf_counter()
+        assert platform.current("many-499") is not None
+        assert time.perf_counter() - began < 2.0
+    finally:
+        platform.close()
