@@ -9,7 +9,8 @@ from pathlib import Path
 from ..injectors.platforms import Where
 from ..injectors.platforms.base import PlatformError, Target
 from ..injectors.platforms.kube_api import KubeApi, place
-from ..injectors.platforms.kube_find import Owned, main_container
+from ..injectors.platforms.kube_find import Owned
+from ..injectors.platforms.kube_pods import main_container
 from ..injectors.platforms.kubernetes import KubernetesPlatform
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.values import JSON

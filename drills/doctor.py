@@ -44,7 +44,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
             findings += [Finding("place", fine=False, text=why, needed=True) for why in platform.objections()]
             always = platform.denied(Means(inside=False, ends=False))
             findings += [Finding("rights", fine=False, text=why, needed=True) for why in always]
-            changes: frozenset[str] = frozenset().union(*(each.changes for each in registry().values()))
+            changes: frozenset[str] = frozenset({"evict"}).union(*(each.changes for each in registry().values()))
             sometimes = [why for why in platform.denied(Means(inside=True, ends=True, changes=changes)) if why not in always]
             findings += [Finding("rights", fine=False, text=why) for why in sometimes]
             findings.append(_answers(addressed(service, platform)))

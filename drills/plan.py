@@ -115,7 +115,7 @@ def means(injectors: Sequence[Injector]) -> Means:
     """What their faults do that takes rights; what started on a damaged file is ended after the undo."""
     inside = any(each.privilege >= Privilege.EXEC for each in injectors)
     ends = any((each.restarts and not each.changes) or isinstance(each, ModelCorrupt) for each in injectors)
-    return Means(inside, ends, frozenset().union(*(each.changes for each in injectors)))
+    return Means(inside, ends, frozenset().union(*(each.takes() for each in injectors)))
 
 
 def _nothing_there(service: Service) -> str:
@@ -249,6 +249,9 @@ def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
         if now is None:
             raise Refusal(f"not injecting: {target.name} ({target.identity}) is gone and nothing stands in its place")
         targets.append(now)
+    agreed = {target.details.get("node") for target in planned.targets}
+    if "node" in planned.injector.changes and (moved := {target.details.get("node") for target in targets} - agreed):
+        raise Refusal(f"not injecting: a target stands on node {', '.join(map(str, moved))} by now, which was not planned")
     others = {each.name for each in planned.injector.hits(tuple(targets), platform.find())} - {each.name for each in targets}
     if others:
         raise Refusal(f"not injecting: {', '.join(sorted(others))} would be hit as well by now, which was not planned")

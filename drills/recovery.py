@@ -182,6 +182,9 @@ def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:
         if (folder / JOURNAL).is_file() and (records := read_journal(folder / JOURNAL)[0]):
             journal = stack.enter_context(Journal(folder / JOURNAL, _continued(records)))
             journal.append("accepted")
+            with suppress(InvalidFiles, PlatformError):  # a platform that is gone remembers nothing
+                platform = stack.enter_context(open_platform(load_service(folder / "service.yaml").where(), state, environment))
+                platform.abandon(run)
         mark_clean(state, run)
 
 

@@ -165,6 +165,10 @@ class Injector(ABC):
         """
         return ()
 
+    def takes(self) -> frozenset[str]:
+        """What of the platform's own objects it needs rights for: those that it `changes`, and `evict`."""
+        return self.changes
+
     def candidates(self, everything: tuple[Target, ...]) -> tuple[Target, ...]:
         """What a selector chooses from; its count counts these."""
         return everything

@@ -2,16 +2,23 @@
 
 import signal
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
+from .objects import evict_all, may_be_evicted
 from .platforms.base import Platform, Target
 from .values import JSON
 
 
 @dataclass(frozen=True)
 class ReplicaKill(Injector):
-    """End the target and all that belongs to it at once, as a power failure would."""
+    """End the target and all that belongs to it at once, as a power failure would; or with notice, as an orderly stop does."""
+
+    grace: Annotated[timedelta, "how long it has to end by itself (SIGTERM) before it is killed"] = timedelta(0)
+    evict: Annotated[bool, "on Kubernetes: by the Eviction API, within its PodDisruptionBudgets and with the pod's own grace"] = (
+        False
+    )
 
     kind: ClassVar[str] = "replica-kill"
     restarts: ClassVar[bool] = True
@@ -25,14 +32,23 @@ class ReplicaKill(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
+    patience: ClassVar[timedelta] = timedelta(seconds=60)  # a pod's own grace can be that long
+
+    def takes(self) -> frozenset[str]:
+        return frozenset({"evict"} if self.evict else ())
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         _refuse_unless_revivable(targets, platform)
+        if self.evict:
+            may_be_evicted(targets, platform)
         return Undo(targets)
 
     def inject(self, undo: Undo, platform: Platform) -> None:
+        if self.evict:
+            evict_all(undo.targets, platform, self.patience.total_seconds())
+            return
         for target in undo.targets:
-            platform.kill(target)
+            platform.kill(target, self.grace.total_seconds())
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         for target in undo.targets:

@@ -1,4 +1,4 @@
-"""Faults in the path between two components, by the link proxy that stands there (`process.links`).
+"""Faults in the path between two components, by the link proxy that stands there (`process.links`), in a cluster by a NetworkPolicy.
 
 A partition, a delay, a reset or a stall is one rule on every link that joins the targets with their peers. The rule ends with
 the control connection that this process holds, at its deadline, or with the proxy. Proof is an ordinary client's connection
@@ -133,6 +133,8 @@ class LinkFault(Injector):
             others = [rule["fault"] for rule in rules]
             facts[link] = {"before": prior["probe"], "seen": seen, "rules_of_others": others}
             alive = seen["outcome"] in ANSWERS
+            if not alive and not others and not links.rules_are_the_path:
+                raise Differs(f"the rule of {undo.fault} is gone from {link}, and still a connection meets {_told(seen)}")
             why = "" if alive else f" (rules of {', '.join(others)})" if others else " (what stands behind it does not answer)"
             told.append(f"{link}: no rule of ours; {_told(seen)}{why}")
         return Evidence("a client's connection through the link", "; ".join(told), facts)
@@ -194,8 +196,8 @@ class DnsBreak(LinkFault):
         return {"type": "names"}
 
     def proven(self, before: JSON, seen: JSON) -> bool:
-        del before
-        return bool(seen["outcome"] in {"silent", "refused"})
+        """Only the names: what could be connected to without one still can."""
+        return bool(seen["outcome"] in {"silent", "refused"} and (seen["others"] or not before["others"]))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
-from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
-from .platforms.base import Platform, PlatformError, Target
-from .workload import objects_of, put_back
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Undo
+from .objects import evict_all, may_be_evicted, objects_of, put_back
+from .platforms.base import Platform, Target
 
 CONTROLLERS = "the node controller's own taint on the node"
 
@@ -21,7 +21,7 @@ class NodeFault(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     changes: ClassVar[frozenset[str]] = frozenset({"node"})
-    patience: ClassVar[timedelta] = timedelta(seconds=60)
+    patience: ClassVar[timedelta] = timedelta(seconds=180)  # pods of model servers end slowly
 
     def candidates(self, everything: tuple[Target, ...]) -> tuple[Target, ...]:
         """One target of each role and node: the count is of nodes."""
@@ -70,7 +70,7 @@ class NodeCordon(NodeFault):
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         objects, nodes = objects_of(platform), nodes_of(undo.targets)
-        if why := objects.missing(undo.prior["changes"]):
+        if why := objects.missing(undo.fault, undo.prior["changes"]):
             raise NotYet(f"not there: {why}")
         if still := [node for node in nodes if not objects.closed(node)]:
             raise NotYet(f"the node controller has not closed {', '.join(still)} yet")
@@ -88,7 +88,7 @@ class EmptyingFault(NodeFault):
         return tuple(target for target in everything if target.details.get("node") in nodes)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
-        if why := objects_of(platform).missing(undo.prior["changes"]):
+        if why := objects_of(platform).missing(undo.fault, undo.prior["changes"]):
             raise NotYet(f"not there: {why}")
         for target in undo.targets:
             if (state := platform.state(target)) != "gone":
@@ -109,25 +109,16 @@ class NodeDrain(EmptyingFault):
     )
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        objects = objects_of(platform)
-        changes = objects.cordoned(targets)
-        for target in targets:
-            if why := objects.evict(target, only_ask=True):
-                raise Refusal(f"not injecting: {target.name} may not be evicted: {why}")
+        changes = objects_of(platform).cordoned(targets)
+        may_be_evicted(targets, platform)
         return Undo(targets, {"changes": changes})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         super().inject(undo, platform)
-        objects, waited = objects_of(platform), 0
-        waiting = list(undo.targets)
-        while waiting:
-            refused = [(target, why) for target in waiting if (why := objects.evict(target))]
-            waiting = [target for target, _ in refused]
-            if waiting and waited >= self.patience.total_seconds():
-                raise PlatformError(f"{waiting[0].name} is not evicted: {refused[0][1]}")
-            if waiting and platform.given_up.wait(1.0):
-                raise PlatformError("the drill was stopped while pods were evicted")
-            waited += 1
+        evict_all(undo.targets, platform, self.patience.total_seconds())
+
+    def takes(self) -> frozenset[str]:
+        return self.changes | {"evict"}
 
 
 @dataclass(frozen=True)

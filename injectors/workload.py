@@ -6,28 +6,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
-from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Privilege, Refusal, Undo
-from .platforms.base import Objects, Platform, Target
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Undo
+from .objects import NOWHERE, objects_of, put_back
+from .platforms.base import Platform, Target
 from .values import JSON
 
-NOT_YET_STARTED = {"ContainerCreating", "PodInitializing"}
-NOWHERE = "registry.invalid/blackstart/no-such-image:0"  # RFC 2606: the name `invalid` never resolves
-
-
-def objects_of(platform: Platform) -> Objects:
-    """Its ability to change them. Raises Refusal."""
-    found: Objects | None = getattr(platform, "objects", None)
-    if found is None:
-        raise Refusal(f"not injecting: platform {platform.name} keeps no workloads and nodes of its own")
-    return found
-
-
-def put_back(undo: Undo, platform: Platform) -> JSON:
-    """Raises ForeignChange when somebody else had changed it since."""
-    answer = objects_of(platform).end(undo.fault, undo.prior["changes"])
-    if answer["event"] == "foreign":
-        raise ForeignChange(str(answer["why"]))
-    return answer
+NOT_YET_STARTED = {"ContainerCreating", "PodInitializing", "CreateContainerConfigError", "starting", "gone"}
+IMAGE = "Image"  # in all of the kubelet's reasons for one that it does not get
 
 
 class WorkloadFault(Injector):
@@ -37,14 +22,18 @@ class WorkloadFault(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API
     changes: ClassVar[frozenset[str]] = frozenset({"workload"})
-    patience: ClassVar[timedelta] = timedelta(seconds=60)
+    patience: ClassVar[timedelta] = timedelta(seconds=180)  # pods of model servers end slowly
 
     @abstractmethod
     def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]: ...
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        standing = [each.identity for each in objects_of(platform).beside(targets[0])]
-        return Undo(targets, {"changes": self.changed(targets, platform), "standing": standing})
+        beside = objects_of(platform).beside(targets[0])
+        prior = {
+            "standing": [each.identity for each in beside],
+            "versions": sorted({each.details["revision"] for each in beside}),
+        }
+        return Undo(targets, {"changes": self.changed(targets, platform), **prior})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         objects_of(platform).begin(undo.fault, undo.prior["changes"], undo.deadline_s)
@@ -80,7 +69,7 @@ class ScaleDown(WorkloadFault):
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         objects = objects_of(platform)
-        if why := objects.missing(undo.prior["changes"][-1:]):  # what marked the pods is gone with them
+        if why := objects.missing(undo.fault, undo.prior["changes"][-1:]):  # what marked the pods is gone with them
             raise NotYet(f"not there: {why}")
         for target in undo.targets:
             if platform.state(target) != "gone":
@@ -104,11 +93,11 @@ class RolloutFault(WorkloadFault):
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         objects = objects_of(platform)
-        if why := objects.missing(undo.prior["changes"]):
+        if why := objects.missing(undo.fault, _of_workload(undo)):
             raise NotYet(f"not there: {why}")
         for each in objects.beside(undo.targets[0]):
             reason = str(each.details["waiting"]) or platform.state(each)
-            if each.identity not in undo.prior["standing"] and self.shows(reason):
+            if each.details["revision"] not in undo.prior["versions"] and self.shows(reason):
                 return Evidence(
                     "the kubelet", f"{each.name} ({each.identity}): {reason}", {"pod": each.identity, "reason": reason}
                 )
@@ -128,10 +117,10 @@ class BadImage(RolloutFault):
     )
 
     def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]:
-        return objects_of(platform).another_template(targets, self.image, {})
+        return objects_of(platform).another_template(targets, self.image, {}, starts=self.image != NOWHERE)
 
     def shows(self, reason: str) -> bool:
-        return "Image" in reason
+        return IMAGE in reason
 
 
 @dataclass(frozen=True)
@@ -149,10 +138,17 @@ class BadConfig(RolloutFault):
     depends_on: ClassVar[str] = "`environment`"
 
     def problems(self) -> tuple[str, ...]:
-        return () if self.environment else ("`environment` is empty, so nothing is rolled out; name a variable",)
+        if not self.environment:
+            return ("`environment` is empty, so nothing is rolled out; name a variable",)
+        return () if all(self.environment.values()) else ("`environment` has an empty value; write one that is wrong",)
 
     def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]:
-        return objects_of(platform).another_template(targets, None, self.environment)
+        return objects_of(platform).another_template(targets, None, self.environment, starts=True)
 
     def shows(self, reason: str) -> bool:
-        return reason not in NOT_YET_STARTED | {"starting", "gone"}
+        return IMAGE not in reason and reason not in NOT_YET_STARTED
+
+
+def _of_workload(undo: Undo) -> list[JSON]:
+    """Without what marks its pods, which go with them."""
+    return [change for change in undo.prior["changes"] if "/pods/" not in change["object"]]

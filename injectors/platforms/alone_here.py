@@ -58,5 +58,8 @@ class AloneHere:
     def remember(self, run: str, files: Sequence[Path]) -> None:
         """The run's own folder lies where the service lives."""
 
+    def abandon(self, run: str) -> None:
+        """Its record is the run's folder."""
+
     def forget(self, run: str) -> None:
         """Nothing was written elsewhere."""

@@ -61,7 +61,7 @@ class Target:
 
 class Means(NamedTuple):
     """What faults do that takes rights: something `inside` their targets; targets `end`; objects of the platform are changed
-    (`workload`, `node`), and targets moved off a node (`evict`).
+    (`workload`, `node`, `network`), and targets moved off a node (`evict`).
     """
 
     inside: bool
@@ -123,8 +123,8 @@ class Platform(Protocol):
     def signal(self, target: Target, number: int) -> None:
         """Send a signal to that identity alone; one that is gone already is left alone."""
 
-    def kill(self, target: Target) -> None:
-        """End the target and all that belongs to it at once, as a power failure would."""
+    def kill(self, target: Target, grace_s: float = 0.0) -> None:
+        """End the target and all that belongs to it at once, as a power failure would; with a grace it may end by itself first."""
 
     def restart(self, target: Target) -> None:
         """Ask for an orderly restart, as a rollout would (SIGTERM, then a new one under the same name)."""
@@ -189,6 +189,9 @@ class Platform(Protocol):
     def forget(self, run: str) -> None:
         """All that the run did is undone and proven: nothing of it needs to be remembered."""
 
+    def abandon(self, run: str) -> None:
+        """A person says that all is well, proven or not: neither the record nor what would still undo something is kept."""
+
     def start_missing(self) -> tuple[str, ...]:
         """Start what the service file has a start command for and is not there; returns the names once they answer."""
 
@@ -206,7 +209,12 @@ NAMES = "dns:53"  # as a peer: whoever resolves names for the target
 
 
 class Links(Protocol):
-    """The ability to stand in the path between two components (the link proxy, an inline proxy)."""
+    """The ability to stand in the path between two components (the link proxy, an inline proxy).
+
+    `rules_are_the_path`: a rule that is not listed any more is surely out of the path.
+    """
+
+    rules_are_the_path: bool
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the links that join the targets with those peers (role names or component names, or NAMES; none: everybody)."""
@@ -232,9 +240,11 @@ class Objects(Protocol):
     def fewer(self, targets: tuple[Target, ...]) -> list[JSON]:
         """Their workload without just these. Raises Unsupported where others would go, or nothing can."""
 
-    def another_template(self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str]) -> list[JSON]:
-        """Their workload with another image or other variables in its main container, for a rollout that takes away at most as
-        many at once as there are targets. Raises Unsupported where it may take more, or others.
+    def another_template(
+        self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str], *, starts: bool
+    ) -> list[JSON]:
+        """Their workload with another image or other variables in its main container. Raises Unsupported where the rollout may
+        take more than the targets: all of the workload's where it may start (`starts`), else as many as may be away at once.
         """
 
     def cordoned(self, targets: tuple[Target, ...]) -> list[JSON]:
@@ -252,8 +262,8 @@ class Objects(Protocol):
     def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
         """Undo, from any process, as often as wished; `undone`, or `foreign` where somebody else changed it since."""
 
-    def missing(self, changes: Sequence[JSON]) -> str:
-        """Which change is not there, by the platform's word; empty: all are."""
+    def missing(self, fault: str, changes: Sequence[JSON]) -> str:
+        """Which change is not there, by the platform's word, or why no guard is; empty: all are."""
 
     def left(self, changes: Sequence[JSON]) -> str:
         """Which change is still there; empty: none is."""

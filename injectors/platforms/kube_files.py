@@ -7,7 +7,7 @@ from .base import PlatformError, Target
 from .kube_agents import look
 from .kube_api import KubeApi, place
 from .kube_exec import Container
-from .kube_find import OVER, main_container, parts_of, volume_of
+from .kube_pods import OVER, main_container, parts_of, volume_of
 
 
 class PodFiles:

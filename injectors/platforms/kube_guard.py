@@ -18,9 +18,9 @@ from ..values import JSON
 from . import object_guard
 from .base import GivenUp, PlatformError, Unsupported
 from .kube_api import ApiError, KubeApi, place
-from .kube_find import ready
-from .kube_records import LEASES, OURS, lease_of
-from .object_guard import MARK, Answer, at, pointer, revert
+from .kube_pods import ready
+from .kube_records import LEASES, OURS, RUN, SELECTOR, lease_of
+from .object_guard import MARK, MOVED_ON, Answer, at, pointer, revert
 
 ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
 SILENCE_S = 45.0
@@ -70,18 +70,35 @@ class Guards:
         self._await_armed(name)
         for change in changes:
             self._make(change)
+        if why := self.unguarded(fault):  # while this machine slept, say: what it has changed is undone now
+            raise PlatformError(why)
+
+    def unguarded(self, fault: str) -> str:
+        """Why nobody would put the changes back now; empty: an armed guard would."""
+        name = name_of(fault)
+        return "" if any(map(ready, self._pods(name))) else f"the guard is not there any more: {self._why_not(name)}"
 
     def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
         """Undo the changes, the latest first, from any process and as often as wished; then the guard goes. Raises PlatformError."""
         told: JSON = {"event": "undone", "reason": "nothing was changed"}
-        for change in reversed(changes):
+        problems = []
+        for change in reversed(changes):  # one that cannot be put back keeps no other from it
             try:
                 answer = revert(change, self._ask)
-            except object_guard.Failed as error:
-                raise PlatformError(str(error)) from error
-            told = answer if told["event"] != "foreign" else told
-        self._remove(name_of(fault))
+                told = answer if told["event"] != "foreign" else told
+            except (object_guard.Failed, PlatformError) as error:
+                problems.append(error)
+        if problems:
+            raise problems[0] if isinstance(problems[0], PlatformError) else PlatformError("; ".join(map(str, problems)))
+        self._remove(name_of(fault), beyond=any("/namespaces/" not in change["object"] for change in changes))
         return told
+
+    def abandon(self, run: str) -> None:
+        """Remove every guard of that run, which puts back first what it still holds."""
+        jobs, _ = self.api.items(place("jobs", self.namespace, group=BATCH), labels=SELECTOR)
+        for each in jobs:
+            if (each["metadata"].get("annotations") or {}).get(RUN) == run:
+                self._remove(each["metadata"]["name"], beyond=True)
 
     def seen(self, change: JSON) -> bool:
         """Whether it is there, by the API server's word."""
@@ -94,22 +111,23 @@ class Guards:
         return any(change["item"].items() <= entry.items() for entry in value or [])
 
     def _make(self, change: JSON) -> None:
+        """Only where it is still as it was when that was planned, and only if what comes of it is just what is ours."""
         if change["how"] == "object":
             self.api.create(change["object"].rpartition("/")[0], change["body"])
             return
-        found = self.api.get(change["object"])
-        path = change["path"]
-        same = {"op": "test", "path": "/metadata/uid", "value": change["uid"]}
-        if change["how"] == "item":
-            whole = at(found, path) is None
-            add = {"op": "add", "path": pointer(path if whole else [*path, "-"])}
-            operations = [same, {**add, "value": [change["item"]] if whole else change["item"]}]
-        else:
-            operations = [same, *_parents(found, path)]
-            if change["before"] is not None:
-                operations.append({"op": "test", "path": pointer(path), "value": change["before"]})
-            operations.append({"op": "add", "path": pointer(path), "value": change["ours"]})
-        self.api.patch(change["object"], operations)
+        for left in reversed(range(TRIES)):
+            found = self.api.get(change["object"])
+            try:
+                operations = _operations(change, found)
+                made = self.api.patch(f"{change['object']}?dryRun=All", operations)
+                if change["how"] == "field" and (now := at(made, change["path"])) != change["ours"]:
+                    raise Unsupported(f"admission makes {now} of {change['ours']} in {change['object']}")
+                self.api.patch(change["object"], operations)
+            except ApiError as error:
+                if error.status not in MOVED_ON or not left:
+                    raise
+            else:
+                return
 
     def _ask(self, method: str, path: str, body: Any) -> Answer:
         try:
@@ -159,6 +177,7 @@ class Guards:
             "name": "guard",
             "image": self.needed(),
             "imagePullPolicy": "IfNotPresent",
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "command": ["python3", "-I", "-S", "-c", BOOT, program, json.dumps(request)],
             "readinessProbe": {"exec": {"command": ["cat", object_guard.ARMED]}, "periodSeconds": 1, "timeoutSeconds": 2},
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
@@ -182,9 +201,11 @@ class Guards:
             "containers": [container],
             "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
         }
-        template = {"metadata": {"labels": {**OURS, "blackstart-guard": name}}, "spec": pod}
+        alone = {"sidecar.istio.io/inject": "false"}  # a proxy that ends first would cut its last words off
+        template = {"metadata": {"labels": {**OURS, **alone, "blackstart-guard": name}}, "spec": pod}
         spec = {"backoffLimit": TRIES, "template": template}
-        return {"apiVersion": BATCH, "kind": "Job", "metadata": self._meta(name), "spec": spec}
+        meta = {**self._meta(name), "annotations": {RUN: request["holder"]}}
+        return {"apiVersion": BATCH, "kind": "Job", "metadata": meta, "spec": spec}
 
     def _pods(self, name: str) -> list[JSON]:
         return self.api.items(place("pods", self.namespace), labels=f"blackstart-guard={name}")[0]
@@ -193,34 +214,27 @@ class Guards:
         self._until(lambda: any(map(ready, self._pods(name))), ARMED_S, lambda: f"the guard is not armed: {self._why_not(name)}")
 
     def _why_not(self, name: str) -> str:
-        """By the kubelet's and the scheduler's words, or the guard's own."""
+        """By the kubelet's and the scheduler's words, or the guard's last ones."""
         for pod in self._pods(name):
             status = pod.get("status") or {}
             for each in status.get("containerStatuses") or []:
-                if waiting := each["state"].get("waiting"):
-                    return f"{waiting.get('reason')}: {waiting.get('message', '')}".strip(": ")
+                state = each["state"].get("waiting") or each["state"].get("terminated")
+                if state:
+                    return f"{state.get('reason')}: {state.get('message', '')}".strip(": ")
             for condition in status.get("conditions") or []:
                 if condition["status"] != "True" and condition.get("message"):
                     return str(condition["message"])
         return "its Job has no pod; quotas or admission may forbid it"
 
-    def _remove(self, name: str) -> None:
-        """Its rights last: until it has ended it may want to look."""
+    def _remove(self, name: str, *, beyond: bool) -> None:
+        """Its rights last: until it has ended it may want to look. `beyond`: it had some beyond the namespace."""
         self.api.delete(place("jobs", self.namespace, name, BATCH))
         self._until(lambda: not self._pods(name), GONE_S, lambda: f"the guard's pods in namespace {self.namespace} do not end")
+        for kind in ("clusterrolebindings", "clusterroles") if beyond else ():
+            self.api.delete(place(kind, name=name, group=RBAC))
         for kind in ("rolebindings", "roles"):
             self.api.delete(place(kind, self.namespace, name, RBAC))
-        for kind in ("clusterrolebindings", "clusterroles"):
-            self._beyond(kind, name)
         self.api.delete(place("serviceaccounts", self.namespace, name))
-
-    def _beyond(self, kind: str, name: str) -> None:
-        """A login without rights beyond its namespace never made any there."""
-        try:
-            self.api.delete(place(kind, name=name, group=RBAC))
-        except ApiError as error:
-            if error.status != 403:
-                raise
 
     def _until(self, condition: Callable[[], bool], limit_s: float, why: Callable[[], str]) -> None:
         waited = 0.0
@@ -234,6 +248,23 @@ class Guards:
 
 def name_of(fault: str) -> str:
     return f"blackstart-guard-{hashlib.sha256(fault.encode()).hexdigest()[:12]}"
+
+
+def _operations(change: JSON, found: JSON) -> list[JSON]:
+    """The patch that makes a change of what was just read. Raises PlatformError where somebody has changed it since the plan."""
+    path, meta = change["path"], found["metadata"]
+    value = at(found, path)
+    same = [{"op": "test", "path": f"/metadata/{key}", "value": meta[key]} for key in ("uid", "resourceVersion")]
+    if meta["uid"] != change["uid"] or (change["how"] == "field" and value != change["before"]):
+        raise PlatformError(f"{change['object']} has changed since it was planned")
+    if change["how"] == "field":
+        return [*same, *_parents(found, path), {"op": "add", "path": pointer(path), "value": change["ours"]}]
+    added = [change["item"]] if value is None else change["item"]
+    return [
+        *same,
+        *_parents(found, path),
+        {"op": "add", "path": pointer(path if value is None else [*path, "-"]), "value": added},
+    ]
 
 
 def _parents(found: JSON, path: Sequence[Any]) -> list[JSON]:

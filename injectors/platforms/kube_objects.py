@@ -4,63 +4,88 @@ A controller decides by itself which pods it gives up. So that no drill hits oth
 Deployment by their deletion cost, and refuses where a controller has an order of its own that the targets are not in.
 """
 
-import math
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..values import JSON
 from .base import PlatformError, Target, Unsupported
 from .kube_api import ApiError, KubeApi, place
-from .kube_find import APPS, KINDS, OVER, Finder, Owned, main_container, parts_of
+from .kube_find import APPS, KINDS, Finder, Owned
 from .kube_guard import Guards
+from .kube_pods import is_ending, main_container, parts_of, ready, revision
+from .kube_rollouts import check_exposed, demand, ordinals
 from .object_guard import MARK, at
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
 FIRST = "-2147483648"  # the lowest cost there is
-TAINT = {"key": MARK, "effect": "NoExecute"}
 CLOSED = "node.kubernetes.io/unschedulable"  # the taint by which the node controller says what it has understood
 BUDGET = "disruption budget"  # in the API server's words, with a 429, which else means that it is busy
 
 
 class ClusterObjects:
-    """Of one service. `finder` knows its workloads and what they keep."""
+    """Of one service. `finder` knows its workloads and what they keep; `protected`: namespaces that nothing may happen to."""
 
-    def __init__(self, api: KubeApi, finder: Finder, guards: Guards) -> None:
-        self.api, self.finder, self.guards = api, finder, guards
+    def __init__(self, api: KubeApi, finder: Finder, guards: Guards, protected: Sequence[str]) -> None:
+        self.api, self.finder, self.guards, self.protected = api, finder, guards, protected
 
     # --- what would change ---
 
     def fewer(self, targets: tuple[Target, ...]) -> list[JSON]:
         owned = self._of(targets)
         self.guards.needed()
-        if owned.kind == "daemonset":
-            raise Unsupported(f"daemonset/{owned.name} has one pod for each node; use node-drain")
+        self._refuse_scaled(owned)
         left = owned.wanted - len(targets)
         if owned.kind == "statefulset":
-            _demand(targets, _ordinals(owned)[left:], "gives up its highest numbers first")
-        marks = [_field(self._pod_path(each), self._pod(each), ["metadata", "annotations", COST], FIRST) for each in targets]
+            demand(targets, ordinals(owned)[left:], "gives up its highest numbers first")
+        elif unready := {each.name for each in self.beside(targets[0]) if not each.details["ready"]} - {
+            each.name for each in targets
+        }:
+            raise Unsupported(f"{', '.join(sorted(unready))} is not ready, and its controller would take that away first")
         scaled = _field(self._path(owned), owned.workload, ["spec", "replicas"], left)
-        return [*(marks if owned.kind == "deployment" else []), {**scaled, "before": owned.wanted}]
+        return [*self._marked(owned, targets), {**scaled, "before": owned.wanted}]
 
-    def another_template(self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str]) -> list[JSON]:
+    def _refuse_scaled(self, owned: Owned) -> None:
+        workload = f"{owned.kind}/{owned.name}"
+        if owned.kind == "daemonset":
+            raise Unsupported(f"{workload} has one pod for each node, and no number that could be lowered")
+        kept = owned.workload["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+        if kept.get("whenScaled") == "Delete":
+            raise Unsupported(
+                f"{workload} deletes the claims of replicas that it gives up (whenScaled: Delete): nothing brings them back"
+            )
+        scalers, _ = self.api.items(place("horizontalpodautoscalers", self.finder.spec.namespace, group="autoscaling/v2"))
+        for each in scalers:
+            target = each["spec"]["scaleTargetRef"]
+            if (target["kind"].lower(), target["name"]) == (owned.kind, owned.name):
+                raise Unsupported(f"HorizontalPodAutoscaler {each['metadata']['name']} decides how many replicas {workload} has")
+
+    def _marked(self, owned: Owned, targets: tuple[Target, ...]) -> list[JSON]:
+        """What makes a Deployment's controller take just these first."""
+        if owned.kind != "deployment":
+            return []
+        return [_field(self._pod_path(each), self._pod(each), ["metadata", "annotations", COST], FIRST) for each in targets]
+
+    def another_template(
+        self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str], *, starts: bool
+    ) -> list[JSON]:
         owned = self._of(targets)
         self.guards.needed()
-        check_exposed(owned, targets)
+        check_exposed(owned, targets, starts=starts)
         containers = owned.workload["spec"]["template"]["spec"]["containers"]
         main = main_container(owned.workload["spec"]["template"])
         number = next(index for index, each in enumerate(containers) if each["name"] == main)
         where, path = ["spec", "template", "spec", "containers", number], self._path(owned)
-        changes = [] if image is None else [_field(path, owned.workload, [*where, "image"], image)]
-        if environment:
-            variables = [each for each in containers[number].get("env") or [] if each["name"] not in environment]
-            added = [{"name": name, **({"value": value} if value else {})} for name, value in environment.items()]
-            ours = [*variables, *added]  # as the API server will show it: it keeps no empty value
-            changes.append(_field(path, owned.workload, [*where, "env"], ours))
-        return changes
+        changes = self._marked(owned, targets)
+        if image is not None:
+            changes.append(_field(path, owned.workload, [*where, "image"], image))
+        return [*changes, *(_variable(path, owned.workload, [*where, "env"], each) for each in environment.items())]
 
     def cordoned(self, targets: tuple[Target, ...]) -> list[JSON]:
         self.guards.needed()
         changes = []
+        if daemons := [each.name for each in targets if str(each.details["workload"]).startswith("daemonset/")]:
+            raise Unsupported(f"a DaemonSet takes no notice of a closed node, and {', '.join(daemons)} is of one")
         for node in _nodes(targets):
             found = self.api.get(place("nodes", name=node))
             if found["spec"].get("unschedulable"):
@@ -71,30 +96,29 @@ class ClusterObjects:
     def tainted(self, targets: tuple[Target, ...], *, whole_node: bool) -> list[JSON]:
         self.guards.needed()
         changes = []
+        taint = {"key": MARK, "value": secrets.token_hex(4), "effect": "NoExecute"}
+        for each in targets:
+            if _stays(self._pod(each), taint):
+                raise Unsupported(f"{each.name} tolerates every taint and would stay")
         for node in _nodes(targets):
-            others = [] if whole_node else self._strangers(node)
-            if others:
-                raise Unsupported(
-                    f"the taint would move pods of others off node {node} as well: {', '.join(others[:5])}"
-                    f"{f' and {len(others) - 5} more' if len(others) > 5 else ''}; say `whole_node: true` if that is meant"
-                )
-            found = self.api.get(place("nodes", name=node))
-            uid = found["metadata"]["uid"]
-            changes.append(
-                {"how": "item", "object": place("nodes", name=node), "uid": uid, "path": ["spec", "taints"], "item": TAINT}
-            )
+            others = self._strangers(node, taint)
+            safe = [name for name in others if name.partition("/")[0] in self.protected]
+            if safe or (others and not whole_node):
+                told = ", ".join((safe or others)[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+                how = "their namespace is protected" if safe else "say `whole_node: true` if that is meant"
+                raise Unsupported(f"the taint would move pods of others off node {node} as well: {told}; {how}")
+            path, uid = place("nodes", name=node), self.api.get(place("nodes", name=node))["metadata"]["uid"]
+            changes.append({"how": "item", "object": path, "uid": uid, "path": ["spec", "taints"], "item": taint})
         return changes
 
-    def _strangers(self, node: str) -> list[str]:
-        """Pods there that are not the service's and would have to go: those of DaemonSets and of the node itself stay."""
+    def _strangers(self, node: str, taint: JSON) -> list[str]:
+        """Pods there that are not the service's and would have to go."""
         mine = {pod["metadata"]["uid"] for owned in self.finder.owned() for pod in owned.pods}
-        found = []
-        for pod in self.api.items(place("pods"), fields=f"spec.nodeName={node}")[0]:
-            owners = {owner["kind"] for owner in pod["metadata"].get("ownerReferences") or []}
-            stays = owners & {"DaemonSet", "Node"} or pod["status"].get("phase") in OVER
-            if pod["metadata"]["uid"] not in mine and not stays:
-                found.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
-        return found
+        return [
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            for pod in self.api.items(place("pods"), fields=f"spec.nodeName={node}")[0]
+            if pod["metadata"]["uid"] not in mine and not _stays(pod, taint) and not is_ending(pod)
+        ]
 
     # --- changing, and looking ---
 
@@ -119,10 +143,29 @@ class ClusterObjects:
         self.guards.begin(fault, changes, self.finder.spec.workload, deadline_s, away)
 
     def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
+        for change in changes:
+            if not self._is_ours(change):
+                raise Unsupported(f"a record that was not written by a drill of this service: it would change {_told(change)}")
         return self.guards.end(fault, changes)
 
-    def missing(self, changes: Sequence[JSON]) -> str:
-        return next((_told(change) for change in changes if not self.guards.seen(change)), "")
+    def _is_ours(self, change: JSON) -> bool:
+        """Whether a drill could have made it: whoever may write a ConfigMap could have written the record."""
+        path, keys = change["object"], list(change.get("path") or [])
+        kept_in, item = path.rpartition("/")[0], change["how"] == "item"
+        if kept_in == place("nodes"):
+            return (
+                bool(change["item"].get("key") == MARK and keys == ["spec", "taints"])
+                if item
+                else keys == ["spec", "unschedulable"]
+            )
+        if kept_in == place("pods", self.finder.spec.namespace):
+            return keys == ["metadata", "annotations", COST] and not item
+        workloads = [place(KINDS[kind], self.finder.spec.namespace, name, APPS) for _, kind, name in self.finder.workloads()]
+        inside = keys[:4] == ["spec", "template", "spec", "containers"] and keys[5:6] in (["image"], ["env"])
+        return path in workloads and (keys == ["spec", "replicas"] or inside)
+
+    def missing(self, fault: str, changes: Sequence[JSON]) -> str:
+        return next((_told(change) for change in changes if not self.guards.seen(change)), "") or self.guards.unguarded(fault)
 
     def left(self, changes: Sequence[JSON]) -> str:
         return next((_told(change) for change in changes if self.guards.seen(change)), "")
@@ -134,6 +177,11 @@ class ClusterObjects:
         owned = self._of((target,))
         status = owned.workload["status"]
         good = int(status.get("numberReady" if owned.kind == "daemonset" else "readyReplicas", 0))
+        if (
+            owned.kind == "statefulset"
+        ):  # it is called rolled out as soon as it is put back, with pods of the other version still there
+            current = status.get("updateRevision")
+            good = sum(ready(pod) and revision(pod) == current for pod in owned.pods)
         return owned.rollout or (f"{good} of {owned.wanted} pods are ready" if good < owned.wanted else "")
 
     def closed(self, node: str) -> bool:
@@ -175,50 +223,31 @@ def _field(path: str, thing: JSON | None, keys: Sequence[Any], ours: Any) -> JSO
     }
 
 
+def _variable(path: str, thing: JSON, where: list[Any], named: tuple[str, str]) -> JSON:
+    """One environment variable and no other: what else a container is given may be secret, and is not written down."""
+    name, value = named
+    for number, each in enumerate(at(thing, where) or []):
+        if each["name"] == name:
+            if "valueFrom" in each:
+                raise Unsupported(f"variable {name} takes its value from elsewhere; one with a value of its own can be changed")
+            return _field(path, thing, [*where, number, "value"], value)
+    return {"how": "item", "object": path, "uid": thing["metadata"]["uid"], "path": where, "item": {"name": name, "value": value}}
+
+
+def _stays(pod: JSON | None, taint: JSON) -> bool:
+    """Whether a pod tolerates a NoExecute taint for good, or is the node's own (kubernetes.io, Taints and Tolerations)."""
+    if pod is None:
+        return False
+    if any(owner["kind"] == "Node" for owner in pod["metadata"].get("ownerReferences") or []):
+        return True
+    return any(
+        each.get("effect") in {None, "", taint["effect"]}
+        and each.get("key") in {None, "", taint["key"]}
+        and (each.get("operator") == "Exists" or each.get("value") == taint["value"])
+        and each.get("tolerationSeconds") is None
+        for each in pod["spec"].get("tolerations") or []
+    )
+
+
 def _nodes(targets: tuple[Target, ...]) -> list[str]:
     return list(dict.fromkeys(str(target.details["node"]) for target in targets))
-
-
-def _demand(targets: tuple[Target, ...], names: Sequence[str], why: str) -> None:
-    if {target.name for target in targets} != set(names):
-        raise Unsupported(
-            f"{targets[0].details['workload']} {why}, which would be {', '.join(names)} and not "
-            f"{', '.join(target.name for target in targets)}; write `target: {{names: [{', '.join(names)}]}}`"
-        )
-
-
-def _ordinals(owned: Owned) -> list[str]:
-    """Names of a StatefulSet's pods."""
-    first = int((owned.workload["spec"].get("ordinals") or {}).get("start", 0))
-    return [f"{owned.name}-{number}" for number in range(first, first + owned.wanted)]
-
-
-def check_exposed(owned: Owned, targets: tuple[Target, ...]) -> None:
-    """Whether a rollout that goes wrong takes no more, and no others, than the targets."""
-    spec, workload = owned.workload["spec"], f"{owned.kind}/{owned.name}"
-    strategy = spec.get("strategy" if owned.kind == "deployment" else "updateStrategy") or {}
-    rolling, how = strategy.get("rollingUpdate") or {}, strategy.get("type", "RollingUpdate")
-    if how == "OnDelete":
-        raise Unsupported(f"{workload} has the update strategy OnDelete, so nothing is rolled out")
-    if owned.kind == "statefulset":
-        if int(rolling.get("partition") or 0) >= owned.wanted:
-            raise Unsupported(f"{workload} has a partition above all its pods, so nothing is rolled out")
-        _demand(targets, _ordinals(owned)[-1:], "replaces its highest number first")
-        return
-    if how == "Recreate":
-        number = owned.wanted
-    elif owned.kind == "daemonset":
-        number = max(1, _share(rolling.get("maxUnavailable", 1), owned.wanted, math.ceil))
-    else:
-        number = _share(rolling.get("maxUnavailable", "25%"), owned.wanted, math.floor)
-        if not number and not _share(rolling.get("maxSurge", "25%"), owned.wanted, math.ceil):
-            number = 1  # as its controller decides: with neither, nothing could ever be replaced
-    if len(targets) < number:
-        raise Unsupported(
-            f"a rollout of {workload} may take {number} of {owned.wanted} pods away at once ({how}); write `target: {{count: {number}}}`"
-        )
-
-
-def _share(value: int | str, whole: int, rounded: Any) -> int:
-    """`2` or `25%` of so many."""
-    return int(rounded(float(value[:-1]) / 100 * whole)) if isinstance(value, str) and value.endswith("%") else int(value)

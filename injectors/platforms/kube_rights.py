@@ -47,6 +47,7 @@ CHANGES = {
         Right("apps", "statefulsets", ("patch",)),
         Right("apps", "daemonsets", ("patch",)),
         Right("", "pods", ("patch",)),
+        Right("autoscaling", "horizontalpodautoscalers", ("list",)),
     ),
     "network": (
         Right("networking.k8s.io", "networkpolicies", ("get", "list", "create", "delete")),
@@ -58,15 +59,15 @@ CHANGES = {
         Right("", "pods", ("list",), everywhere=True),
         Right(RBAC, "clusterroles", ("create", "delete"), everywhere=True),
         Right(RBAC, "clusterrolebindings", ("create", "delete"), everywhere=True),
-        Right("", "pods/eviction", ("create",)),
     ),
+    "evict": (Right("", "pods/eviction", ("create",)),),
 }
 
 
 def needed(means: Means) -> tuple[Right, ...]:
     """For a drill that uses such means."""
     changes = [right for what in sorted(means.changes) for right in CHANGES[what]]
-    guard = GUARD if means.changes else ()
+    guard = GUARD if means.changes - {"evict"} else ()
     return (*ALWAYS, *((INSIDE,) if means.inside else ()), *((ENDS,) if means.ends else ()), *guard, *changes)
 
 

@@ -4,6 +4,7 @@ A target is a pod by its UID, under the name of its slot (kube_find.py), or a pr
 done by it; what happens inside a pod is done by an agent in the victim's container, started by `exec`.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,10 +20,11 @@ from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_files import PodFiles
-from .kube_find import Finder, parts_of, runs
+from .kube_find import Finder
 from .kube_guard import Guards
 from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
+from .kube_pods import parts_of, runs
 from .kube_records import Records
 from .kube_rights import BY_NAME, denied, needed, roles
 from .kube_watch import Watcher
@@ -48,7 +50,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
         self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
-        self.objects = ClusterObjects(api, self.finder, self.guards)
+        self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
     def close(self) -> None:
@@ -161,10 +163,10 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
             )
         look(self.api, self._where(target, target.details["container"]), "signal", {"identity": process, "number": int(number)})
 
-    def kill(self, target: Target) -> None:
-        """Delete the pod without a grace period; its object is gone at once, its processes within two seconds."""
+    def kill(self, target: Target, grace_s: float = 0.0) -> None:
+        """Delete the pod. Without a grace period its object is gone at once, its processes within two seconds."""
         namespace, name, uid = parts_of(target.identity)
-        self.api.delete(place("pods", namespace, name), uid=uid, grace_s=0)
+        self.api.delete(place("pods", namespace, name), uid=uid, grace_s=math.ceil(grace_s))
 
     def started_s(self, target: Target) -> float | None:
         pod = self._pod(target)
@@ -223,6 +225,10 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
 
     def forget(self, run: str) -> None:
         self.records.forget(run)
+
+    def abandon(self, run: str) -> None:
+        self.records.forget(run)
+        self.guards.abandon(run)
 
     def start_missing(self) -> tuple[str, ...]:
         return ()

@@ -21,17 +21,17 @@ QUESTION = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: blackstart\r\nConn
 def probe(host: str, port: int, limit_s: float, want: int) -> Dict[str, Any]:
     """Connect, ask `GET /`, read more than `want` bytes of answer; while it is too short and the connection open, ask again.
 
-    Returns `outcome` (refused, reset, silent: nothing more within `limit_s`, closed: an orderly end at or before `want`,
+    Returns whether it was `connected`, `outcome` (refused, reset, silent: nothing more within `limit_s`, closed: an orderly end at or before `want`,
     short: not so much after 200 questions, answered), `received` bytes, and `first_byte_s` after the question (None without one).
     Any protocol will do: a server that does not speak HTTP says so, or closes.
     """
     try:
         connection = socket.create_connection((host, port), CONNECT_LIMIT_S)
     except socket.timeout:
-        return {"outcome": "silent", "received": 0, "first_byte_s": None}
+        return {"outcome": "silent", "received": 0, "first_byte_s": None, "connected": False}
     except OSError as error:  # a reset can come before the connect call has returned
         outcome = "reset" if isinstance(error, ConnectionResetError) else "refused"
-        return {"outcome": outcome, "received": 0, "first_byte_s": None}
+        return {"outcome": outcome, "received": 0, "first_byte_s": None, "connected": False}
     received, first_byte_s, questions, asked = 0, None, 1, time.monotonic()
     with connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -55,21 +55,25 @@ def probe(host: str, port: int, limit_s: float, want: int) -> Dict[str, Any]:
             outcome = "silent"
         except ConnectionError:
             outcome = "reset"
-    return {"outcome": outcome, "received": received, "first_byte_s": first_byte_s}
+    return {"outcome": outcome, "received": received, "first_byte_s": first_byte_s, "connected": True}
 
 
 def resolve(name: str, limit_s: float) -> Dict[str, Any]:
-    """What a client meets that asks for the address of a name, in the same words. A resolver of its own tries on for long."""
+    """What a client meets that asks for the address of a name, in the same words. A resolver of its own tries on for long.
+
+    `others`: whether the API server's address, for which no name is needed, can be connected to all the same.
+    """
     found: List[Any] = []
     asked = time.monotonic()
     asking = threading.Thread(target=lambda: found.append(address_of(name)), daemon=True)
     asking.start()
     asking.join(limit_s)
-    if not found:
-        return {"outcome": "silent", "received": 0, "first_byte_s": None}
-    if not found[0]:
-        return {"outcome": "refused", "received": 0, "first_byte_s": None}
-    return {"outcome": "answered", "received": len(found[0]), "first_byte_s": round(time.monotonic() - asked, 6)}
+    took_s = round(time.monotonic() - asked, 6)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    others = probe(host, int(port), 1.0, 0)["connected"] if host else None
+    outcome = "answered" if found and found[0] else "refused" if found else "silent"
+    received = len(found[0]) if found else 0
+    return {"outcome": outcome, "received": received, "first_byte_s": took_s if received else None, "others": others}
 
 
 def address_of(name: str) -> str:

@@ -17,6 +17,7 @@ A change is {"how", "object": PATH, "uid", ...}:
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -32,11 +33,16 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 ARMED = "/tmp/armed"  # noqa: S108 - a volume of the pod's own; its readiness probe looks for it
 LOOK_EVERY_S, AGAIN_S, ANSWER_S = 3.0, 2.0, 20.0
 OK = range(200, 300)
-MOVED_ON = {409, 422}  # a test in the patch failed: it changed in between
+MOVED_ON = {409, 422}
+ROUNDS, ROUND_S = 5, 0.2
 
 
 class Failed(Exception):
     """The API server did not do it."""
+
+
+class MovedOn(Exception):
+    """A test in a patch failed, or admission refused it: the same answer for both."""
 
 
 class Ended(Exception):
@@ -56,20 +62,24 @@ Ask = Callable[[str, str, Any], Answer]  # method, path, body; a PATCH is a JSON
 
 def revert(change: dict[str, Any], ask: Ask) -> dict[str, Any]:
     """Put one change back; may be repeated. `undone`, or `foreign` where somebody else changed it since. Raises Failed."""
-    while True:
-        status, found, _ = ask("GET", change["object"], None)
+    refused = ""
+    for _ in range(ROUNDS):
+        status, found, _at = ask("GET", change["object"], None)
         if status == 404:
             return {"event": "undone", "reason": "it is gone"}
         if status not in OK:
             raise Failed("GET %s: %s" % (change["object"], said(found)))
         if change["how"] != "object" and found["metadata"]["uid"] != change["uid"]:
             return {"event": "undone", "reason": "another object stands in its place"}
-        answer = HOW[change["how"]](change, found, ask)
-        if answer is not None:
-            return answer
+        try:
+            return HOW[change["how"]](change, found, ask)
+        except MovedOn as moved:  # read again; one that is refused for good says so each time
+            refused = str(moved)
+            time.sleep(ROUND_S)
+    raise Failed("%s cannot be put back: %s" % (change["object"], refused))
 
 
-def revert_field(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+def revert_field(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any]:
     value = at(found, change["path"])
     if value == change["before"]:
         return {"event": "undone", "reason": "it was as before"}
@@ -87,7 +97,7 @@ def revert_field(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dic
     return patched(change, [{"op": "test", "path": path, "value": change["ours"]}, back], ask)
 
 
-def revert_item(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+def revert_item(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any]:
     for number, entry in enumerate(at(found, change["path"]) or []):
         if all(entry.get(key) == value for key, value in change["item"].items()):
             path = pointer([*change["path"], number])
@@ -95,25 +105,27 @@ def revert_item(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict
     return {"event": "undone", "reason": "the entry is not there"}
 
 
-def revert_object(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+def revert_object(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any]:
     if (found["metadata"].get("annotations") or {}).get(MARK) != change["mark"]:
         return {"event": "undone", "reason": "an object of somebody else stands there"}
     options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": found["metadata"]["uid"]}}
     status, answer, _ = ask("DELETE", change["object"], options)
-    if status not in OK and status not in {404, 409}:
+    if status in MOVED_ON:
+        raise MovedOn(said(answer))
+    if status not in OK and status != 404:
         raise Failed("DELETE %s: %s" % (change["object"], said(answer)))
-    return {"event": "undone", "reason": "deleted"} if status in OK else None
+    return {"event": "undone", "reason": "deleted"}
 
 
 HOW = {"field": revert_field, "item": revert_item, "object": revert_object}
 
 
-def patched(change: dict[str, Any], operations: list[dict[str, Any]], ask: Ask) -> dict[str, Any] | None:
-    """Carried out whole or not at all; None where something had changed since it was read."""
+def patched(change: dict[str, Any], operations: list[dict[str, Any]], ask: Ask) -> dict[str, Any]:
+    """Carried out whole or not at all. Raises MovedOn where something had changed since it was read, or nobody lets us."""
     same = {"op": "test", "path": "/metadata/uid", "value": change["uid"]}
     status, answer, _ = ask("PATCH", change["object"], [same, *operations])
     if status in MOVED_ON:
-        return None
+        raise MovedOn(said(answer))
     if status not in OK and status != 404:
         raise Failed("PATCH %s: %s" % (change["object"], said(answer)))
     return {"event": "undone", "reason": "put back"}
@@ -166,33 +178,44 @@ class InCluster:
 
 def arm(request: dict[str, Any], ask: Ask) -> None:
     """Prove, before anything is changed, that all of it could be put back from here. Raises Failed."""
-    status, lease, _ = ask("GET", request["lease"], None)
-    if status not in OK or lease["spec"].get("holderIdentity") != request["holder"]:
-        raise Failed("%s is not held by %s: %s" % (request["lease"], request["holder"], said(lease)))
     for change in request["changes"]:
         if change["how"] == "object":
             status, answer, _ = ask("DELETE", change["object"] + "?dryRun=All", None)
         else:
             nothing = [{"op": "test", "path": "/metadata/uid", "value": change["uid"]}]
             status, answer, _ = ask("PATCH", change["object"] + "?dryRun=All", nothing)
-        if status not in OK and status != 404:
+        if status not in OK and status not in {404, 422}:  # gone, or another in its place: nothing to put back
             raise Failed("%s could not be put back from here: %s" % (change["object"], said(answer)))
     with open(ARMED, "w", encoding="ascii"):
         pass
+    tell(event="armed")
+
+
+def disarm() -> None:
+    """Not ready any more, or not yet: the volume outlives a container that is started again."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(ARMED)
 
 
 def await_end(request: dict[str, Any], ask: Ask) -> str:
-    """Why the changes end now. Time counts as silence only while the API server answers: nobody can renew while it does not."""
-    renewed, silent_s, heard = None, 0.0, None
+    """Arms, and then says why the changes end. A guard that cannot arm keeps watch all the same: it may be one that is started again.
+
+    Time counts as silence only while the API server answers: nobody can renew while it does not.
+    """
+    renewed, silent_s, heard, armed = None, 0.0, None, False
     while True:
         try:
             status, lease, at_s = ask("GET", request["lease"], None)
-        except (OSError, http.client.HTTPException):
+            if status == 404 or (status in OK and lease["spec"].get("holderIdentity") != request["holder"]):
+                return "the drill is over"
+            if status in OK and not armed:
+                arm(request, ask)
+                armed = True
+        except (Failed, OSError, http.client.HTTPException) as error:
+            tell(event="not-armed" if not armed else "away", why=str(error))
             heard = None
             time.sleep(LOOK_EVERY_S)
             continue
-        if status == 404 or (status in OK and lease["spec"].get("holderIdentity") != request["holder"]):
-            return "the drill is over"
         if at_s >= request["until"]:
             return "its time is up"
         if status in OK:
@@ -201,21 +224,25 @@ def await_end(request: dict[str, Any], ask: Ask) -> str:
             renewed, heard = lease["spec"].get("renewTime"), now
             if silent_s >= request["silence_s"]:
                 return "nobody has renewed %s for %d s" % (request["lease"], silent_s)
+        else:
+            heard = None
         time.sleep(LOOK_EVERY_S)
 
 
 def put_back(changes: list[dict[str, Any]], ask: Ask) -> None:
-    """Until all are, the latest first."""
-    for change in reversed(changes):
-        while True:
+    """Until all are, the latest first; one that cannot be keeps no other from it."""
+    left = list(reversed(changes))
+    while left:
+        failed = []
+        for change in left:
             try:
-                answer = revert(change, ask)
+                tell(object=change["object"], **revert(change, ask))
             except (Failed, OSError, http.client.HTTPException) as error:
                 tell(event="failed", object=change["object"], why=str(error))
-                time.sleep(AGAIN_S)
-                continue
-            tell(object=change["object"], **answer)
-            break
+                failed.append(change)
+        left = failed
+        if left:
+            time.sleep(AGAIN_S)
 
 
 def tell(**what: Any) -> None:
@@ -232,16 +259,13 @@ def main(arguments: list[str]) -> int:
     request = json.loads(arguments[0])
     ask = InCluster()
     signal.signal(signal.SIGTERM, stop)  # as the first process of its container it would ignore it
+    disarm()
     try:
-        arm(request, ask)
-        tell(event="armed")
         why = await_end(request, ask)
-    except (Failed, OSError, http.client.HTTPException) as error:
-        tell(event="refused", why=str(error))
-        return 1
     except Ended:
         why = "the guard itself is being ended"
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    disarm()
     tell(event="ending", why=why)
     put_back(request["changes"], ask)
     return 0

@@ -46,6 +46,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
     """`folder` is where relative paths of the service file start, `state` blackstart's state folder."""
 
     name: ClassVar[str] = "process"
+    rules_are_the_path: bool = True
     witness: ClassVar[str] = "process table"
 
     def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
@@ -105,8 +106,11 @@ class ProcessPlatform(LocalFiles, AloneHere):
         _refuse_protected([target.identity])
         send(target.identity, number)
 
-    def kill(self, target: Target) -> None:
+    def kill(self, target: Target, grace_s: float = 0.0) -> None:
         """SIGKILL the whole tree. It is frozen first; an agent does both, so that nothing stays frozen when blackstart dies."""
+        if grace_s:
+            self.signal(target, signal.SIGTERM)
+            self._wait(lambda: alive(target.identity) is None, grace_s)
         if members := self._belonging(target):
             _refuse_protected(members)
             group = target.identity if target.name in self.finder.components else None

@@ -25,7 +25,7 @@ FAULTS = {
     "dns-break": "{kind: dns-break, target: {role: gateway}}",
     "scale-down": "{kind: scale-down, target: {names: [replica-1]}}",
     "bad-image": "{kind: bad-image, target: {names: [replica-1]}}",
-    "bad-config": "{kind: bad-config, environment: {PYTHONHOME: /nonexistent}, target: {names: [replica-1]}}",
+    "bad-config": "{kind: bad-config, environment: {PYTHONHOME: /nonexistent}, target: {share: 100%}}",
     "node-cordon": "{kind: node-cordon}",
     "node-drain": "{kind: node-drain}",
     "node-taint": "{kind: node-taint, whole_node: true}",

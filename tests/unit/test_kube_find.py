@@ -5,7 +5,8 @@ from typing import Any, cast
 import pytest
 from blackstart.injectors.platforms.base import PlatformError, Target
 from blackstart.injectors.platforms.kube_api import KubeApi
-from blackstart.injectors.platforms.kube_find import Finder, Owned, parts_of, selector_of, split, volume_of
+from blackstart.injectors.platforms.kube_find import Finder, Owned, split
+from blackstart.injectors.platforms.kube_pods import parts_of, selector_of, volume_of
 from blackstart.injectors.platforms.kubernetes_spec import KubernetesSpec
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from blackstart.injectors.platforms.base import Target, Unsupported
-from blackstart.injectors.platforms.kube_find import Owned, selects
-from blackstart.injectors.platforms.kube_objects import check_exposed
+from blackstart.injectors.platforms.kube_find import Owned
+from blackstart.injectors.platforms.kube_pods import selects
+from blackstart.injectors.platforms.kube_rollouts import check_exposed
 from blackstart.injectors.platforms.object_guard import at, pointer
 
 
@@ -31,19 +32,30 @@ def targets(*numbers: int, kind: str = "deployment") -> tuple[Target, ...]:
     ],
 )
 def test_a_rollout_takes_at_most_so_many_at_once(kind: str, wanted: int, spec: dict[str, Any], fewest: int) -> None:
-    check_exposed(owned(kind, wanted, **spec), targets(*range(max(1, fewest)), kind=kind))
+    check_exposed(owned(kind, wanted, **spec), targets(*range(max(1, fewest)), kind=kind), starts=False)
     if fewest > 1:
-        with pytest.raises(Unsupported, match=f"may take {fewest} of {wanted}"):
-            check_exposed(owned(kind, wanted, **spec), targets(*range(fewest - 1), kind=kind))
+        with pytest.raises(Unsupported, match=f"may take {fewest} of {wanted} pods"):
+            check_exposed(owned(kind, wanted, **spec), targets(*range(fewest - 1), kind=kind), starts=False)
+
+
+def test_a_rollout_that_may_start_takes_all() -> None:
+    check_exposed(owned("deployment", 3), targets(0, 1, 2), starts=True)
+    with pytest.raises(Unsupported, match="may take 3 of 3"):
+        check_exposed(owned("deployment", 3), targets(0, 1), starts=True)
+
+
+def test_a_statefulset_in_order_would_keep_its_broken_pod() -> None:
+    with pytest.raises(Unsupported, match="would not replace a broken one"):
+        check_exposed(owned("statefulset", 3), targets(2, kind="statefulset"), starts=False)
 
 
 def test_a_statefulset_replaces_its_highest_number_first() -> None:
-    stateful = owned("statefulset", 3)
-    check_exposed(stateful, targets(2, kind="statefulset"))
+    stateful = owned("statefulset", 3, podManagementPolicy="Parallel")
+    check_exposed(stateful, targets(2, kind="statefulset"), starts=False)
     with pytest.raises(Unsupported, match=r"names: \[llm-2\]"):
-        check_exposed(stateful, targets(0, kind="statefulset"))
-    later = owned("statefulset", 3, ordinals={"start": 5})
-    check_exposed(later, targets(7, kind="statefulset"))
+        check_exposed(stateful, targets(0, kind="statefulset"), starts=False)
+    later = owned("statefulset", 3, podManagementPolicy="Parallel", ordinals={"start": 5})
+    check_exposed(later, targets(7, kind="statefulset"), starts=False)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +63,7 @@ def test_a_statefulset_replaces_its_highest_number_first() -> None:
 )
 def test_what_rolls_nothing_out_is_refused(spec: dict[str, Any]) -> None:
     with pytest.raises(Unsupported, match="nothing is rolled out"):
-        check_exposed(owned("statefulset", 3, **spec), targets(2, kind="statefulset"))
+        check_exposed(owned("statefulset", 3, **spec), targets(2, kind="statefulset"), starts=False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What faults do with the objects that a cluster keeps: change them and put them back, and move pods off their nodes."""
+
+from .base import ForeignChange, Refusal, Undo
+from .platforms.base import GivenUp, Objects, Platform, PlatformError, Target
+from .values import JSON
+
+AGAIN_S = 1.0
+NOWHERE = "registry.invalid/blackstart/no-such-image:0"  # RFC 2606: the name `invalid` never resolves
+
+
+def objects_of(platform: Platform) -> Objects:
+    """Its ability to change them. Raises Refusal."""
+    found: Objects | None = getattr(platform, "objects", None)
+    if found is None:
+        raise Refusal(f"not injecting: platform {platform.name} keeps no workloads and nodes of its own")
+    return found
+
+
+def put_back(undo: Undo, platform: Platform) -> JSON:
+    """Raises ForeignChange when somebody else had changed it since."""
+    answer = objects_of(platform).end(undo.fault, undo.prior["changes"])
+    if answer["event"] == "foreign":
+        raise ForeignChange(str(answer["why"]))
+    return answer
+
+
+def may_be_evicted(targets: tuple[Target, ...], platform: Platform) -> None:
+    """Each of them now, by the platform's own word. Raises Refusal."""
+    for target in targets:
+        if why := objects_of(platform).evict(target, only_ask=True):
+            raise Refusal(f"not injecting: {target.name} may not be evicted: {why}")
+
+
+def evict_all(targets: tuple[Target, ...], platform: Platform, limit_s: float) -> None:
+    """As a drain does: one that a budget forbids is asked for again. Raises PlatformError at the limit."""
+    objects, waiting, waited = objects_of(platform), list(targets), 0.0
+    while waiting:
+        refused = [(target, why) for target in waiting if (why := objects.evict(target))]
+        waiting = [target for target, _ in refused]
+        if waiting and waited >= limit_s:
+            raise PlatformError(f"{waiting[0].name} is not evicted: {refused[0][1]}")
+        if waiting and platform.given_up.wait(AGAIN_S):
+            raise GivenUp("the drill was stopped while pods were evicted")
+        waited += AGAIN_S

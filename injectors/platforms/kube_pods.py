@@ -1,0 +1,124 @@
+"""What a pod's object says of it: plain functions of the API's JSON."""
+
+import json
+
+from ..values import JSON
+
+PODS_OWN = {"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI"}  # volumes that go with their pod
+OVER = {"Succeeded", "Failed"}  # phases of a pod whose processes have all ended
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+
+def selects(selector: JSON, labels: JSON) -> bool:
+    """Whether a label selector takes a thing with such labels (kubernetes.io, Labels and Selectors)."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for each in selector.get("matchExpressions") or []:
+        there, among = each["key"] in labels, labels.get(each["key"]) in (each.get("values") or [])
+        met = {"In": among, "NotIn": not among, "Exists": there, "DoesNotExist": not there}[each["operator"]]
+        if not met:
+            return False
+    return True
+
+
+def identity_of(pod: JSON) -> str:
+    meta = pod["metadata"]
+    return f"pod:{meta['namespace']}/{meta['name']}@{meta['uid']}"
+
+
+def parts_of(identity: str) -> tuple[str, str, str]:
+    """Namespace, pod name and UID of a target's identity, also of a process inside a pod."""
+    pod = identity.removeprefix("pod:").partition("/pid:")[0]
+    place_, _, uid = pod.partition("@")
+    namespace, _, name = place_.partition("/")
+    return namespace, name, uid.partition("/")[0]
+
+
+def main_container(pod: JSON) -> str:
+    """The one that `kubectl exec` would take."""
+    names = [str(each["name"]) for each in pod["spec"]["containers"]]
+    named = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
+    return named if named in names else names[0]
+
+
+def runs(pod: JSON) -> bool:
+    """All of its containers run; not yet whether they serve."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return bool(statuses) and all("running" in status["state"] for status in statuses)
+
+
+def ready(pod: JSON) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def revision(pod: JSON) -> str:
+    """Tells the versions of a workload's pods apart."""
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or "")
+
+
+def is_ending(pod: JSON) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in OVER
+
+
+def url_of(pod: JSON, port: int | None) -> str | None:
+    """Where it answers by itself: its address with that port, or the first port that its main container declares."""
+    address = pod["status"].get("podIP")
+    main = next(each for each in pod["spec"]["containers"] if each["name"] == main_container(pod))
+    declared = [each["containerPort"] for each in main.get("ports") or [] if each.get("protocol", "TCP") == "TCP"]
+    number = port or (declared[0] if declared else None)
+    if not address or not number:
+        return None
+    return url(address, number)
+
+
+def url(host: str, port: int) -> str:
+    """With the brackets that IPv6 takes."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def waiting(pod: JSON) -> str:
+    """What the kubelet says that a container of it waits for: `ImagePullBackOff`, `CrashLoopBackOff`; empty: none does."""
+    status = pod.get("status") or {}
+    every = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    return next((str(each["state"]["waiting"].get("reason", "")) for each in every if each["state"].get("waiting")), "")
+
+
+def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
+    """What holds a path of a container, named so that two pods which see the same file name it alike; whether it outlives the pod."""
+    main = next(each for each in pod["spec"]["containers"] if each["name"] == container)
+    mounts = [each for each in main.get("volumeMounts") or [] if f"{path}/".startswith(f"{each['mountPath'].rstrip('/')}/")]
+    own = f"pod {pod['metadata']['uid']}"
+    if not mounts:
+        return own, False
+    mount = max(mounts, key=lambda each: len(each["mountPath"]))
+    volume = next(each for each in pod["spec"]["volumes"] if each["name"] == mount["name"])
+    inside = mount.get("subPath") or mount.get("subPathExpr") or ""
+    if PODS_OWN & volume.keys():
+        return own, False
+    if claim := volume.get("persistentVolumeClaim"):
+        return f"claim {claim['claimName']} {inside}", True
+    if host := volume.get("hostPath"):
+        return f"node {pod['spec'].get('nodeName')} {host['path']} {inside}", True
+    return f"{json.dumps({key: value for key, value in volume.items() if key != 'name'}, sort_keys=True)} {inside}", True
+
+
+def owner_of(thing: JSON) -> str | None:
+    """The UID of its controller."""
+    owners = thing["metadata"].get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def selector_of(workload: JSON) -> str:
+    """Its label selector as the API takes it in a query."""
+    selector = workload["spec"]["selector"]
+    words = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for each in selector.get("matchExpressions") or []:
+        values = f"({','.join(each.get('values') or [])})"
+        words.append(
+            {"In": f"{each['key']} in {values}", "NotIn": f"{each['key']} notin {values}", "Exists": each["key"]}.get(
+                each["operator"], f"!{each['key']}"
+            )
+        )
+    return ",".join(words)
