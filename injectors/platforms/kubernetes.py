@@ -20,8 +20,8 @@ from .kube_exec import Container
 from .kube_files import PodFiles
 from .kube_find import Finder, parts_of, runs
 from .kube_records import Records
-from .kube_rights import BY_NAME, denied, needed, role
-from .kube_watch import Watcher
+from .kube_rights import BY_NAME, PULLS, denied, needed, role
+from .kube_watch import Watched, Watcher
 from .kubernetes_spec import KubernetesSpec
 from .process_table import Usage
 
@@ -29,7 +29,7 @@ STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to
 LOOK_EVERY_S = 0.25
 
 
-class KubernetesPlatform(PodFiles):
+class KubernetesPlatform(PodFiles, Watched):
     """One service in one cluster. `inside` maps roles below a pod to regular expressions on command lines."""
 
     name: ClassVar[str] = "kubernetes"
@@ -75,7 +75,7 @@ class KubernetesPlatform(PodFiles):
         return denied(self.api, self.spec.namespace, needed(means))
 
     def role(self, name: str, means: Means) -> JSON:
-        return role(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME))
+        return role(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME, PULLS))
 
     def find(self) -> tuple[Target, ...]:
         found = self.finder.all()
@@ -84,9 +84,6 @@ class KubernetesPlatform(PodFiles):
 
     def recall(self, targets: tuple[Target, ...]) -> None:
         self.finder.recall(targets)
-
-    def moved(self) -> tuple[tuple[str, str], ...]:
-        return self.watcher.moved()
 
     def inside(self, target: Target, role: str) -> tuple[Target, ...]:
         if role not in self.inside_roles:
