@@ -71,6 +71,9 @@ class Engine:
             self._undo_all()
         if finished or (struck and not self.interruption.insisted):
             self._settle(patient=finished)
+        self._write_milestones()
+        if unseen := self.platform.unseen():
+            self.journal.append("milestones-unseen", why=unseen)
 
     def _now(self) -> float:
         return self.journal.clock.now()
@@ -82,6 +85,7 @@ class Engine:
         """
         while (now := self._now()) < until_s:
             self.observer.poll()
+            self._write_milestones()
             self.progress.lanes(now, self.observer.view.states())
             if guarded and (why := self.guard.check(now)):
                 raise Stopped(why)
@@ -91,6 +95,10 @@ class Engine:
                 return True
             self.interruption.wait(min(TICK_S, max(0.0, until_s - now)))
         return False
+
+    def _write_milestones(self) -> None:
+        for milestone in self.platform.milestones():
+            self.journal.append("milestone", **milestone.to_json(self.journal.clock.origin))
 
     def _steady(self) -> bool:
         hold_s = self.plan.scenario.steady_state.hold.total_seconds()

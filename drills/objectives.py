@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .measure.values import DataLoss, Interval, Measurement, Recovery, format_interval
+from .measure.values import DataLoss, Interval, Measurement, Recovery, format_interval, noticed_by
 from .scenario import Bound, Scenario
 
 ENOUGH_WRITES = 10
@@ -182,7 +182,9 @@ def _time_to_detect(found: Measurement, target_s: float) -> Judged:
     seen = {source: gap for source, gap in found.time_to_detect.items() if gap is not None}
     if not seen:
         return replace(
-            one, verdict=Verdict.FAILED, text=f"Not detected by {', '.join(found.time_to_detect)}; {target_s:g} s were allowed."
+            one,
+            verdict=Verdict.FAILED,
+            text=f"Not detected by {', '.join(map(noticed_by, found.time_to_detect))}; {target_s:g} s were allowed.",
         )
     first = min(seen, key=lambda source: seen[source].hi_s)
     value = Interval(min(gap.lo_s for gap in seen.values()), seen[first].hi_s)
@@ -192,7 +194,7 @@ def _time_to_detect(found: Measurement, target_s: float) -> Judged:
         one,
         value=value,
         verdict=verdict,
-        text=f"{first} noticed after {format_interval(value)}; {target_s:g} s were allowed{straddles}.",
+        text=f"{noticed_by(first)} noticed after {format_interval(value)}; {target_s:g} s were allowed{straddles}.",
     )
 
 

@@ -14,7 +14,7 @@ from .journal import read_journal
 from .loading import load_scenario, load_service
 from .measure.measurement import Observed, Window, measure
 from .measure.samples import read_samples
-from .measure.values import Probe
+from .measure.values import Interval, Milestone, Probe
 from .refusal import Refused
 from .service import Service
 from .verdict import Ended, judge
@@ -33,8 +33,9 @@ def read_run(folder: Path) -> FinishedRun:
     samples = read_samples(folder / "samples")
     faults = tuple(replace(fault, undo_revives=_undo_revives(fault, service)) for fault in faults_of(records))
     ended_s = _ended(records, samples.probes)
+    window = _window(records, faults, ended_s)
     observed = Observed(
-        samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, _window(records, faults, ended_s)
+        samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, window, *_milestones(records)
     )
     measurement = measure(scenario, observed)
     changed = _changed(folder, records, samples.digest, intact=intact)
@@ -97,6 +98,19 @@ def _undo_revives(fault: InjectedFault, service: Service) -> bool:
     components = service.process.components if service.process else ()
     revived = {component.name for component in components if component.start and not component.supervised}
     return any(target["name"] in revived for target in fault.targets)
+
+
+def _milestones(records: Iterable[Record]) -> tuple[tuple[Milestone, ...], tuple[str, ...]]:
+    """What the platform recorded of replicas, and which of it could not be seen."""
+    found, unseen = [], ()
+    for record in records:
+        fields = record.fields
+        if record.event == "milestone":
+            at = Interval(fields["lo_s"], fields["hi_s"])
+            found.append(Milestone(fields["what"], fields["name"], fields["identity"], fields["service"], at))
+        elif record.event == "milestones-unseen":
+            unseen = tuple(fields["why"])
+    return tuple(found), unseen
 
 
 def _first(records: Iterable[Record], *events: str) -> Record | None:

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
+from ..drills.measure.values import Part
 from ..drills.verdict import Judged, Verdict
 from . import figures
-from .anatomy import Part
+from .anatomy import until
 from .svg import Drawing, percent, tag
 
 _FAR = 100.0  # beyond this ratio a linear bar would hide one of the two
 _POINT = 1.4  # percent: an interval narrower than this is drawn as a point
+_ROOM, _ROOM_ON_PHONE = 0.025, 0.07  # shares of the bar that hold a number of two digits
 _LAST = 97.0  # percent: nothing is drawn closer to the right edge
 
 
@@ -77,10 +79,11 @@ def anatomy_bar(parts: Sequence[Part], worst: Part) -> Drawing:
         kind = "part longest" if part is worst else f"part part-{number % 2}"
         box = tag("rect", {"width": "100%", "height": 34.0})
         inner = [box]
-        if part.share > 0.03:
-            inner.append(tag("text", {"x": "50%", "y": 22.0, "class": "part-number"}, str(number)))
+        if part.share > _ROOM:
+            kind_of_number = "part-number" if part.share > _ROOM_ON_PHONE else "part-number odd"
+            inner.append(tag("text", {"x": "50%", "y": 22.0, "class": kind_of_number}, str(number)))
         place: dict[str, str | float] = {"x": percent(left), "width": percent(100 * part.share), "height": 34.0, "class": kind}
         drawn.append(tag("svg", place, *inner))
         left += 100 * part.share
-    told = "; ".join(f"until {part.until} {part.length_s:.2f} s" for part in parts)
+    told = "; ".join(f"until {until(part)} {part.length_s:.2f} s" for part in parts)
     return tag("svg", {"class": "anatomy", "width": "100%", "height": 34.0, "role": "img", "aria-label": told}, *drawn)

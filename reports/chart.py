@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..drills.finished import FinishedRun
+from ..drills.measure.anatomy import struck
 from ..drills.measure.values import LaneReport, Probe
 from . import rows
-from .anatomy import struck
 from .exposure import USER_KINDS
 from .scales import TimeAxis
 from .strips import Cell, strip
@@ -59,7 +59,7 @@ def zero(run: FinishedRun) -> tuple[float, str]:
     """What times are told from: the impact, else the fault, else the drill's start."""
     if run.measurement.recovery.impact is not None:
         return run.measurement.recovery.impact.middle_s, "impact"
-    moment = struck(run)
+    moment = struck(run.faults)
     return (moment.middle_s, "the fault") if moment else (0.0, "the drill's start")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from ..drills.finished import FinishedRun
 from ..drills.verdict import Verdict
 from . import figures, words
+from .anatomy import until
 from .cleaning import in_code, in_markdown
 from .sentence import lead, sentence, undo_command
 
@@ -15,7 +16,7 @@ def summary(run: FinishedRun) -> str:
     blocks = [f"## {words.SIGNS[verdict]} {str(verdict).capitalize()}: {in_markdown(words.heading(run))}"]
     if verdict is Verdict.DIRTY:
         blocks.append(f"```sh\n{undo_command(run)}\n```")
-    blocks += [_spoken(run), _objectives(run), _faults(run), _reasons(run), _not_had(run), _origin(run)]
+    blocks += [_spoken(run), _objectives(run), _faults(run), _anatomy(run), _reasons(run), _not_had(run), _origin(run)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -56,6 +57,14 @@ def _faults(run: FinishedRun) -> str:
         for fault in run.faults
     ]
     return _table(("Fault", "Targets", "Evidence", "Undo"), rows) if rows else ""
+
+
+def _anatomy(run: FinishedRun) -> str:
+    rows = [
+        (in_markdown(until(part)), figures.interval(part.length).replace("[", "\\["), figures.share(round(part.share, 3)))
+        for part in run.measurement.anatomy
+    ]
+    return _table(("Recovery, until", "Took", "Share"), rows) if rows else ""
 
 
 def _reasons(run: FinishedRun) -> str:

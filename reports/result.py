@@ -33,6 +33,7 @@ def result(run: FinishedRun) -> dict[str, Any]:
         "measurements": measurements,
         "faults": [_fault(fault) for fault in run.faults],
         "outages": [_outage(outage) for outage in run.measurement.outages],
+        "anatomy": _anatomy(run),
         "lanes": [_lane(lane) for lane in run.measurement.lanes],
         "baseline": _baseline(run),
         "clock": _clock(run),
@@ -180,6 +181,35 @@ def _lane(lane: LaneReport) -> dict[str, Any]:
     return {"name": lane.info.name, "kind": lane.info.kind, **counts, **times, "classes": dict(lane.classes)}
 
 
+def _anatomy(run: FinishedRun) -> dict[str, Any]:
+    """Both lists are empty where there is nothing to tell; a step that never came is not in them."""
+    found = run.measurement
+    return {
+        "parts": [
+            {
+                "until": part.until,
+                "of": part.of or None,
+                "start_s": _number(part.start_s),
+                "end_s": _number(part.end_s),
+                **(_pair(part.length) or {}),
+                "share": _number(part.share),
+            }
+            for part in found.anatomy
+        ],
+        "steps": [
+            {
+                "what": one.what,
+                "name": one.name,
+                "identity": one.identity,
+                "service": one.service or None,
+                "at_s": _moment(one.at),
+            }
+            for way in found.ways.values()
+            for one in way
+        ],
+    }
+
+
 def _baseline(run: FinishedRun) -> dict[str, Any]:
     baseline = run.measurement.baseline
     return {
@@ -213,7 +243,9 @@ def _missing(run: FinishedRun, measurements: Mapping[str, Any]) -> list[dict[str
             why.setdefault(figure, _why_null(run, figure))
         elif figure in {"time_to_detect", "health_honesty_gap"}:
             unseen = [source for source, gap in value.items() if gap is None]
-            if unseen:
+            if unseen and figure == "time_to_detect" and run.measurement.recovery.impact is None:
+                why.setdefault(figure, "it counts from an interruption, and none was seen")
+            elif unseen:
                 why.setdefault(figure, f"not seen within {at_most(_watched(run))} on {', '.join(unseen)}")
     for outage in run.measurement.outages:
         if outage.end is None:

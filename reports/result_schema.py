@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from ..drills.measure.anatomy import ORDER
 from ..drills.verdict import ExitCode, Verdict
+from ..injectors.platforms.base import STEPS
 
 SCHEMA_NAME = "blackstart.result/v1"
 
@@ -114,6 +116,28 @@ def _lanes() -> _Schema:
     return _list(_object({"name": _TEXT, "kind": _TEXT, **counts, **times, "classes": _CLASSES}))
 
 
+def _anatomy() -> _Schema:
+    """Of the recovery: its parts from the fault on, and the steps of every replica that was hit."""
+    of = {"of": {"type": ["string", "null"], "description": "whose moment that is: a replica, a lane, a health endpoint"}}
+    part = _object(
+        {
+            "until": {"enum": list(ORDER)},
+            **of,
+            "start_s": _SECONDS,
+            "end_s": _SECONDS,
+            "lo_s": _SECONDS,
+            "hi_s": _SECONDS,
+            "share": _SHARE,
+        },
+        description="`start_s` and `end_s` are the middles of what is known, `lo_s` and `hi_s` bound how long it took",
+    )
+    step = _object(
+        {"what": {"enum": list(STEPS)}, "name": _TEXT, "identity": _TEXT, "at_s": _pair_of_moments()},
+        {"service": {"type": ["string", "null"]}},
+    )
+    return _object({"parts": _list(part), "steps": _list(step)})
+
+
 def _clock() -> _Schema:
     late = {"prober_late_p50_s": _SECONDS, "prober_late_max_s": _SECONDS, "clock_step_s": _SECONDS}
     trust = {"coverage": _SHARE, "void_share": _SHARE, "trusted": {"type": "boolean"}, "why_not": _list(_TEXT)}
@@ -144,6 +168,7 @@ def result_schema() -> dict[str, Any]:
     optional = {
         "started": {"type": "string", "format": "date-time"},
         "ended_s": _SECONDS,
+        "anatomy": _anatomy(),
         "lanes": _lanes(),
         "baseline": _object({"start_s": _SECONDS, "end_s": _SECONDS, "steady": {"type": "boolean"}, "why_not": _list(_TEXT)}),
         "journal": _object({"intact": {"type": "boolean"}, "records": _COUNT, "head": {"type": ["string", "null"]}}),

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..drills.finished import FinishedRun, InjectedFault
 from ..drills.measure.values import Interval
+from ..drills.measure.ways import REMOVED
 from . import figures, words
-from .anatomy import anatomy, longest
+from .anatomy import longest, of_last, steps, until
 from .bars import anatomy_bar
 from .chart import zero
 
@@ -52,10 +53,11 @@ def moments(run: FinishedRun) -> list[dict[str, Any]]:
     if recovery.impact is not None:
         found.append(("impact: users saw it", recovery.impact))
         for source, gap in run.measurement.time_to_detect.items():
-            if gap is not None:
+            if gap is not None and source != REMOVED:  # that is one of the steps below
                 found.append((f"{source} noticed", Interval(recovery.impact.lo_s + gap.lo_s, recovery.impact.hi_s + gap.hi_s)))
     if recovery.recovered is not None:
         found.append(("recovered: right answers again, and they held", recovery.recovered))
+    found += steps(run)
     return [_moment(run, label, moment) for label, moment in sorted(found, key=lambda item: item[1].middle_s)]
 
 
@@ -125,23 +127,26 @@ def _compact(value: Any) -> str:
 
 def recovery_parts(run: FinishedRun) -> dict[str, Any] | None:
     """The recovery cut at its milestones, with shares and the longest part named."""
-    parts = anatomy(run)
+    parts, recovered = run.measurement.anatomy, run.measurement.recovery.recovered
     if not parts:
         return None
     worst = longest(parts)
-    held = run.ended_s - run.measurement.recovery.recovered.hi_s if run.measurement.recovery.recovered else 0.0
     rows = [
         {
-            "until": part.until,
-            "length": f"{part.length_s:.2f} s",
-            "share": figures.share(round(part.share, 4)),
+            "until": until(part),
+            "length": figures.interval(part.length),
+            "share": figures.share(round(part.share, 3)),
             "longest": part is worst,
         }
         for part in parts
     ]
     whole = parts[-1].end_s - parts[0].start_s
-    told = f"The longest part ended when {worst.until}: {worst.length_s:.2f} s, {figures.share(round(worst.share, 3))} of {whole:.2f} s."
-    return {"rows": rows, "bar": anatomy_bar(parts, worst), "told": told, "held": f"{max(0.0, held):.1f} s"}
+    told = [
+        f"The longest part ended when {until(worst)}: {worst.length_s:.2f} s, {figures.share(round(worst.share, 3))} of {whole:.2f} s.",
+        of_last(run),
+        f"Right answers then held for {max(0.0, run.ended_s - recovered.hi_s):.1f} s, until watching ended." if recovered else "",
+    ]
+    return {"rows": rows, "bar": anatomy_bar(parts, worst), "told": " ".join(filter(None, told))}
 
 
 def answers(run: FinishedRun) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ..drills.finished import FinishedRun, InjectedFault
 from ..drills.verdict import Judged, Verdict
 from . import figures
-from .anatomy import anatomy, longest
+from .anatomy import longest, until
 from .cleaning import one_line
 from .exposure import Exposure, exposure, interruptions
 
@@ -224,10 +224,10 @@ def _remedy(run: FinishedRun, missed: set[str]) -> str:
         return "find out why acknowledged writes did not survive (their ids are below)"
     if "quality_loss" in missed:
         return "find out who gave wrong answers and why it stayed in rotation (an example is below)"
-    stretches = anatomy(run)
+    stretches = run.measurement.anatomy
     if "rto" in missed and stretches:
         worst = longest(stretches)
-        return f"shorten the longest part of the recovery, until {worst.until} ({worst.length_s:.1f} s, {figures.share(worst.share)})"
+        return f"shorten the longest part of the recovery, until {until(worst)} ({worst.length_s:.1f} s, {figures.share(worst.share)})"
     if "rto" in missed:
         return "find out what the service was waiting for (the picture and the answers below show it)"
     if "time_to_detect" in missed:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..scenario import Scenario
+from .anatomy import anatomy
 from .figures import availability, honesty_gap, quality_loss, streams, time_to_detect
 from .lane import Lane, build_lanes, report
 from .ledger import data_loss
@@ -12,6 +13,7 @@ from .prober_health import prober_health
 from .service_state import redundancy, service_state
 from .steadiness import steady
 from .values import Measurement, Outage
+from .ways import endpoint_removal, ways
 
 __all__ = ["Observed", "Window", "measure", "steady"]
 
@@ -21,10 +23,11 @@ def measure(scenario: Scenario, observed: Observed) -> Measurement:
     lanes = build_lanes(scenario, observed)
     service = service_state(scenario, observed, lanes)
     redundant = redundancy(observed, lanes)
+    impact, steps = service.recovery.impact, ways(observed)
     found = Measurement(
         baseline=steady(scenario, observed),
         recovery=replace(service.recovery, redundancy=redundant.time, not_redundant_s=redundant.longer_than_s),
-        time_to_detect=time_to_detect(service.recovery.impact, observed, lanes),
+        time_to_detect={**time_to_detect(impact, observed, lanes), **endpoint_removal(impact, observed, steps)},
         health_honesty_gap=honesty_gap(observed, lanes, service.all),
         data_loss=data_loss(observed, scenario.objectives.rpo),
         quality_loss=quality_loss(observed, lanes),
@@ -33,8 +36,11 @@ def measure(scenario: Scenario, observed: Observed) -> Measurement:
         lanes=tuple(report(lane, observed) for lane in lanes),
         outages=_outages(lanes),
         prober=prober_health(observed, lanes, service.all),
+        ways=steps,
     )
-    return replace(found, missing=_missing(found, observed, (service.why_not, redundant.why_not)))
+    return replace(
+        found, anatomy=anatomy(found, observed.faults), missing=_missing(found, observed, (service.why_not, redundant.why_not))
+    )
 
 
 def _outages(lanes: Sequence[Lane]) -> tuple[Outage, ...]:
@@ -53,6 +59,7 @@ def _missing(found: Measurement, observed: Observed, why_not: tuple[str, str]) -
         "availability": "" if found.availability else "no request was made after the fault",
         "streams": "" if found.streams else "no long streams were asked for (`load.streams`)",
         "time_to_detect": "" if found.time_to_detect else "no health endpoint was watched (`health` in the service file)",
+        "anatomy": "; ".join(observed.unseen),
     }
     recovery = found.recovery
     if recovery.impact is None and not recovery.masked and recovery.degraded_s > 0:

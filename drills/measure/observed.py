@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..finished import InjectedFault
-from .values import LaneInfo, Probe, ReadBack, Write
+from .values import LaneInfo, Milestone, Probe, ReadBack, Write
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,5 @@ class Observed:
     clock: Sequence[tuple[float, float]]
     faults: Sequence[InjectedFault]
     window: Window
+    milestones: Sequence[Milestone] = ()
+    unseen: Sequence[str] = ()  # which milestones the platform could not see, and why

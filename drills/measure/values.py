@@ -37,6 +37,11 @@ def format_interval(value: Interval) -> str:
     return f"{value.middle_s:.{digits}f} s [{lo:.{digits}f}, {hi:.{digits}f}]"
 
 
+def noticed_by(source: str) -> str:
+    """A name of `time_to_detect` as people call it."""
+    return {"endpoint-removed": "Kubernetes (endpoint removed)"}.get(source, source)
+
+
 class Probe(NamedTuple):
     """One observation by a lane. `sent_s`, `end_s` are absolute on the drill's clock; `first_s` is None without a first byte."""
 
@@ -63,6 +68,36 @@ class LaneInfo:
     url: str
     period_s: float
     component: str = ""  # replica lanes: which one
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """A step of one replica's way out of service or back (injectors.platforms.base.STEPS), as the platform's record dates it."""
+
+    what: str
+    name: str  # the slot that the replica stands in
+    identity: str
+    service: str  # whose endpoint, where it is one
+    at: Interval
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stretch of a recovery, from `start_s` to `end_s`, which lie in the middle of what is known of these moments.
+
+    `until` says what ended it and `of` whose moment that was; `share` is of the whole recovery.
+    """
+
+    until: str  # a name of anatomy.ORDER
+    of: str
+    start_s: float
+    end_s: float
+    length: Interval
+    share: float
+
+    @property
+    def length_s(self) -> float:
+        return self.end_s - self.start_s
 
 
 @dataclass(frozen=True)
@@ -237,3 +272,5 @@ class Measurement:
     outages: tuple[Outage, ...]
     prober: ProberHealth
     missing: Mapping[str, str] = field(default_factory=dict)
+    ways: Mapping[str, tuple[Milestone, ...]] = field(default_factory=dict)  # by slot
+    anatomy: tuple[Part, ...] = ()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..values import JSON
-from .base import Means, Unsupported
+from .base import Means, Milestone, Unsupported
 
 
 class AloneHere:
@@ -35,6 +35,13 @@ class AloneHere:
 
     def address(self, service: str, port: int) -> str:
         raise Unsupported(f"service {service}, port {port}: processes have no services by name; give endpoint.url")
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Nobody keeps a record of what becomes of processes."""
+        return ()
+
+    def unseen(self) -> list[str]:
+        return []
 
     def hold(self, holder: str, patience_s: float) -> None:
         """The lock of this machine holds it."""

@@ -59,6 +59,28 @@ class Target:
         return cls(record["identity"], record["name"], record["role"], record["details"])
 
 
+class Milestone(NamedTuple):
+    """A step of one replica out of service or back into it, when the platform's own record says so: between `lo_s` and `hi_s` on
+    this machine's CLOCK_MONOTONIC.
+
+    `what` is one of STEPS, or `in-rotation`: it was in service when watching began. `name` and `identity` are as of a Target.
+    """
+
+    what: str
+    name: str
+    identity: str
+    service: str  # of endpoint-added, endpoint-removed and in-rotation: whose endpoint
+    lo_s: float
+    hi_s: float
+
+    def to_json(self, origin_s: float) -> JSON:
+        """With moments counted from `origin_s`."""
+        return {**self._asdict(), "lo_s": round(self.lo_s - origin_s, 6), "hi_s": round(self.hi_s - origin_s, 6)}
+
+
+STEPS = ("endpoint-removed", "created", "scheduled", "pulled", "started", "ready", "endpoint-added")
+
+
 class Means(NamedTuple):
     """What faults do that takes rights: something `inside` their targets; targets `end`; objects of the platform are changed
     (`workload`, `node`, `network`), and targets moved off a node (`evict`).
@@ -119,6 +141,12 @@ class Platform(Protocol):
 
     def moved(self) -> tuple[tuple[str, str], ...]:
         """Name and new URL of every replica that answers somewhere else since the last call. Never waits for the platform."""
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """What was seen since the last call; the first call begins to watch. Never waits for the platform."""
+
+    def unseen(self) -> list[str]:
+        """Which milestones cannot be seen, and why."""
 
     def signal(self, target: Target, number: int) -> None:
         """Send a signal to that identity alone; one that is gone already is left alone."""

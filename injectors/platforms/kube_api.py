@@ -151,35 +151,30 @@ class KubeApi:
         answer = self.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
         return bool(answer["status"]["allowed"])
 
-    def watch(self, path: str, version: str, stop: Callable[[], bool], *, labels: str = "") -> Iterator[tuple[str, JSON]]:
+    def watch(self, path: str, version: str, stop: Callable[[], bool], *, fields: str = "") -> Iterator[tuple[str, JSON]]:
         """Changes since that resourceVersion as (ADDED | MODIFIED | DELETED, object), until `stop`.
 
-        A dropped connection is resumed from the last change seen. After a 410, when the server has forgotten that point,
-        everything is listed anew and comes as RELISTED with `{"items": [...]}`.
+        A dropped connection is resumed from the last change seen. Raises ApiError, 410, when the server has forgotten that point:
+        then everything has to be listed anew.
         """
         while not stop():
             try:
-                for kind, changed in self._watched(path, version, labels):
+                for kind, changed in self._watched(path, version, fields):
                     version = changed["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         yield kind, changed
                     if stop():
                         return
-            except ApiError as error:
-                if error.status != 410:
-                    raise
-                items, version = self.items(path, labels=labels)
-                yield "RELISTED", {"items": items}
             except Unavailable:
                 time.sleep(0.5)  # an API server that restarts is waited for: whoever watches has a deadline of its own
 
-    def _watched(self, path: str, version: str, labels: str) -> Iterator[tuple[str, JSON]]:
+    def _watched(self, path: str, version: str, fields: str) -> Iterator[tuple[str, JSON]]:
         query = {
             "watch": "true",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": int(ANSWER_S),
-            "labelSelector": labels or None,
+            "fieldSelector": fields or None,
         }
         answer = self._send("GET", f"{path}?{_words(query)}", read_s=ANSWER_S + CONNECT_S, streamed=True)
         held = b""

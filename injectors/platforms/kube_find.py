@@ -6,7 +6,7 @@ Pods of a StatefulSet are their own slots. A slot's identity is the UID of the p
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from ..values import JSON
@@ -41,6 +41,14 @@ class Owned:
     name: str
     workload: JSON
     pods: tuple[JSON, ...]
+    owners: frozenset[str] = frozenset()  # UIDs of what controls its pods
+    revision: int = 0  # of the view that `pods` are from
+
+    def having(self, pods: Iterable[JSON], revision: int) -> "Owned":
+        """With those of these pods that it controls."""
+        mine = [pod for pod in pods if owner_of(pod) in self.owners and not is_ending(pod)]
+        mine.sort(key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+        return replace(self, pods=tuple(mine), revision=revision)
 
     @property
     def wanted(self) -> int:
@@ -81,6 +89,7 @@ class Finder:
     api: KubeApi
     spec: KubernetesSpec
     slots: dict[str, str] = field(default_factory=dict)  # name -> UID, also of the pod that stood there last
+    _newest: dict[str, int] = field(default_factory=dict)  # workload -> revision of the latest view that pods were placed by
     _lock: Lock = field(default_factory=Lock)
 
     def workloads(self) -> list[tuple[str, str, str]]:
@@ -89,23 +98,27 @@ class Finder:
 
     def owned(self) -> list[Owned]:
         """Every workload with its pods. Raises PlatformError for one that is not there."""
-        return [self._owned(*each) for each in self.workloads()]
+        return [self._whole(each) for each in self.empty()]
 
-    def _owned(self, role: str, kind: str, name: str) -> Owned:
+    def _whole(self, empty: Owned) -> Owned:
+        pods, version = self.api.items(place("pods", self.spec.namespace), labels=selector_of(empty.workload))
+        return empty.having(pods, int(version or 0))
+
+    def empty(self) -> list[Owned]:
+        """As `owned`, without looking at pods."""
+        return [self._empty(*each) for each in self.workloads()]
+
+    def _empty(self, role: str, kind: str, name: str) -> Owned:
         namespace = self.spec.namespace
         try:
             workload = self.api.get(place(KINDS[kind], namespace, name, APPS))
         except NotThere as error:
             raise PlatformError(f"there is no {kind}/{name} in namespace {namespace} (context {self.api.context})") from error
-        labels = selector_of(workload)
         owners = {workload["metadata"]["uid"]}
         if kind == "deployment":
-            sets, _ = self.api.items(place("replicasets", namespace, "", APPS), labels=labels)
+            sets, _ = self.api.items(place("replicasets", namespace, "", APPS), labels=selector_of(workload))
             owners = {each["metadata"]["uid"] for each in sets if owner_of(each) in owners}
-        pods, _ = self.api.items(place("pods", namespace), labels=labels)
-        mine = [pod for pod in pods if owner_of(pod) in owners and not is_ending(pod)]
-        mine.sort(key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
-        return Owned(role, kind, name, workload, tuple(mine))
+        return Owned(role, kind, name, workload, (), frozenset(owners))
 
     def recall(self, targets: Iterable[Target]) -> None:
         """What stood in which slot in an earlier process."""
@@ -115,16 +128,23 @@ class Finder:
 
     def all(self) -> tuple[Target, ...]:
         """A target for every slot with a pod in it."""
-        found = self.owned()
+        return tuple(self._target(name, owned, pod) for owned in self.owned() for name, pod in self.placed(owned).items())
+
+    def placed(self, owned: Owned) -> Mapping[str, JSON]:
+        """Slot -> the pod in it. A view that is older than the latest one gives no slot away: its pods may be gone."""
+        workload = f"{owned.kind}/{owned.name}"
         with self._lock:
-            return tuple(self._target(name, owned, pod) for owned in found for name, pod in self._placed(owned).items())
+            if owned.revision >= self._newest.get(workload, 0):
+                self._newest[workload] = owned.revision
+                return self._placed(owned)
+            by_uid = {pod["metadata"]["uid"]: pod for pod in owned.pods}
+            return {name: by_uid[uid] for name, uid in self.slots.items() if uid in by_uid}
 
     def one(self, name: str) -> Target | None:
         """What stands in that slot; asks of the workloads that may have it."""
         owner, _, number = name.rpartition("-")
-        found = [self._owned(*each) for each in self.workloads() if each[2] == owner and number.isdigit()]
-        with self._lock:
-            placed = [(owned, self._placed(owned)) for owned in found]
+        may_have = [each for each in self.workloads() if each[2] == owner and number.isdigit()]
+        placed = [(owned, self.placed(owned)) for owned in (self._whole(self._empty(*each)) for each in may_have)]
         return next((self._target(name, owned, pods[name]) for owned, pods in placed if name in pods), None)
 
     def address(self, service: str, port: int) -> str:

@@ -27,12 +27,14 @@ ALWAYS = (
     Right("apps", "statefulsets", ("get",)),
     Right("apps", "daemonsets", ("get",)),
     Right("apps", "replicasets", ("list",)),
+    Right("discovery.k8s.io", "endpointslices", ("list", "watch")),
     Right("", "configmaps", ("create", "update", "delete", "list")),
     Right("coordination.k8s.io", "leases", ("get", "create", "update", "patch", "delete")),
 )
 INSIDE = Right("", "pods/exec", ("get", "create"))
 ENDS = Right("", "pods", ("delete",))
 BY_NAME = Right("", "services", ("get",))  # where the endpoint is a Service's name
+PULLS = Right("", "events", ("list", "watch"))  # when images were pulled: without it that is not known, and said
 RBAC = "rbac.authorization.k8s.io"
 # A guard's own rights are granted by whoever starts it, and nobody can grant what he does not have.
 GUARD = (

@@ -26,15 +26,15 @@ from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
 from .kube_pods import parts_of, runs
 from .kube_records import Records
-from .kube_rights import BY_NAME, denied, needed, roles
-from .kube_watch import Watcher
+from .kube_rights import BY_NAME, PULLS, denied, needed, roles
+from .kube_watch import Watched, Watcher
 from .process_table import Usage
 
 STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to run; an image may have to be pulled
 LOOK_EVERY_S = 0.25
 
 
-class KubernetesPlatform(PodFiles, PolicyLinks):
+class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
     """One service in one cluster."""
 
     name: ClassVar[str] = "kubernetes"
@@ -87,7 +87,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
         return denied(self.api, self.spec.namespace, needed(means))
 
     def role(self, name: str, means: Means) -> JSON:
-        return roles(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME))
+        return roles(f"blackstart-{name}", self.spec.namespace, (*needed(means), BY_NAME, PULLS))
 
     def find(self) -> tuple[Target, ...]:
         found = self.finder.all()
@@ -96,9 +96,6 @@ class KubernetesPlatform(PodFiles, PolicyLinks):
 
     def recall(self, targets: tuple[Target, ...]) -> None:
         self.finder.recall(targets)
-
-    def moved(self) -> tuple[tuple[str, str], ...]:
-        return self.watcher.moved()
 
     def inside(self, target: Target, role: str) -> tuple[Target, ...]:
         if role not in self.inside_roles:

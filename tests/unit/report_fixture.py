@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blackstart.drills.finished import FinishedRun, InjectedFault, Record
 from blackstart.drills.measure import values as v
+from blackstart.drills.measure.anatomy import anatomy
 from blackstart.drills.scenario import Bound, Objectives, RunbookStep, Scenario
 from blackstart.drills.service import Endpoint, Service
 from blackstart.drills.verdict import ExitCode, Judged, Judgement, Reason, Verdict
@@ -146,6 +147,7 @@ class Measured:
     quality: v.QualityLoss | None = v.QualityLoss(118, 0)
     missing: Mapping[str, str] = field(default_factory=dict)
     steady: v.Baseline = v.Baseline(2.0, 12.0, True)
+    ways: Mapping[str, tuple[v.Milestone, ...]] = field(default_factory=dict)
 
 
 def build(
@@ -163,7 +165,9 @@ def build(
     measurement = v.Measurement(
         parts.steady, parts.recovery, parts.detect, dict(parts.detect), parts.data, parts.quality,
         v.Availability(0.935, 0.937, 0.941, 1904), v.Streams(58, 54, 4, 61, 0.94), reports, outages, PROBER, parts.missing,
+        parts.ways,
     )  # fmt: skip
+    measurement = replace(measurement, anatomy=anatomy(measurement, faults))
     probes = sorted((p for found in by_lane.values() for p in found), key=lambda p: p.intended_s)
     run = "20261122T101500-all-replicas-kill-7f3a"
     return FinishedRun(
@@ -194,6 +198,30 @@ def hour() -> FinishedRun:
     """3,600 s at 50 Hz, about 230,000 answers, the same 2.93 s outage in the middle of nowhere and a second, flapping one."""
     flapping = tuple(Trouble(s, s + 2.0, "status-5xx", 0.5, 0.003) for s in range(1200, 1800, 4))
     return build(lanes((*REFUSED, *flapping), {"r0": REFUSED, "r1": ()}, 50.0), Measured(BACK, 3600.0), passed().judgement)
+
+
+def way(slot: str, at_s: float, **steps: float) -> tuple[v.Milestone, ...]:
+    """Steps by name, each so long after `at_s`, known to a quarter of a second."""
+    found = [(step.replace("_", "-"), at_s + after_s) for step, after_s in steps.items()]
+    identity = f"pod:models/{slot}-new@uid-of-{slot}"
+    return tuple(v.Milestone(step, slot, identity, "llm", v.Interval(t - 0.23, t + 0.02)) for step, t in found)
+
+
+def on_kubernetes() -> FinishedRun:
+    """Both replicas are killed, and the cluster brings them back one after the other; r1 has to be pulled."""
+    r0 = way(
+        "r0", 13.43, endpoint_removed=0.05, created=0.12, scheduled=0.14, pulled=0.9, started=1.6, ready=2.7, endpoint_added=2.75
+    )
+    r1 = way(
+        "r1", 13.43, endpoint_removed=0.07, created=0.13, scheduled=0.16, pulled=5.1, started=5.9, ready=8.2, endpoint_added=8.24
+    )
+    removed = v.Interval(0.0, 0.06)
+    run = build(
+        SHORT,
+        Measured(BACK, detect={"/ready": v.Interval(1.0, 1.5), "endpoint-removed": removed}, ways={"r0": r0, "r1": r1}),
+        passed().judgement,
+    )
+    return replace(run, service=replace(run.service, platform="kubernetes"))
 
 
 def failed() -> FinishedRun:
@@ -284,6 +312,6 @@ def internal() -> FinishedRun:
 
 
 KINDS: Mapping[str, Callable[[], FinishedRun]] = {
-    "passed": passed, "failed": failed, "masked": masked, "degraded": degraded, "partial": partial, "inconclusive": inconclusive,
+    "passed": passed, "kubernetes": on_kubernetes, "failed": failed, "masked": masked, "degraded": degraded, "partial": partial, "inconclusive": inconclusive,
     "aborted": aborted, "dirty": dirty, "internal": internal,
 }  # fmt: skip

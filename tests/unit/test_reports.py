@@ -10,7 +10,8 @@ from blackstart.drills.measure.values import Interval, Probe
 from blackstart.drills.progress import Phase
 from blackstart.drills.verdict import Judged, Verdict
 from blackstart.reports import figures
-from blackstart.reports.anatomy import anatomy, longest
+from blackstart.reports.anatomy import longest, until
+from blackstart.reports.markdown import summary
 from blackstart.reports.progress import Drawing
 from blackstart.reports.result import result, result_schema
 from blackstart.reports.sentence import sentence
@@ -322,14 +323,44 @@ def test_margin_in_words(relation: str, target: float, value: Interval | float, 
 
 
 def test_anatomy_adds_up_and_names_the_longest_part() -> None:
-    parts = anatomy(runs.passed())
+    parts = runs.passed().measurement.anatomy
     assert sum(part.share for part in parts) == pytest.approx(1.0)
-    assert longest(parts).until == "r1 answered by itself again"
-    assert [part.until for part in parts][:2] == ["users noticed", "/ready noticed"]
-    assert anatomy(runs.failed()) == ()
+    assert until(longest(parts)) == "redundancy was restored: r1 answered by itself"
+    assert [until(part) for part in parts][:2] == ["users noticed", "/ready noticed"]
+    assert runs.failed().measurement.anatomy == ()
+
+
+def test_a_recovery_in_a_cluster_is_told_step_by_step_of_the_replica_that_was_last() -> None:
+    run = runs.on_kubernetes()
+    words = [until(part) for part in run.measurement.anatomy]
+    for told in (
+        "the endpoint of r1 was removed",
+        "a replacement for r1 was created",
+        "the image of r1 was there",
+        "r1 was ready",
+    ):
+        assert told in words
+    assert words.index("a replacement for r1 was created") < words.index("users had right answers again")
+    assert sum(part.share for part in run.measurement.anatomy) == pytest.approx(1)
+    found = result(run)["anatomy"]
+    assert {step["name"] for step in found["steps"]} == {"r0", "r1"}
+    assert {part["of"] for part in found["parts"]} == {None, "r1", "/ready"}
+    assert "pulled 2.07 s (25 %)" in " ".join(text(run).split())
+    assert "| the image of r1 was there | 2.1 s" in summary(run)
+
+
+def test_a_drill_without_steps_has_empty_lists() -> None:
+    assert result(runs.inconclusive())["anatomy"] == {"parts": [], "steps": []}
+
+
+def test_what_counts_from_an_interruption_is_not_told_as_unseen_without_one() -> None:
+    run = runs.masked()
+    run = replace(run, measurement=replace(run.measurement, time_to_detect={"endpoint-removed": None}))
+    (reason,) = [one for one in result(run)["reasons"] if one.get("figure") == "time_to_detect"]
+    assert reason["text"] == "time_to_detect: it counts from an interruption, and none was seen"
 
 
 def test_objective_missed_by_time_names_the_longest_part_as_the_next_step() -> None:
     missed = replace(runs.RTO, target=1.0, verdict=Verdict.FAILED)
     run = runs.build(runs.SHORT, runs.Measured(runs.BACK), runs.judgement(Verdict.FAILED, (missed,)))
-    assert "Next: shorten the longest part of the recovery, until r1 answered by itself again" in sentence(run)
+    assert "Next: shorten the longest part of the recovery, until redundancy was restored: r1 answered by itself" in sentence(run)

@@ -154,6 +154,19 @@ def test_picture_shows_bracket_objective_line_and_undone_fault() -> None:
     assert "never noticed" in pictures(runs.failed())[0].drawing
 
 
+def test_the_recoverys_parts_are_a_bar_and_a_table_of_the_replica_that_was_last() -> None:
+    run = runs.on_kubernetes()
+    page = Page(html(run))
+    assert "r1 was the last of 2 replicas to be ready; its steps are shown." in page.text
+    assert "the image of r1 was there 2.1 s [1.9, 2.3] 25.4 %" in page.text
+    assert "the containers of r0 ran" in page.text  # among all moments both replicas are told
+    (bar,) = [attributes for tag, attributes in page.found if tag == "svg" and attributes.get("class") == "anatomy"]
+    assert "until the image of r1 was there 2.07 s" in (bar["aria-label"] or "")
+    widths = re.findall(r'<svg x="[\d.]+%" width="([\d.]+)%" height="34" class="part', html(run))
+    assert len(widths) == len(run.measurement.anatomy)
+    assert sum(map(float, widths)) == pytest.approx(100, abs=0.1)
+
+
 def test_sections_with_nothing_to_say_are_left_out() -> None:
     text = html(runs.inconclusive())
     assert 'id="fault"' not in text
