@@ -13,6 +13,7 @@ from .journal import NAME as JOURNAL
 from .journal import read_journal
 from .loading import load_scenario, load_service
 from .measure.measurement import Observed, Window, measure
+from .measure.observed import on_the_probers_clock
 from .measure.samples import read_samples
 from .measure.values import Probe
 from .refusal import Refused
@@ -33,9 +34,11 @@ def read_run(folder: Path) -> FinishedRun:
     samples = read_samples(folder / "samples")
     faults = tuple(replace(fault, undo_revives=_undo_revives(fault, service)) for fault in faults_of(records))
     ended_s = _ended(records, samples.probes)
-    observed = Observed(
-        samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, _window(records, faults, ended_s)
+    window = _window(records, faults, ended_s)
+    observed = on_the_probers_clock(
+        Observed(samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, window, samples.clocks)
     )
+    faults = tuple(observed.faults)
     measurement = measure(scenario, observed)
     changed = _changed(folder, records, samples.digest, intact=intact)
     started = records[0]
