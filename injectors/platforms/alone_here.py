@@ -18,6 +18,10 @@ class AloneHere:
     def place(self) -> str:
         return "processes of this machine"
 
+    @property
+    def outposts(self) -> None:
+        """None: whatever runs on this machine is beside the service."""
+
     def objections(self) -> list[str]:
         return []
 

@@ -31,12 +31,19 @@ ALWAYS = (
 )
 INSIDE = Right("", "pods/exec", ("get", "create"))
 ENDS = Right("", "pods", ("delete",))
+BESIDE = Right("batch", "jobs", ("create", "get", "delete"))
 BY_NAME = Right("", "services", ("get",))  # where the endpoint is a Service's name
 
 
 def needed(means: Means) -> tuple[Right, ...]:
     """For a drill that uses such means."""
-    return (*ALWAYS, *((INSIDE,) if means.inside else ()), *((ENDS,) if means.ends else ()))
+    inside = means.inside or means.beside
+    return (
+        *ALWAYS,
+        *((INSIDE,) if inside else ()),
+        *((ENDS,) if means.ends else ()),
+        *((BESIDE,) if means.beside else ()),
+    )
 
 
 def denied(api: KubeApi, namespace: str, rights: Sequence[Right]) -> list[str]:

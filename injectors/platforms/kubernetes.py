@@ -19,6 +19,7 @@ from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_files import PodFiles
 from .kube_find import Finder, parts_of, runs
+from .kube_outpost import PodOutposts
 from .kube_records import Records
 from .kube_rights import BY_NAME, denied, needed, role
 from .kube_watch import Watcher
@@ -42,6 +43,7 @@ class KubernetesPlatform(PodFiles):
         self.finder = Finder(api, spec)
         self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
+        self.outposts = PodOutposts(api, spec.namespace, self.given_up)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
     def close(self) -> None:
