@@ -12,7 +12,7 @@ from typing import Final
 
 from ..values import JSON
 from .base import GivenUp, PlatformError
-from .kube_api import Conflict, KubeApi, NotThere, place
+from .kube_api import Conflict, KubeApi, place
 from .kube_exec import Container, Session, opened
 from .kube_find import runs
 from .kube_records import OURS
@@ -27,6 +27,14 @@ KEPT_S = 60  # a Job that is over, for a look at why
 GRACE_S = 2
 ROOM = "256Mi"  # samples of a drill of some hours
 ENDED = {"Succeeded", "Failed"}
+HOPELESS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+}
 
 
 def name_of(run: str) -> str:
@@ -50,13 +58,15 @@ class PodOutposts:
             self.api.create(place("configmaps", self.namespace), self._programs(run, programs, job))
         except Conflict as error:
             raise PlatformError(f"there is a {name} in namespace {self.namespace} already") from error
-        waited, hopeless_s = 0.0, 0.0
-        while (missing := self._missing(run)) is not None:
-            hopeless_s = hopeless_s + LOOK_S if "Err" in missing or "BackOff" in missing or "Invalid" in missing else 0.0
-            if waited >= BEGIN_S or hopeless_s >= HOPELESS_S:
-                raise PlatformError(
-                    f"the prober's pod does not run: {missing} (job/{name} in namespace {self.namespace}, {image})"
-                )
+        self._await_pod(run, image)
+
+    def _await_pod(self, run: str, image: str) -> None:
+        waited = hopeless_s = 0.0
+        while not any(map(runs, pods := self._pods(run))):
+            hopeless_s = hopeless_s + LOOK_S if not pods or _stuck(pods[-1]) else 0.0
+            if waited >= BEGIN_S or hopeless_s >= HOPELESS_S or any(map(_is_over, pods)):
+                why = _why(pods[-1]) if pods else "the cluster makes none: a quota or an admission rule may forbid it"
+                raise PlatformError(f"the prober's pod (image {image}) does not run in namespace {self.namespace}: {why}")
             if self.given_up.wait(LOOK_S):
                 raise GivenUp("the drill was stopped meanwhile")
             waited += LOOK_S
@@ -92,24 +102,6 @@ class PodOutposts:
 
     def _pods(self, run: str) -> list[JSON]:
         return self.api.items(place("pods", self.namespace), labels=f"{MARK}={name_of(run)}")[0]
-
-    def _missing(self, run: str) -> str | None:
-        """Why its pod does not run yet; None: it does."""
-        pods = self._pods(run)
-        if any(map(runs, pods)):
-            return None
-        if not pods:
-            return self._refused(run) or "no pod has been made yet"
-        return _why(pods[-1])
-
-    def _refused(self, run: str) -> str:
-        """What the Job's conditions say, where a quota or an admission rule lets it make no pod."""
-        try:
-            job = self.api.get(place("jobs", self.namespace, name_of(run), BATCH))
-        except NotThere:
-            return "it is gone"
-        conditions = job["status"].get("conditions") or []
-        return "; ".join(str(each.get("message")) for each in conditions if each["status"] == "True" and each.get("message"))
 
     def _metadata(self, run: str) -> JSON:
         labels = {**OURS, MARK: name_of(run)}
@@ -174,6 +166,12 @@ def _pod(run: str, image: str, command: Sequence[str]) -> JSON:
 
 def _is_over(pod: JSON) -> bool:
     return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in ENDED
+
+
+def _stuck(pod: JSON) -> bool:
+    """Whether the kubelet has tried, failed, and will not do better by itself soon."""
+    states = [each["state"] for each in pod["status"].get("containerStatuses") or []]
+    return any((state.get("waiting") or {}).get("reason") in HOPELESS for state in states)
 
 
 def _why(pod: JSON) -> str:

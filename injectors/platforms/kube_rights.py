@@ -31,7 +31,7 @@ ALWAYS = (
 )
 INSIDE = Right("", "pods/exec", ("get", "create"))
 ENDS = Right("", "pods", ("delete",))
-BESIDE = Right("batch", "jobs", ("create", "get", "delete"))
+BESIDE = Right("batch", "jobs", ("create", "delete"))
 BY_NAME = Right("", "services", ("get",))  # where the endpoint is a Service's name
 
 

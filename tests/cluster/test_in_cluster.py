@@ -132,7 +132,7 @@ def test_a_drill_from_within_ends_like_one_from_here(blackstart: Blackstart, ser
     kubeconfig = str(login(api, namespace, fewer, blackstart.folder))
     refused = blackstart("run", "replica-kill-midstream", *SHORT, "--service", within, "--yes", KUBECONFIG=kubeconfig)
     assert refused.code == 2
-    assert "may not create, get, delete jobs" in refused.err
+    assert "may not create, delete jobs" in refused.err
 
 
 @pytest.mark.timeout(300)
@@ -189,8 +189,8 @@ def test_a_pod_that_cannot_run_is_a_refusal_that_says_why(
     missing = written(service, blackstart.folder, {"from": "in-cluster", "image": "registry.invalid/nothing:1"})
     refused = blackstart("run", "replica-kill-midstream", "--service", missing, "--yes")
     assert refused.code == 2
-    assert "not injecting: the prober's pod does not run" in refused.err
-    assert "registry.invalid/nothing:1" in refused.err
+    assert "not injecting: the prober's pod (image registry.invalid/nothing:1) does not run" in refused.err
+    assert "mage" in refused.err.partition("does not run")[2], "what the kubelet says of it"
     assert left(api, namespace_of(service)) == []
     none = written(service, blackstart.folder, {"from": "in-cluster"})
     refused = blackstart("run", "replica-kill-midstream", "--service", none, "--yes")
