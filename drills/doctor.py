@@ -16,7 +16,7 @@ from .refusal import Refused
 from .scenario import Selector
 from .service import Service
 from .state import left_on, state_folder
-from .watched import addressed
+from .watched import addressed, measured_from
 
 ANSWER_S = 5.0
 
@@ -42,10 +42,12 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
         with open_platform(service.where(), state_folder(environment), environment) as platform:
             findings.append(Finding("place", fine=True, text=platform.place))
             findings += [Finding("place", fine=False, text=why, needed=True) for why in platform.objections()]
-            always = platform.denied(Means(inside=False, ends=False))
+            beside = service.probe.from_ == "in-cluster"
+            always = platform.denied(Means(inside=False, ends=False, beside=beside))
             findings += [Finding("rights", fine=False, text=why, needed=True) for why in always]
             changes: frozenset[str] = frozenset({"evict"}).union(*(each.changes for each in registry().values()))
-            sometimes = [why for why in platform.denied(Means(inside=True, ends=True, changes=changes)) if why not in always]
+            most = Means(inside=True, ends=True, changes=changes, beside=beside)
+            sometimes = [why for why in platform.denied(most) if why not in always]
             findings += [Finding("rights", fine=False, text=why) for why in sometimes]
             findings.append(_answers(addressed(service, platform)))
             everything = platform.find()
@@ -59,6 +61,8 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
 
 def _answers(service: Service) -> Finding:
     url = service.endpoint.url or ""
+    if service.probe.from_ == "in-cluster":
+        return Finding("endpoint", fine=None, text=f"{url} is asked from {measured_from(service)}; a drill tells")
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310 - the scheme was checked when the URL was read
             return Finding("endpoint", fine=True, text=f"{url} answers {answer.status}", needed=True)

@@ -20,6 +20,7 @@ from .. import __version__
 from ..injectors.platforms import open_platform
 from ..injectors.platforms.base import Busy, Platform, PlatformError
 from ..injectors.values import JSON
+from .beside import outpost
 from .engine import Engine
 from .guard import Guard
 from .interruption import Interruption
@@ -27,6 +28,7 @@ from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
 from .loading import dump_scenario, dump_service
 from .measure.live import LiveView
+from .measure.prober import fetched
 from .measure.probing import Prober, ProbingError, await_right, probe_config, record_golden
 from .measure.samples import SampleTail, read_samples
 from .observer import Observer
@@ -71,8 +73,9 @@ def run_drill(request: Request) -> Path:
         _nothing_left(state, service)
         folder = _make_folder(request.runs, run)
         stack.callback(_remove_if_unused, folder)
-        prober = stack.enter_context(Prober())
-        prober.begin(folder / "samples")
+        prober, here = stack.enter_context(Prober()), service.probe.from_ == "here"
+        if here:
+            prober.begin(folder / "samples")
         request.progress.phase(Phase.STARTING, None, service.name)
         platform = stack.enter_context(_service_started(request, state))
         _held(platform, run)
@@ -80,9 +83,10 @@ def run_drill(request: Request) -> Path:
         decided = plan(scenario, service, platform, seed_of(scenario))
         if not request.agree(decided):
             raise Refused(["not injecting: the plan was not agreed to"])
+        fetch = fetched if here else stack.enter_context(outpost(decided, platform, prober, folder, request.progress))
         request.interruption.arm()
         try:
-            service = record_golden(service)
+            service = record_golden(service, fetch)
         except ProbingError as error:
             raise Refused([f"not injecting: {error}"]) from error
         _write_inputs(folder, decided, service)
@@ -126,7 +130,7 @@ def rights(scenario: Scenario, service: Service, environment: Mapping[str, str])
     """The least rights that this scenario takes on this service, as its platform grants them; asks the platform nothing."""
     with open_platform(service.where(), state_folder(environment), environment) as platform:
         try:
-            return platform.role(service.name, means([fault.injector for fault in scenario.faults]))
+            return platform.role(service.name, means([fault.injector for fault in scenario.faults], service))
         except PlatformError as error:
             raise Refused([str(error)]) from error
 
@@ -241,6 +245,8 @@ def _conduct(request: Request, decided: Plan, platform: Platform, prober: Prober
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
                 write_down("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         progress.phase(Phase.JUDGING, None)
+        if prober.missing:
+            write_down("inconclusive", why=prober.missing)
         write_down("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
         judgement = read_run(folder).judgement
         reasons = [{"code": reason.code, "text": reason.text} for reason in judgement.reasons]

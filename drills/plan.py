@@ -12,7 +12,7 @@ from ..injectors.platforms.base import Means, Platform, PlatformError, Target
 from .refusal import Refused
 from .scenario import Fault, Scenario, Selector
 from .service import Service
-from .watched import objectives, watched
+from .watched import measured_from, objectives, watched
 
 EXPIRY_SLACK_S = 30.0  # what a fault may outlive its planned end at the site, when nobody ends it
 LONGEST_PHASE_S = 2.0  # injection is delayed by a random part of this, so that it does not fall in step with the service's timers
@@ -70,6 +70,7 @@ class Plan:
             "platform": self.service.platform,
             "place": self.place,
             "remarks": list(self.remarks),
+            "measured_from": measured_from(self.service),
             "seed": self.seed,
             "phase_s": self.phase_s,
             "objectives": objectives(self.scenario),
@@ -85,8 +86,6 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     `seed` decides the victims and the phase. Raises Refused with every reason at once.
     """
     reasons: list[str] = []
-    if service.probe.from_ != "here":
-        reasons.append("not injecting: this version measures from where it runs; write `probe: {from: here}`")
     try:
         if objections := platform.objections():  # nothing is even looked at inside what is protected
             raise Refused([f"not injecting: {why}" for why in objections])
@@ -102,7 +101,8 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    reasons += [f"not injecting: {why}" for why in platform.denied(means([each.injector for each in scenario.faults]))]
+    found = means([each.injector for each in scenario.faults], service)
+    reasons += [f"not injecting: {why}" for why in platform.denied(found)]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _vacuous(faults) + _beyond_privilege(scenario, service)
     if reasons:
@@ -111,11 +111,12 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place, tuple(platform.remarks()))
 
 
-def means(injectors: Sequence[Injector]) -> Means:
-    """What their faults do that takes rights; what started on a damaged file is ended after the undo."""
+def means(injectors: Sequence[Injector], service: Service) -> Means:
+    """What a drill with these does that takes rights; what started on a damaged file is ended after the undo."""
     inside = any(each.privilege >= Privilege.EXEC for each in injectors)
     ends = any((each.restarts and not each.changes) or isinstance(each, ModelCorrupt) for each in injectors)
-    return Means(inside, ends, frozenset().union(*(each.takes() for each in injectors)))
+    changes: frozenset[str] = frozenset().union(*(each.takes() for each in injectors))
+    return Means(inside, ends, changes, beside=service.probe.from_ == "in-cluster")
 
 
 def _nothing_there(service: Service) -> str:

@@ -105,7 +105,7 @@ def recover_run(
             records, _ = read_journal(folder / JOURNAL)
         if any(_open(fault) for fault in faults_of(records)):
             lines += _undo_left(folder, service, platform, say, gone)
-        lines += _end_started(platform)
+        lines += _end_started(platform) + _end_outpost(platform, service, run)
         if not gone and not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
             platform.forget(run)
     after, _ = read_journal(folder / JOURNAL)
@@ -167,6 +167,12 @@ def _end_started(platform: Platform) -> list[str]:
     names = platform.started()
     platform.stop_started()
     return [f"stopped what the run had started: {', '.join(names)}"] if names else []
+
+
+def _end_outpost(platform: Platform, service: Service, run: str) -> list[str]:
+    """A prober beside the service ends by itself, too; until then it goes on asking."""
+    outposts = platform.outposts if service.probe.from_ == "in-cluster" else None
+    return ["removed the prober's pod"] if outposts and outposts.outpost_end(run) else []
 
 
 def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:

@@ -13,7 +13,8 @@ from .journal import NAME as JOURNAL
 from .journal import read_journal
 from .loading import load_scenario, load_service
 from .measure.measurement import Observed, Window, measure
-from .measure.samples import read_samples
+from .measure.observed import on_the_probers_clock
+from .measure.samples import Samples, read_samples
 from .measure.values import Interval, Milestone, Probe
 from .refusal import Refused
 from .service import Service
@@ -34,9 +35,8 @@ def read_run(folder: Path) -> FinishedRun:
     faults = tuple(replace(fault, undo_revives=_undo_revives(fault, service)) for fault in faults_of(records))
     ended_s = _ended(records, samples.probes)
     window = _window(records, faults, ended_s)
-    observed = Observed(
-        samples.lanes, samples.probes, samples.writes, samples.read_back, samples.clock, faults, window, *_milestones(records)
-    )
+    observed = on_the_probers_clock(_observed(samples, faults, window, records))
+    faults = tuple(observed.faults)
     measurement = measure(scenario, observed)
     changed = _changed(folder, records, samples.digest, intact=intact)
     started = records[0]
@@ -98,6 +98,22 @@ def _undo_revives(fault: InjectedFault, service: Service) -> bool:
     components = service.process.components if service.process else ()
     revived = {component.name for component in components if component.start and not component.supervised}
     return any(target["name"] in revived for target in fault.targets)
+
+
+def _observed(samples: Samples, faults: tuple[InjectedFault, ...], window: Window, records: Sequence[Record]) -> Observed:
+    milestones, unseen = _milestones(records)
+    return Observed(
+        samples.lanes,
+        samples.probes,
+        samples.writes,
+        samples.read_back,
+        samples.clock,
+        faults,
+        window,
+        samples.clocks,
+        milestones=milestones,
+        unseen=unseen,
+    )
 
 
 def _milestones(records: Iterable[Record]) -> tuple[tuple[Milestone, ...], tuple[str, ...]]:

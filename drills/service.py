@@ -29,12 +29,16 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Probe:
-    """How hard the service is probed, and from where."""
+    """How hard the service is probed, and from where: from a pod of its own beside it, what users inside the cluster see."""
 
-    from_: Annotated[Literal["here", "in-cluster"], "where the prober runs"] = "here"
+    from_: Annotated[
+        Literal["here", "in-cluster"],
+        "where the prober runs: with this command, or in a pod of its own (a Job) in the service's namespace",
+    ] = "here"
     rate: Annotated[Rate | None, "of the fresh lane; by default 100 probes within the RTO, 10/s to 50/s"] = None
     image: Annotated[
-        str | None, "any image with python3, for what a drill runs in the cluster: a prober, the guard of what it changes"
+        str | None,
+        "any image with python3 (3.8 or newer), for what a drill runs in the cluster: a prober, the guard of what it changes",
     ] = None
 
 

@@ -52,8 +52,15 @@ def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
     return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))
 
 
+def measured_from(service: Service) -> str:
+    """Where the prober runs, in words."""
+    if service.probe.from_ == "here" or service.kubernetes is None:
+        return "this machine"
+    return f"a pod in namespace {service.kubernetes.namespace} ({service.probe.image})"
+
+
 def addressed(service: Service, platform: Platform) -> Service:
-    """The service with a URL: where the file names a service of the platform, that service's address from here. Raises Refused.
+    """The service with a URL: where the file names a service of the platform, its address from where it is probed. Raises Refused.
 
     Also with the context that is in use: another one may be when it is recovered.
     """
@@ -62,6 +69,9 @@ def addressed(service: Service, platform: Platform) -> Service:
     endpoint = service.endpoint
     if endpoint.url is not None or endpoint.service is None or endpoint.port is None:
         return service
+    if service.kubernetes and service.probe.from_ == "in-cluster":
+        url = f"http://{endpoint.service}.{service.kubernetes.namespace}.svc:{endpoint.port}"
+        return replace(service, endpoint=replace(endpoint, url=url))
     try:
         url = platform.address(endpoint.service, endpoint.port)
     except PlatformError as error:

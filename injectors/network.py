@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
-from .platforms.base import NAMES, Links, Platform, PlatformError, Target, Unavailable
+from .platforms.abilities import NAMES, Links
+from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON, Size
 
 PROBE_LIMIT_S = 2.0  # for an answer without a fault

@@ -1,7 +1,8 @@
 """What faults do with the objects that a cluster keeps: change them and put them back, and move pods off their nodes."""
 
 from .base import ForeignChange, Refusal, Undo
-from .platforms.base import GivenUp, Objects, Platform, PlatformError, Target
+from .platforms.abilities import Objects
+from .platforms.base import GivenUp, Platform, PlatformError, Target
 from .values import JSON
 
 AGAIN_S = 1.0

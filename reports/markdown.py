@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ..drills.finished import FinishedRun
 from ..drills.verdict import Verdict
+from ..drills.watched import measured_from
 from . import figures, words
 from .anatomy import until
 from .cleaning import in_code, in_markdown
@@ -79,6 +80,7 @@ def _not_had(run: FinishedRun) -> str:
 def _origin(run: FinishedRun) -> str:
     intact = "intact" if run.journal_intact else "**BROKEN**"
     return (
-        f"Run {in_code(run.run)}, service {in_code(run.service.name)} ({run.service.platform}), scenario {in_code(run.scenario_digest[:19])}, "
+        f"Run {in_code(run.run)}, service {in_code(run.service.name)} ({run.service.platform}), measured from "
+        f"{in_markdown(measured_from(run.service))}, scenario {in_code(run.scenario_digest[:19])}, "
         f"journal chain {intact}, exit code {int(run.judgement.exit_code)}. Full report: `report.html` in the run's folder."
     )

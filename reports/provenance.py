@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 from ..drills.finished import FinishedRun
+from ..drills.watched import measured_from
 from . import figures
 from .sentence import undo_command
 
@@ -16,6 +17,7 @@ RAW_FILES = (
     ("samples/texts.jsonl", "wrong answers and errors as they came"),
     ("samples/ledger.jsonl", "every write and its read-back"),
     ("samples/clock.jsonl", "the two clocks, once a second"),
+    ("samples/exchanges.jsonl", "from a pod: how its clock stood to the drill's"),
     ("scenario.yaml, service.yaml, plan.json", "what was asked for, and what it resolved to"),
     ("result.json, junit.xml, summary.md", "this report for machines"),
 )
@@ -67,7 +69,14 @@ def _ms(seconds: float) -> str:
 
 def _prober(run: FinishedRun) -> list[tuple[str, str]]:
     prober = run.measurement.prober
+    elsewhere = (
+        []
+        if run.service.probe.from_ == "here"
+        else [("the prober's clock against the journal's", f"± {_ms(prober.clock_uncertainty_s)}")]
+    )
     return [
+        ("measured from", measured_from(run.service)),
+        *elsewhere,
         ("period of the finest lane", _ms(prober.period_s)),
         ("probes sent late, median", _ms(prober.late_p50_s)),
         ("probes sent late, 99th percentile", _ms(prober.late_p99_s)),

@@ -230,6 +230,8 @@ def _clock(run: FinishedRun) -> dict[str, Any]:
         "coverage": _number(prober.coverage),
         "void_share": _number(prober.void_share),
         "clock_step_s": _number(prober.clock_step_s),
+        "clock_uncertainty_s": _number(prober.clock_uncertainty_s),
+        "measured_from": run.service.probe.from_,
         "trusted": prober.trusted,
         "why_not": list(prober.why_not),
     }

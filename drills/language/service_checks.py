@@ -232,6 +232,12 @@ class ServiceCheck:
         probe = values.get("probe")
         if isinstance(probe, Probe) and probe.from_ == "in-cluster" and platform != "kubernetes":
             report.add(node.place("probe"), f"`from: in-cluster` on platform `{platform}`", "write `from: here`")
+        elif isinstance(probe, Probe) and probe.from_ == "in-cluster" and probe.image is None:
+            report.add(
+                node.place("probe"),
+                "`from: in-cluster` without an `image`",
+                'add one with python3, e.g. `image: "python:3.12-slim"`',
+            )
 
     @staticmethod
     def _health(node: MappingNode, report: Report) -> None:

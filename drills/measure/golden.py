@@ -1,12 +1,9 @@
 """Records what right answers are, before the drill."""
 
-import contextlib
 import json
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ..service import Golden, Service
 from . import prober
@@ -17,16 +14,18 @@ PATIENCE_S = 5.0  # with one question: servers exist that never answer what they
 AGAIN_S = 0.2  # between two questions that were not answered right
 RECORD_S = 5.0  # for one right answer to be recorded, whatever goes wrong on the way
 
+Fetch = Callable[[prober.Request, float], bytes]  # gets an answer within so many seconds; raises OSError, prober.Malformed
 
-def record_golden(service: Service) -> Service:
-    """The service with an expected answer to each golden question: one that has none is asked three times.
+
+def record_golden(service: Service, fetch: Fetch = prober.fetched) -> Service:
+    """The service with an expected answer to each golden question: one that has none is asked three times, from where it is probed.
 
     The three answers must be equal, and right by every part of the success rule. Raises ProbingError. Protocol http is left
     as it is: a question without `json` is judged by its status.
     """
     if service.endpoint.protocol == "http":
         return service
-    return replace(service, golden=tuple(_with_answer(service, entry) for entry in service.golden))
+    return replace(service, golden=tuple(_with_answer(service, entry, fetch) for entry in service.golden))
 
 
 def await_right(service: Service, replicas: Sequence[str], limit_s: float) -> bool:
@@ -38,7 +37,7 @@ def await_right(service: Service, replicas: Sequence[str], limit_s: float) -> bo
     end_s = time.monotonic() + limit_s
     while waiting and (left_s := end_s - time.monotonic()) > 0:
         try:
-            _ask(waiting[0], min(left_s, PATIENCE_S))
+            _ask(waiting[0], prober.fetched, min(left_s, PATIENCE_S))
         except ProbingError:
             time.sleep(AGAIN_S)
         else:
@@ -46,12 +45,12 @@ def await_right(service: Service, replicas: Sequence[str], limit_s: float) -> bo
     return not waiting
 
 
-def _with_answer(service: Service, entry: Golden) -> Golden:
+def _with_answer(service: Service, entry: Golden, fetch: Fetch) -> Golden:
     if entry.text is not None or entry.outputs:
         return entry
     lane = {**asking(service), "golden": [golden_config(entry)], "url": service_url(service)}
     question = prober.questions(lane)[0]
-    answers = [_asked_patiently(question) for _ in range(3)]
+    answers = [_asked_patiently(question, fetch) for _ in range(3)]
     if service.endpoint.protocol == "kserve-v2":
         outputs = [tuple({"name": o["name"], "data": o["data"]} for o in json.loads(a.body)["outputs"]) for a in answers]
         again = {"outputs": list(outputs[0]), "tolerance": entry.tolerance}
@@ -64,12 +63,12 @@ def _with_answer(service: Service, entry: Golden) -> Golden:
     return replace(entry, text=texts[0])
 
 
-def _asked_patiently(question: prober.Question) -> prober.AnswerParser:
+def _asked_patiently(question: prober.Question, fetch: Fetch) -> prober.AnswerParser:
     """One right answer. A single failure is no unsteadiness yet: the baseline, which follows, decides about that."""
     end_s = time.monotonic() + RECORD_S
     while True:
         try:
-            return _ask(question)
+            return _ask(question, fetch)
         except ProbingError:
             if time.monotonic() >= end_s:
                 raise
@@ -80,27 +79,15 @@ def _named(entry: Golden) -> str:
     return f"golden question {entry.prompt or entry.request or entry.inputs!r}"
 
 
-def _ask(question: prober.Question, limit_s: float = ASK_S) -> prober.AnswerParser:
+def _ask(question: prober.Question, fetch: Fetch, limit_s: float = ASK_S) -> prober.AnswerParser:
     """One right answer, by the same code that judges probes."""
-    target, data = question.request
-    answer = prober.AnswerParser()
+    target, answer = question.request.target, prober.AnswerParser()
     try:
-        with contextlib.ExitStack() as stack:
-            sock: Any = stack.enter_context(socket.create_connection((target.host, target.port), limit_s))
-            if target.tls is not None:
-                sock = stack.enter_context(target.tls.wrap_socket(sock, server_hostname=target.host))
-            sock.sendall(data)
-            while not answer.done:
-                piece = sock.recv(65536)
-                if not piece and not answer.eof():
-                    raise ProbingError(
-                        f"{target.host}:{target.port} ended its answer to a golden question before it was complete"
-                    )
-                if not piece:
-                    break
-                answer.feed(piece)
+        answer.feed(fetch(question.request, limit_s))
     except (OSError, prober.Malformed) as error:
         raise ProbingError(f"{target.host}:{target.port} did not answer a golden question: {error}") from error
+    if not answer.eof():
+        raise ProbingError(f"{target.host}:{target.port} ended its answer to a golden question before it was complete")
     verdict = question.judge(answer)
     if verdict is not prober.OK:
         hint = "; a part of the success rule that this server never fulfils can be switched off under `success:`"

@@ -1,6 +1,7 @@
 """The prober: asks a service on schedule, from its own process, and writes down what came back and when.
 
     python3 prober.py CONFIG.json      (or `-`: the first line of standard input)
+    python3 prober.py --ask            (asks one question, see `ask`)
 
 One file of more than 300 lines on purpose: it needs nothing but Python 3.8 and its standard library, so that the same prober
 runs beside the service inside a cluster. Reading order: what is written (Recorder), HTTP (AnswerParser, Exchange), what is right
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import base64
 import collections
 import concurrent.futures
 import contextlib
@@ -183,21 +185,22 @@ class Recorder:
         """Puts the ledger on the disk; slow, so it is called from a thread."""
         os.fsync(self._files["ledger.jsonl"])
 
-    def compress(self) -> None:
-        """Replaces probes.bin and ledger.jsonl, which hold most of the bytes, by .gz files; without room they stay."""
-        for name in ("probes.bin", "ledger.jsonl"):
-            path = os.path.join(self.folder, name)
-            try:
-                with open(path, "rb") as raw, open(path + ".part", "wb") as part:
-                    with gzip.GzipFile("", "wb", 6, part, 0) as packed:
-                        shutil.copyfileobj(raw, packed, 1 << 20)
-                    part.flush()
-                    os.fsync(part.fileno())
-                os.replace(path + ".part", path + ".gz")
-                os.unlink(path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(path + ".part")
+
+def compress(folder: str) -> None:
+    """Replaces probes.bin and ledger.jsonl, which hold most of the bytes, by .gz files; without room they stay."""
+    for name in ("probes.bin", "ledger.jsonl"):
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "rb") as raw, open(path + ".part", "wb") as part:
+                with gzip.GzipFile("", "wb", 6, part, 0) as packed:
+                    shutil.copyfileobj(raw, packed, 1 << 20)
+                part.flush()
+                os.fsync(part.fileno())
+            os.replace(path + ".part", path + ".gz")
+            os.unlink(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".part")
 
 
 # ---------------------------------------------------------------- HTTP/1.1
@@ -724,6 +727,27 @@ class Net:
         if sock.fileno() >= 0:
             self.loop.remove_reader(sock.fileno())
             self.loop.remove_writer(sock.fileno())
+
+
+def fetched(request: Request, limit_s: float) -> bytes:
+    """One whole answer as it came, where its moments do not matter. Raises OSError, Malformed.
+
+    Where the peer ended it too soon, what came until then.
+    """
+    answer, said = AnswerParser(), bytearray()
+    target = request.target
+    with contextlib.ExitStack() as stack:
+        sock: Any = stack.enter_context(socket.create_connection((target.host, target.port), limit_s))
+        if target.tls is not None:
+            sock = stack.enter_context(target.tls.wrap_socket(sock, server_hostname=target.host))
+        sock.sendall(request.data)
+        while not answer.done:
+            piece = sock.recv(65536)
+            if not piece:
+                break
+            said += piece
+            answer.feed(piece)
+    return bytes(said)
 
 
 # ---------------------------------------------------------------- what is right
@@ -1590,6 +1614,7 @@ class Prober:
         self.loop = asyncio.new_event_loop()
         self.origin = monotonic() if config.get("origin") is None else float(config["origin"])
         self.seed = config["seed"]
+        self.keep_raw = bool(config.get("keep_raw"))  # somebody still reads the files
         self.random = random.Random(self.seed)  # noqa: S311  repeatable on purpose
         os.makedirs(config["folder"], exist_ok=True)
         self.recorder = Recorder(config["folder"], self.origin)
@@ -1637,7 +1662,7 @@ class Prober:
         while b"\n" in self.lines:
             line, _, self.lines = self.lines.partition(b"\n")
             if line.strip() == b"stop":
-                self.stop(compress=True)
+                self.stop(packed=not self.keep_raw)
             elif line.strip() == b"read-back" and self.reading is None:
                 self.reading = self.loop.create_task(self._read_back())
             elif line.startswith(b"move "):
@@ -1669,7 +1694,7 @@ class Prober:
         self.recorder.clock()
         self.loop.call_later(1.0, self._clock)
 
-    def stop(self, *, compress: bool = False) -> None:
+    def stop(self, *, packed: bool = False) -> None:
         """Ends in order; only `stop` has time to compress. What still waits for its answer is `unanswered`: a hang must not
         go unseen because watching ended before a patient client gave up. How long it had waited says what that means.
         """
@@ -1679,8 +1704,8 @@ class Prober:
                 exchange.finish("unanswered", "still waiting when watching ended")
         self.recorder.clock()
         self.recorder.flush()
-        if compress:
-            self.recorder.compress()
+        if packed:
+            compress(self.recorder.folder)
         used = resource.getrusage(resource.RUSAGE_SELF)
         counts = self.recorder.counts
         say(
@@ -1709,10 +1734,23 @@ def read_config(path: str) -> dict[str, Any]:
     return dict(json.loads(line))
 
 
+def ask() -> None:
+    """One question for somebody who cannot reach the service: `{"url", "data", "limit_s"}` in, `{"answer"}` or `{"error"}` out."""
+    asked = read_config("-")
+    try:
+        answer = fetched(Request(Target.of(asked["url"]), base64.b64decode(asked["data"])), asked["limit_s"])
+        say({"answer": base64.b64encode(answer).decode()})
+    except (OSError, Malformed) as error:
+        say({"error": str(error)})
+
+
 def main(argv: list[str]) -> int:
     if len(argv) != 1:
-        sys.stderr.write("usage: prober.py CONFIG.json, or - for standard input\n")
+        sys.stderr.write("usage: prober.py CONFIG.json, or - for standard input, or --ask\n")
         return 2
+    if argv[0] == "--ask":
+        ask()
+        return 0
     config = read_config(argv[0])
     if config.get("parent"):
         die_with_parent(signal.SIGTERM)

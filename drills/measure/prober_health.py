@@ -36,6 +36,8 @@ def prober_health(observed: Observed, lanes: Sequence[Lane], downs: Sequence[Int
         why_not.append(f"prober: {void_share:.1%} of the probes were void by its own fault, at most {MOST_VOID:.0%} may be")
     if step_s > MOST_STEP_S:
         why_not.append(f"clock: stepped by {step_s * 1000:.0f} ms, at most {MOST_STEP_S * 1000:.0f} ms may be")
+    if jump := observed.clocks.contradiction():
+        why_not.append(f"clock: {jump}")
     why_not += _control(lanes, downs)
     return ProberHealth(
         period_s=finest,
@@ -47,6 +49,7 @@ def prober_health(observed: Observed, lanes: Sequence[Lane], downs: Sequence[Int
         clock_step_s=step_s,
         trusted=not why_not,
         why_not=tuple(why_not),
+        clock_uncertainty_s=observed.clock_uncertainty_s,
     )
 
 
@@ -86,6 +89,6 @@ def _control(lanes: Sequence[Lane], downs: Sequence[Interruption]) -> list[str]:
                 for edge in edges:
                     if probe.sent_s <= edge.hi_s + NEAR_S and probe.end_s >= edge.lo_s - NEAR_S:
                         return [
-                            f"control: this machine's own echo failed ({probe.outcome}) at {probe.sent_s:.1f} s, at an edge of the outage"
+                            f"control: the echo on the prober's own machine failed ({probe.outcome}) at {probe.sent_s:.1f} s, at an edge of the outage"
                         ]
     return []

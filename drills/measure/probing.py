@@ -1,19 +1,14 @@
-"""Steers the prober's process. What it probes: lanes.py; what right answers are: golden.py."""
+"""Steers the prober's process. Where that runs: channel.py and distant.py; what it probes: lanes.py; what right answers are: golden.py."""
 
 import contextlib
 import json
-import os
-import select
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ...injectors.values import JSON
-from . import prober
+from .channel import Channel, Process
 from .golden import await_right, record_golden
 from .lanes import ProbingError, probe_config
 
@@ -31,10 +26,9 @@ class Prober:
     """
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._heard = b""
-        self._log: Path | None = None
+        self._channel: Channel | None = None
         self._configured = False
+        self.missing = ""  # what of the samples could not be had, once it was stopped
 
     def __enter__(self) -> Self:
         return self
@@ -44,104 +38,67 @@ class Prober:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return self._channel.pid if self._channel else None
 
-    def begin(self, folder: Path) -> None:
-        """Starts the process, which waits for its configuration: called early, the time that this takes is not waited for."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log = folder / "prober.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", prober.__file__, "-"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # an interrupt at the terminal is the engine's business: it goes on measuring the undo
-            )
+    def begin(self, channel: Channel | Path) -> None:
+        """Takes a process that waits for its configuration, or starts one here whose samples go to that folder.
+
+        Called early, the time that this takes is not waited for.
+        """
+        self._channel = Process(channel) if isinstance(channel, Path) else channel
 
     def start(self, config: JSON) -> None:
         """Starts probing; returns when the first probes are due. Raises ProbingError."""
-        if self._process is None:
+        if self._channel is None:
             self.begin(Path(config["folder"]))
-        tie = {"parent": os.getpid()} if threading.current_thread() is threading.main_thread() else {}
         try:
-            self._tell(json.dumps({**config, **tie}))
+            channel = self._running()
+            channel.tell(json.dumps(channel.configured(config)))
             self._configured = True
-            self._await("ready", READY_S)
+            self._await("ready", READY_S, channel)
         except ProbingError:
             self.stop()
             raise
 
     def alive(self) -> bool:
         """Whether it is still probing."""
-        return self._process is not None and self._process.poll() is None
+        return self._channel is not None and self._channel.alive()
 
     def read_back(self, timeout_s: float) -> dict[str, int]:
         """Ends the ledger's writes and reads all of them back; the number of writes by what became of them."""
-        self._tell("read-back")
-        counts: dict[str, int] = self._await("read-back-done", timeout_s)["counts"]
+        channel = self._running()
+        channel.tell("read-back")
+        counts: dict[str, int] = self._await("read-back-done", timeout_s, channel)["counts"]
         return counts
 
     def move(self, component: str, url: str) -> None:
         """The lanes of that replica ask there from now on: it was replaced by one with another address."""
-        self._tell("move " + json.dumps({"component": component, "url": url}))
+        self._running().tell("move " + json.dumps({"component": component, "url": url}))
 
     def stop(self, timeout_s: float = STOP_S) -> JSON | None:
         """Ends it: in order within the time given, or by force. Returns what it said at the end, None if nothing."""
-        process, self._process = self._process, None
-        if process is None:
+        channel, self._channel = self._channel, None
+        if channel is None:
             return None
         said: JSON | None = None
         with contextlib.suppress(ProbingError):
             if self._configured:
-                self._tell("stop", process)
-                said = self._await("stopped", timeout_s, process)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1.0 if said else 0.0)
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        if self._log is not None and self._log.exists() and not self._log.stat().st_size:
-            self._log.unlink()
+                channel.tell("stop")
+                said = self._await("stopped", timeout_s, channel)
+        self.missing = channel.close(orderly=said is not None)
         return said
 
-    def _tell(self, line: str, process: subprocess.Popen[bytes] | None = None) -> None:
-        process = process or self._running()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(line.encode() + b"\n")
-            process.stdin.flush()
-        except OSError as error:
-            raise self._ended(process) from error
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+    def _running(self) -> Channel:
+        if self._channel is None:
             raise ProbingError("the prober has not been started, or has been stopped")
-        return self._process
+        return self._channel
 
-    def _await(self, event: str, timeout_s: float, process: subprocess.Popen[bytes] | None = None) -> JSON:
-        process = process or self._running()
-        assert process.stdout is not None
-        deadline = time.monotonic() + timeout_s
-        while True:
-            while b"\n" in self._heard:
-                line, _, self._heard = self._heard.partition(b"\n")
-                said: JSON = json.loads(line)
-                if said["event"] == event:
-                    return said
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                raise ProbingError(f"the prober has not said `{event}` for {timeout_s:g} s")
-            data = os.read(process.stdout.fileno(), 65536)
-            if not data:
-                raise self._ended(process)
-            self._heard += data
-
-    def _ended(self, process: subprocess.Popen[bytes]) -> ProbingError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1.0)
-        log = self._log.read_text(errors="replace").strip() if self._log and self._log.exists() else ""
-        return ProbingError(f"the prober has ended (status {process.returncode}): {log[-500:] or 'without a word'}")
+    @staticmethod
+    def _await(event: str, timeout_s: float, channel: Channel) -> JSON:
+        deadline = time.monotonic() + timeout_s + channel.patience_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            line = channel.hear(left_s)
+            said: JSON = json.loads(line) if line else {}
+            if said.get("event") == event:
+                return said
+        raise ProbingError(f"the prober has not said `{event}` for {timeout_s:g} s")

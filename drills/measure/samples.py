@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from ...injectors.values import JSON
+from .clocks import Clocks, Exchange
 from .prober import OUTCOMES, RECORD
 from .values import LaneInfo, Probe, ReadBack, Write
 
 RAW_FILES = ("lanes.json", "texts.jsonl", "probes.bin", "ledger.jsonl", "clock.jsonl")
+EXCHANGES = "exchanges.jsonl"  # with a prober on another machine: what its clock showed between two moments of the drill's
 READ_BACK_EVENTS = ("present", "lost", "corrupt", "duplicated", "unread")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """All samples of a run; empty where the prober never started. Moments are seconds on the drill's clock."""
+    """All samples of a run; empty where the prober never started. Moments are seconds on the prober's clock, which is the drill's own
+    where `clocks` has no exchanges.
+    """
 
     lanes: tuple[LaneInfo, ...]
     probes: tuple[Probe, ...]  # by the moment at which they were intended
     writes: tuple[Write, ...]  # by the moment at which they were sent
     read_back: tuple[ReadBack, ...]
-    clock: tuple[tuple[float, float], ...]  # (drill clock, epoch), one each second
+    clock: tuple[tuple[float, float], ...]  # (prober's clock, epoch), one each second
+    clocks: Clocks
     digest: str  # sha256 of the raw files' contents, the same before and after they are compressed
 
 
@@ -40,10 +45,13 @@ def read_samples(folder: Path) -> Samples:
     probes.sort(key=lambda probe: probe.intended_s)
     writes, read_back = _ledger(_lines(raw["ledger.jsonl"]))
     clock = tuple((float(line["t"]), float(line["wall"])) for line in _lines(raw["clock.jsonl"]))
+    if exchanged := _content(folder / EXCHANGES):
+        raw[EXCHANGES] = exchanged
+    clocks = Clocks(tuple(Exchange(line["asked"], line["shown"], line["heard"]) for line in _lines(exchanged)))
     digest = hashlib.sha256()
     for name, content in raw.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
-    return Samples(lanes, tuple(probes), writes, read_back, clock, digest.hexdigest())
+    return Samples(lanes, tuple(probes), writes, read_back, clock, clocks, digest.hexdigest())
 
 
 class SampleTail:

@@ -254,6 +254,7 @@ class ProberHealth:
     clock_step_s: float
     trusted: bool
     why_not: tuple[str, ...] = ()
+    clock_uncertainty_s: float = 0.0  # how far a moment of the journal may be off against the probes, where they have two clocks
 
 
 @dataclass(frozen=True)

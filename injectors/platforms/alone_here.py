@@ -21,6 +21,10 @@ class AloneHere:
     def remarks(self) -> list[str]:
         return []
 
+    @property
+    def outposts(self) -> None:
+        """None: whatever runs on this machine is beside the service."""
+
     def objections(self) -> list[str]:
         return []
 

@@ -16,6 +16,7 @@ from threading import Event
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ..values import JSON
+from .outposts import Outposts
 
 
 class PlatformError(Exception):
@@ -82,13 +83,14 @@ STEPS = ("endpoint-removed", "created", "scheduled", "pulled", "started", "ready
 
 
 class Means(NamedTuple):
-    """What faults do that takes rights: something `inside` their targets; targets `end`; objects of the platform are changed
-    (`workload`, `node`, `network`), and targets moved off a node (`evict`).
+    """What a drill does that takes rights: something `inside` its targets; targets `end`; objects of the platform are changed
+    (`workload`, `node`, `network`), and targets moved off a node (`evict`); an outpost stands `beside` the service.
     """
 
     inside: bool
     ends: bool
     changes: frozenset[str] = frozenset()
+    beside: bool = False
 
 
 class Platform(Protocol):
@@ -111,6 +113,10 @@ class Platform(Protocol):
 
     def remarks(self) -> list[str]:
         """What else a person should know who is asked."""
+
+    @property
+    def outposts(self) -> Outposts | None:
+        """The ability to run something beside the service; None: there is no such place."""
 
     def objections(self) -> list[str]:
         """Why nothing may be injected there now, whatever the fault."""
@@ -231,76 +237,3 @@ class Platform(Protocol):
 
     def close(self) -> None:
         """Let go of sessions and connections. Faults still held end with them."""
-
-
-NAMES = "dns:53"  # as a peer: whoever resolves names for the target
-
-
-class Links(Protocol):
-    """The ability to stand in the path between two components (the link proxy, an inline proxy).
-
-    `rules_are_the_path`: a rule that is not listed any more is surely out of the path.
-    """
-
-    rules_are_the_path: bool
-
-    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the links that join the targets with those peers (role names or component names, or NAMES; none: everybody)."""
-
-    def link_unable(self, rule: JSON) -> str:
-        """Why no link here can have such a rule; empty: all can."""
-
-    def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
-        """Put one rule on a link; returns the proxy's own record of it."""
-
-    def link_end(self, fault: str, link: str) -> JSON:
-        """Take the rule away, from any process, as often as wished; returns what the proxy counted under it."""
-
-    def link_rules(self, link: str) -> list[JSON]:
-        """The rules in force on a link now, with their counters."""
-
-
-class Objects(Protocol):
-    """The ability to change what a cluster itself keeps of a service, its workloads and nodes, and to have a guard at the site put
-    it back when this process dies, or at the deadline. What is to be changed is planned as records that any process can undo.
-    """
-
-    def fewer(self, targets: tuple[Target, ...]) -> list[JSON]:
-        """Their workload without just these. Raises Unsupported where others would go, or nothing can."""
-
-    def another_template(
-        self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str], *, starts: bool
-    ) -> list[JSON]:
-        """Their workload with another image or other variables in its main container. Raises Unsupported where the rollout may
-        take more than the targets: all of the workload's where it may start (`starts`), else as many as may be away at once.
-        """
-
-    def cordoned(self, targets: tuple[Target, ...]) -> list[JSON]:
-        """The targets' nodes closed to new pods. Raises Unsupported where one is closed already."""
-
-    def tainted(self, targets: tuple[Target, ...], *, whole_node: bool) -> list[JSON]:
-        """The targets' nodes with a taint that moves pods off; with `whole_node` those of others as well."""
-
-    def evict(self, target: Target, *, only_ask: bool = False) -> str:
-        """Move it off its node as a drain does; why that is not allowed now, empty when it is."""
-
-    def begin(self, fault: str, changes: Sequence[JSON], deadline_s: float) -> None:
-        """Arm a guard, then change. Raises PlatformError."""
-
-    def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
-        """Undo, from any process, as often as wished; `undone`, or `foreign` where somebody else changed it since."""
-
-    def missing(self, fault: str, changes: Sequence[JSON]) -> str:
-        """Which change is not there, by the platform's word, or why no guard is; empty: all are."""
-
-    def left(self, changes: Sequence[JSON]) -> str:
-        """Which change is still there; empty: none is."""
-
-    def beside(self, target: Target) -> tuple[Target, ...]:
-        """Everything that the same workload keeps now."""
-
-    def unfinished(self, target: Target) -> str:
-        """What the target's workload still has to do to be as it should be; empty: nothing."""
-
-    def closed(self, node: str) -> bool:
-        """Whether the cluster's controllers take the node for closed to new pods."""

@@ -86,14 +86,14 @@ class Session:
         self.socket.close(timeout=0)
 
     def _take(self, limit_s: float) -> None:
-        from websocket import WebSocketConnectionClosedException, WebSocketTimeoutException  # noqa: PLC0415 - comes with the client
+        from websocket import WebSocketException, WebSocketTimeoutException  # noqa: PLC0415 - comes with the client
 
         self.socket.settimeout(max(0.01, limit_s))
         try:
             data = self.socket.recv()
         except WebSocketTimeoutException:
             return
-        except (WebSocketConnectionClosedException, OSError):
+        except (WebSocketException, OSError):  # closed, cut, or in the middle of what cannot be understood any more
             self.open = False
             return
         if not data:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ..values import JSON
-from .base import NAMES, PlatformError, Target, Unsupported
+from .abilities import NAMES
+from .base import PlatformError, Target, Unsupported
 from .kube_agents import source
 from .kube_api import KubeApi, NotThere, place
 from .kube_exec import Container, run_python

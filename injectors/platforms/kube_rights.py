@@ -33,6 +33,7 @@ ALWAYS = (
 )
 INSIDE = Right("", "pods/exec", ("get", "create"))
 ENDS = Right("", "pods", ("delete",))
+BESIDE = Right("batch", "jobs", ("create", "delete"))
 BY_NAME = Right("", "services", ("get",))  # where the endpoint is a Service's name
 PULLS = Right("", "events", ("list", "watch"))  # when images were pulled: without it that is not known, and said
 RBAC = "rbac.authorization.k8s.io"
@@ -68,9 +69,16 @@ CHANGES = {
 
 def needed(means: Means) -> tuple[Right, ...]:
     """For a drill that uses such means."""
+    inside = means.inside or means.beside
     changes = [right for what in sorted(means.changes) for right in CHANGES[what]]
-    guard = GUARD if means.changes - {"evict"} else ()
-    return (*ALWAYS, *((INSIDE,) if means.inside else ()), *((ENDS,) if means.ends else ()), *guard, *changes)
+    return (
+        *ALWAYS,
+        *((INSIDE,) if inside else ()),
+        *((ENDS,) if means.ends else ()),
+        *((BESIDE,) if means.beside else ()),
+        *(GUARD if means.changes - {"evict"} else ()),
+        *changes,
+    )
 
 
 def denied(api: KubeApi, namespace: str, rights: Sequence[Right]) -> list[str]:

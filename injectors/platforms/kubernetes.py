@@ -24,6 +24,7 @@ from .kube_find import Finder
 from .kube_guard import Guards
 from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
+from .kube_outpost import PodOutposts
 from .kube_pods import parts_of, runs
 from .kube_records import Records
 from .kube_rights import BY_NAME, PULLS, denied, needed, roles
@@ -51,6 +52,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.watcher = Watcher(api, self.finder)
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
+        self.outposts = PodOutposts(api, spec.namespace, self.given_up)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
     def close(self) -> None:

@@ -1,0 +1,51 @@
+"""Where a drill is measured from: here, or from an outpost beside the service, which stands for as long as the drill lasts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from ..injectors.platforms.base import Platform, PlatformError
+from .measure.distant import KEEP, Distant, programs
+from .measure.golden import Fetch
+from .measure.probing import Prober
+from .plan import Plan
+from .progress import Progress
+from .refusal import Refused
+from .scenario import Scenario
+
+SLACK_S = 900.0  # questions before a drill, undos and reading back are waited for, each with a limit of its own
+
+
+@contextmanager
+def outpost(decided: Plan, platform: Platform, prober: Prober, folder: Path, progress: Progress) -> Iterator[Fetch]:
+    """Begins the prober in an outpost; gives the way to ask a question from there. Raises Refused."""
+    service, outposts, run = decided.service, platform.outposts, folder.name
+    image = service.probe.image
+    if outposts is None or image is None:
+        raise Refused([f"not injecting: platform {service.platform} has no place for a prober; write `probe: {{from: here}}`"])
+    try:
+        try:
+            outposts.outpost_begin(run, image, programs(), KEEP, longest_s(decided.scenario))
+        except PlatformError as error:
+            raise Refused([f"not injecting: {error}"]) from error
+        distant = Distant(partial(outposts.outpost_line, run), partial(outposts.outpost_lost, run), folder / "samples")
+        prober.begin(distant)
+        yield distant.fetch
+    finally:
+        prober.stop()
+        try:
+            outposts.outpost_end(run)
+        except PlatformError as error:  # nothing of it is a fault, and it ends by itself
+            progress.note(f"the prober's pod is not removed: {error}; it ends by itself")
+
+
+def longest_s(scenario: Scenario) -> float:
+    """What no drill of this scenario exceeds: each injection begins `observe` anew, and each undo may take as long."""
+    observe_s, settle_s = scenario.observe.total_seconds(), scenario.settle.total_seconds()
+    each_s = [
+        fault.at.total_seconds() + fault.injector.patience.total_seconds() + (fault.for_.total_seconds() if fault.for_ else 0.0)
+        for fault in scenario.faults
+    ]
+    watched_s = scenario.steady_state.hold.total_seconds() + 2 * observe_s * (1 + len(each_s)) + 2 * settle_s
+    return watched_s + sum(each_s) + SLACK_S

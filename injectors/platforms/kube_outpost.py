@@ -1,0 +1,185 @@
+"""A pod of our own in the service's namespace, from any image with python3: a Job, and its programs as a ConfigMap.
+
+It is allowed by the restricted Pod Security profile. Nothing of it stays when everything of ours dies: the Job is over when its program
+ends or its deadline passes, the cluster removes it soon after, and the ConfigMap, which it owns, with it.
+"""
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..values import JSON
+from .base import GivenUp, PlatformError
+from .kube_api import Conflict, KubeApi, place
+from .kube_exec import Container, Session, opened
+from .kube_pods import runs
+from .kube_records import OURS
+
+RUN_OF: Final = "blackstart/prober-of"  # the annotation that names the run
+MARK: Final = "blackstart-prober"  # the label that tells the pod of one run from another's
+BATCH: Final = "batch/v1"
+HOME, TMP = "/blackstart", "/tmp"  # noqa: S108 - a volume of the pod's own
+USER = 65532  # nobody that an image would know
+BEGIN_S, HOPELESS_S, GONE_S, LOOK_S = 120.0, 20.0, 20.0, 0.2
+KEPT_S = 60  # a Job that is over, for a look at why
+GRACE_S = 2
+ROOM = "256Mi"  # samples of a drill of some hours
+ENDED = {"Succeeded", "Failed"}
+HOPELESS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+}
+
+
+def name_of(run: str) -> str:
+    return f"blackstart-prober-{hashlib.sha256(run.encode()).hexdigest()[:12]}"
+
+
+@dataclass
+class PodOutposts:
+    """Those of one service."""
+
+    api: KubeApi
+    namespace: str
+    given_up: threading.Event
+
+    def outpost_begin(
+        self, run: str, image: str, programs: Mapping[str, bytes], command: Sequence[str], longest_s: float
+    ) -> None:
+        name = name_of(run)
+        try:
+            job = self.api.create(place("jobs", self.namespace, "", BATCH), self._job(run, image, command, longest_s))
+            self.api.create(place("configmaps", self.namespace), self._programs(run, programs, job))
+        except Conflict as error:
+            raise PlatformError(f"there is a {name} in namespace {self.namespace} already") from error
+        self._await_pod(run, image)
+
+    def _await_pod(self, run: str, image: str) -> None:
+        waited = hopeless_s = 0.0
+        while not any(map(runs, pods := self._pods(run))):
+            hopeless_s = hopeless_s + LOOK_S if not pods or _stuck(pods[-1]) else 0.0
+            if waited >= BEGIN_S or hopeless_s >= HOPELESS_S or any(map(_is_over, pods)):
+                why = _why(pods[-1]) if pods else "the cluster makes none: a quota or an admission rule may forbid it"
+                raise PlatformError(f"the prober's pod (image {image}) does not run in namespace {self.namespace}: {why}")
+            if self.given_up.wait(LOOK_S):
+                raise GivenUp("the drill was stopped meanwhile")
+            waited += LOOK_S
+
+    def outpost_line(self, run: str, command: Sequence[str]) -> Session:
+        pod = next((each for each in self._pods(run) if runs(each)), None)
+        if pod is None:
+            raise PlatformError(f"no pod of job/{name_of(run)} runs in namespace {self.namespace}")
+        return opened(self.api, Container(self.namespace, pod["metadata"]["name"], "prober"), _python(command))
+
+    def outpost_lost(self, run: str) -> str:
+        try:
+            pods = self._pods(run)
+        except PlatformError:  # the cluster cannot be asked now
+            return ""
+        where = f"job/{name_of(run)} in namespace {self.namespace}"
+        if not pods:
+            return f"the pod of {where} is gone"
+        return f"the pod of {where} has ended: {_why(pods[-1])}" if all(map(_is_over, pods)) else ""
+
+    def outpost_end(self, run: str) -> bool:
+        name = name_of(run)
+        found = self.api.delete(place("jobs", self.namespace, name, BATCH))
+        found = self.api.delete(place("configmaps", self.namespace, name)) or found
+        waited = 0.0
+        while left := self._pods(run):
+            if waited >= GONE_S:
+                names = ", ".join(each["metadata"]["name"] for each in left)
+                raise PlatformError(f"pod {names} in namespace {self.namespace} is not gone; the cluster removes it with its Job")
+            self.given_up.wait(LOOK_S)
+            waited += LOOK_S
+        return found
+
+    def _pods(self, run: str) -> list[JSON]:
+        return self.api.items(place("pods", self.namespace), labels=f"{MARK}={name_of(run)}")[0]
+
+    def _metadata(self, run: str) -> JSON:
+        labels = {**OURS, MARK: name_of(run)}
+        return {"name": name_of(run), "namespace": self.namespace, "labels": labels, "annotations": {RUN_OF: run}}
+
+    def _programs(self, run: str, programs: Mapping[str, bytes], job: JSON) -> JSON:
+        owner = {"apiVersion": BATCH, "kind": "Job", "name": name_of(run), "uid": job["metadata"]["uid"]}
+        metadata = {**self._metadata(run), "ownerReferences": [owner]}
+        data = {name: program.decode() for name, program in programs.items()}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+    def _job(self, run: str, image: str, command: Sequence[str], longest_s: float) -> JSON:
+        spec = {
+            "backoffLimit": 0,  # a second prober would know nothing of the first one's samples
+            "activeDeadlineSeconds": max(1, round(longest_s)),
+            "ttlSecondsAfterFinished": KEPT_S,
+            "template": {"metadata": {"labels": {**OURS, MARK: name_of(run)}}, "spec": _pod(run, image, command)},
+        }
+        return {"apiVersion": BATCH, "kind": "Job", "metadata": self._metadata(run), "spec": spec}
+
+
+def _python(command: Sequence[str]) -> list[str]:
+    return ["python3", "-I", "-S", *command]
+
+
+def _pod(run: str, image: str, command: Sequence[str]) -> JSON:
+    locked = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": "prober",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": _python(command),
+                "workingDir": HOME,
+                # No limit of the processor: a prober that is held back measures itself.
+                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+                "securityContext": locked,
+                "volumeMounts": [
+                    {"name": "programs", "mountPath": HOME, "readOnly": True},
+                    {"name": "tmp", "mountPath": TMP},
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "programs", "configMap": {"name": name_of(run)}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": ROOM}},
+        ],
+    }
+
+
+def _is_over(pod: JSON) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in ENDED
+
+
+def _stuck(pod: JSON) -> bool:
+    """Whether the kubelet has tried, failed, and will not do better by itself soon."""
+    states = [each["state"] for each in pod["status"].get("containerStatuses") or []]
+    return any((state.get("waiting") or {}).get("reason") in HOPELESS for state in states)
+
+
+def _why(pod: JSON) -> str:
+    """What the kubelet or the scheduler says of a pod that does not run."""
+    status = pod["status"]
+    said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
+    for each in status.get("containerStatuses") or []:
+        state = each["state"].get("waiting") or each["state"].get("terminated") or {}
+        said += [str(state[key]) for key in ("reason", "message") if state.get(key)]
+    said += [str(each["message"]) for each in status.get("conditions") or [] if each["status"] == "False" and each.get("message")]
+    return "; ".join(dict.fromkeys(said)) or str(status.get("phase"))
