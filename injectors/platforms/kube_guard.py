@@ -9,6 +9,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -17,16 +18,16 @@ from typing import Any
 from ..values import JSON
 from . import object_guard
 from .base import GivenUp, PlatformError, Unsupported
-from .kube_api import ApiError, KubeApi, place
+from .kube_api import ApiError, Forbidden, KubeApi, place
+from .kube_own_pods import BATCH, own_pod, why
 from .kube_pods import ready
 from .kube_records import LEASES, OURS, RUN, SELECTOR, lease_of
 from .object_guard import MARK, MOVED_ON, Answer, at, pointer, revert
 
 ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
 SILENCE_S = 45.0
-RBAC, BATCH = "rbac.authorization.k8s.io/v1", "batch/v1"
+RBAC = "rbac.authorization.k8s.io/v1"
 BOOT = "import sys,zlib,base64;exec(compile(zlib.decompress(base64.b64decode(sys.argv.pop(1))),'guard','exec'))"
-USER = 65534
 TRIES = 20
 
 
@@ -70,8 +71,8 @@ class Guards:
         self._await_armed(name)
         for change in changes:
             self._make(change)
-        if why := self.unguarded(fault):  # while this machine slept, say: what it has changed is undone now
-            raise PlatformError(why)
+        if gone := self.unguarded(fault):  # while this machine slept, say: what it has changed is undone now
+            raise PlatformError(gone)
 
     def unguarded(self, fault: str) -> str:
         """Why nobody would put the changes back now; empty: an armed guard would."""
@@ -98,7 +99,9 @@ class Guards:
         jobs, _ = self.api.items(place("jobs", self.namespace, group=BATCH), labels=SELECTOR)
         for each in jobs:
             if (each["metadata"].get("annotations") or {}).get(RUN) == run:
-                self._remove(each["metadata"]["name"], beyond=True)
+                self._remove(each["metadata"]["name"], beyond=False)
+                with suppress(Forbidden):  # who may not has made none there
+                    self._remove(each["metadata"]["name"], beyond=True)
 
     def seen(self, change: JSON) -> bool:
         """Whether it is there, by the API server's word."""
@@ -171,36 +174,24 @@ class Guards:
         return {"name": name, "labels": OURS, **({"namespace": where} if where else {})}
 
     def _job(self, name: str, request: JSON, nodes: Sequence[str]) -> JSON:
-        """Under the restricted Pod Security profile."""
         program = base64.b64encode(zlib.compress(Path(object_guard.__file__).read_bytes(), 9)).decode("ascii")
         container = {
-            "name": "guard",
-            "image": self.needed(),
-            "imagePullPolicy": "IfNotPresent",
-            "terminationMessagePolicy": "FallbackToLogsOnError",
-            "command": ["python3", "-I", "-S", "-c", BOOT, program, json.dumps(request)],
             "readinessProbe": {"exec": {"command": ["cat", object_guard.ARMED]}, "periodSeconds": 1, "timeoutSeconds": 2},
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
-            "volumeMounts": [{"name": "tmp", "mountPath": str(Path(object_guard.ARMED).parent)}],
         }
-        security = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
-        pod = {
-            "serviceAccountName": name,
-            "automountServiceAccountToken": True,
-            "enableServiceLinks": False,
-            "restartPolicy": "OnFailure",
-            "terminationGracePeriodSeconds": 20,
-            "securityContext": security,
-            "tolerations": [{"operator": "Exists", "effect": "NoExecute", "key": MARK}],
-            "affinity": _away(nodes),
-            "containers": [container],
-            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
-        }
+        pod = own_pod(
+            "guard",
+            self.needed(),
+            ["-c", BOOT, program, json.dumps(request)],
+            "1Mi",
+            container,
+            serviceAccountName=name,
+            automountServiceAccountToken=True,
+            restartPolicy="OnFailure",
+            terminationGracePeriodSeconds=20,
+            tolerations=[{"operator": "Exists", "effect": "NoExecute", "key": MARK}],
+            affinity=_away(nodes),
+        )
         alone = {"sidecar.istio.io/inject": "false"}  # a proxy that ends first would cut its last words off
         template = {"metadata": {"labels": {**OURS, **alone, "blackstart-guard": name}}, "spec": pod}
         spec = {"backoffLimit": TRIES, "template": template}
@@ -214,17 +205,8 @@ class Guards:
         self._until(lambda: any(map(ready, self._pods(name))), ARMED_S, lambda: f"the guard is not armed: {self._why_not(name)}")
 
     def _why_not(self, name: str) -> str:
-        """By the kubelet's and the scheduler's words, or the guard's last ones."""
-        for pod in self._pods(name):
-            status = pod.get("status") or {}
-            for each in status.get("containerStatuses") or []:
-                state = each["state"].get("waiting") or each["state"].get("terminated")
-                if state:
-                    return f"{state.get('reason')}: {state.get('message', '')}".strip(": ")
-            for condition in status.get("conditions") or []:
-                if condition["status"] != "True" and condition.get("message"):
-                    return str(condition["message"])
-        return "its Job has no pod; quotas or admission may forbid it"
+        pods = self._pods(name)
+        return why(pods[-1]) if pods else "its Job has no pod; quotas or admission may forbid it"
 
     def _remove(self, name: str, *, beyond: bool) -> None:
         """Its rights last: until it has ended it may want to look. `beyond`: it had some beyond the namespace."""
@@ -236,11 +218,11 @@ class Guards:
             self.api.delete(place(kind, self.namespace, name, RBAC))
         self.api.delete(place("serviceaccounts", self.namespace, name))
 
-    def _until(self, condition: Callable[[], bool], limit_s: float, why: Callable[[], str]) -> None:
+    def _until(self, condition: Callable[[], bool], limit_s: float, problem: Callable[[], str]) -> None:
         waited = 0.0
         while not condition():
             if waited > limit_s:
-                raise PlatformError(f"{why()} (waited {limit_s:g} s)")
+                raise PlatformError(f"{problem()} (waited {limit_s:g} s)")
             if self.given_up.wait(LOOK_EVERY_S):
                 raise GivenUp("the drill was stopped meanwhile")
             waited += LOOK_EVERY_S

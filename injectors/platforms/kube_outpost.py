@@ -14,19 +14,16 @@ from ..values import JSON
 from .base import GivenUp, PlatformError
 from .kube_api import Conflict, KubeApi, place
 from .kube_exec import Container, Session, opened
-from .kube_pods import runs
+from .kube_own_pods import BATCH, own_pod, why
+from .kube_pods import OVER, runs
 from .kube_records import OURS
 
 RUN_OF: Final = "blackstart/prober-of"  # the annotation that names the run
 MARK: Final = "blackstart-prober"  # the label that tells the pod of one run from another's
-BATCH: Final = "batch/v1"
-HOME, TMP = "/blackstart", "/tmp"  # noqa: S108 - a volume of the pod's own
-USER = 65532  # nobody that an image would know
+HOME = "/blackstart"
 BEGIN_S, HOPELESS_S, GONE_S, LOOK_S = 120.0, 20.0, 20.0, 0.2
 KEPT_S = 60  # a Job that is over, for a look at why
-GRACE_S = 2
 ROOM = "256Mi"  # samples of a drill of some hours
-ENDED = {"Succeeded", "Failed"}
 HOPELESS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -65,8 +62,8 @@ class PodOutposts:
         while not any(map(runs, pods := self._pods(run))):
             hopeless_s = hopeless_s + LOOK_S if not pods or _stuck(pods[-1]) else 0.0
             if waited >= BEGIN_S or hopeless_s >= HOPELESS_S or any(map(_is_over, pods)):
-                why = _why(pods[-1]) if pods else "the cluster makes none: a quota or an admission rule may forbid it"
-                raise PlatformError(f"the prober's pod (image {image}) does not run in namespace {self.namespace}: {why}")
+                problem = why(pods[-1]) if pods else "the cluster makes none: a quota or an admission rule may forbid it"
+                raise PlatformError(f"the prober's pod (image {image}) does not run in namespace {self.namespace}: {problem}")
             if self.given_up.wait(LOOK_S):
                 raise GivenUp("the drill was stopped meanwhile")
             waited += LOOK_S
@@ -75,7 +72,7 @@ class PodOutposts:
         pod = next((each for each in self._pods(run) if runs(each)), None)
         if pod is None:
             raise PlatformError(f"no pod of job/{name_of(run)} runs in namespace {self.namespace}")
-        return opened(self.api, Container(self.namespace, pod["metadata"]["name"], "prober"), _python(command))
+        return opened(self.api, Container(self.namespace, pod["metadata"]["name"], "prober"), ["python3", "-I", "-S", *command])
 
     def outpost_lost(self, run: str) -> str:
         try:
@@ -85,7 +82,7 @@ class PodOutposts:
         where = f"job/{name_of(run)} in namespace {self.namespace}"
         if not pods:
             return f"the pod of {where} is gone"
-        return f"the pod of {where} has ended: {_why(pods[-1])}" if all(map(_is_over, pods)) else ""
+        return f"the pod of {where} has ended: {why(pods[-1])}" if all(map(_is_over, pods)) else ""
 
     def outpost_end(self, run: str) -> bool:
         name = name_of(run)
@@ -123,63 +120,18 @@ class PodOutposts:
         return {"apiVersion": BATCH, "kind": "Job", "metadata": self._metadata(run), "spec": spec}
 
 
-def _python(command: Sequence[str]) -> list[str]:
-    return ["python3", "-I", "-S", *command]
-
-
 def _pod(run: str, image: str, command: Sequence[str]) -> JSON:
-    locked = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-    return {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_S,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": "prober",
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": _python(command),
-                "workingDir": HOME,
-                # No limit of the processor: a prober that is held back measures itself.
-                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-                "securityContext": locked,
-                "volumeMounts": [
-                    {"name": "programs", "mountPath": HOME, "readOnly": True},
-                    {"name": "tmp", "mountPath": TMP},
-                ],
-            }
-        ],
-        "volumes": [
-            {"name": "programs", "configMap": {"name": name_of(run)}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": ROOM}},
-        ],
-    }
+    programs = {"name": "programs", "mountPath": HOME, "readOnly": True}
+    volume = {"name": "programs", "configMap": {"name": name_of(run)}}
+    container = {"workingDir": HOME, "volumeMounts": [programs]}
+    return own_pod("prober", image, command, ROOM, container, volumes=[volume])
 
 
 def _is_over(pod: JSON) -> bool:
-    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in ENDED
+    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in OVER
 
 
 def _stuck(pod: JSON) -> bool:
     """Whether the kubelet has tried, failed, and will not do better by itself soon."""
     states = [each["state"] for each in pod["status"].get("containerStatuses") or []]
     return any((state.get("waiting") or {}).get("reason") in HOPELESS for state in states)
-
-
-def _why(pod: JSON) -> str:
-    """What the kubelet or the scheduler says of a pod that does not run."""
-    status = pod["status"]
-    said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
-    for each in status.get("containerStatuses") or []:
-        state = each["state"].get("waiting") or each["state"].get("terminated") or {}
-        said += [str(state[key]) for key in ("reason", "message") if state.get(key)]
-    said += [str(each["message"]) for each in status.get("conditions") or [] if each["status"] == "False" and each.get("message")]
-    return "; ".join(dict.fromkeys(said)) or str(status.get("phase"))
