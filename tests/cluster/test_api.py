@@ -19,14 +19,14 @@ APPS, MANY = "apps/v1", 500
 
 
 def test_a_watch_that_fell_behind_is_told_and_lists_anew(api: KubeApi) -> None:
-    pods = place("pods", "kube-system")
+    some = place("configmaps", "kube-system")
     with pytest.raises(ApiError) as told:
-        next(api.watch(pods, "1", lambda: False))
+        next(api.watch(some, "1", lambda: False))
     assert told.value.status == 410
-    followed = Followed(api, pods)
+    followed = Followed(api, some)
     first = next(followed.changes(lambda: False))
     again = next(followed.changes(lambda: False))
-    assert first.objects, "a cluster has pods of its own"
+    assert first.objects, "every cluster keeps some there"
     assert (first.how, again.listed) == ("first", True)
 
 

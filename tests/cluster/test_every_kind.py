@@ -64,4 +64,4 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     assert done.code == 0, done.out + done.err
     assert f"{kind}: undone" in done.out
     assert "undo-verified" in events(second / "blackstart-runs" / folder.name)
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []

@@ -45,12 +45,12 @@ def test_a_fault_on_a_node_that_is_lost_is_closed_once_that_can_be_seen(
         _, err = process.communicate(timeout=200)
         assert process.returncode == 5, err
         assert "undo-failed" in events(folder)
-        assert everything_ours(api), "its record stays until it is proven undone"
+        assert everything_ours(api, service), "its record stays until it is proven undone"
     finally:
         subprocess.run([DEVKUBE, "node", up, number], check=True, capture_output=True)
     until(f"{node} to be ready", lambda: node_ready(api, node), 60)
     until("replica-0 to stand", lambda: recovered(blackstart), 120)
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 def recovered(blackstart: Blackstart) -> bool:

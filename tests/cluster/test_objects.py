@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.tests.cluster.conftest import DEVKUBE
-from blackstart.tests.cluster.test_drills import left
+from blackstart.tests.cluster.test_drills import OURS
 from blackstart.tests.cluster.test_rights import RBAC, login
 from blackstart.tests.command import Blackstart, Done, events, kill_quietly, until
 
@@ -21,6 +21,16 @@ APPS, NETWORKING, PORT, REPLICAS = "apps/v1", "networking.k8s.io/v1", 8000, 3
 SERVER = (
     "import http.server,os,signal,sys;signal.signal(signal.SIGTERM,lambda *_:sys.exit(0));"
     "http.server.ThreadingHTTPServer(('',int(os.environ['PORT'])),http.server.SimpleHTTPRequestHandler).serve_forever()"
+)
+OF_OURS = (
+    ("configmaps", ""),
+    ("pods", ""),
+    ("serviceaccounts", ""),
+    ("leases", "coordination.k8s.io/v1"),
+    ("jobs", "batch/v1"),
+    ("roles", RBAC),
+    ("rolebindings", RBAC),
+    ("networkpolicies", NETWORKING),
 )
 HEAD = (
     "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 20s}}\nsteady_state: {{hold: 3s}}\n"
@@ -109,18 +119,16 @@ def drilled(blackstart: Blackstart, service: Path, fault: str, **environment: st
     return blackstart("run", scenario(blackstart, fault), "--service", service, "--yes", within_s=170, **environment)
 
 
-def everything_ours(api: KubeApi) -> list[str]:
-    """Also what a guard is made of."""
-    found = left(api)
-    for resource, group in (
-        ("serviceaccounts", ""),
-        ("roles", RBAC),
-        ("rolebindings", RBAC),
-        ("clusterroles", RBAC),
-        ("networkpolicies", NETWORKING),
-    ):
-        ours = api.items(place(resource, group=group), labels="app.kubernetes.io/managed-by=blackstart")[0]
-        found += [f"{resource}: {each['metadata']['name']}" for each in ours]
+def everything_ours(api: KubeApi, service: Path) -> list[str]:
+    """All that blackstart has made around that service: also what a guard is made of, and what lies in no namespace."""
+    namespace = json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"]
+    found = []
+    for resource, group in OF_OURS:
+        items, _ = api.items(place(resource, namespace, group=group), labels=OURS)
+        found += [f"{resource}: {each['metadata']['name']}" for each in items]
+    for each in api.items(place("clusterrolebindings", group=RBAC), labels=OURS)[0]:
+        if any(subject.get("namespace") == namespace for subject in each["subjects"]):
+            found.append(f"clusterrolebindings: {each['metadata']['name']}")
     return found
 
 
@@ -156,7 +164,7 @@ def test_it_bites_is_proven_and_is_put_back(
     assert not [
         node["metadata"]["name"] for node in nodes(api) if node["spec"].get("unschedulable") or node["spec"].get("taints")
     ]
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 @pytest.mark.timeout(240)
@@ -170,7 +178,7 @@ def test_a_policy_that_nobody_enforces_is_no_partition(blackstart: Blackstart, s
         subprocess.run([DEVKUBE, "up"], check=True, capture_output=True)
     assert done.code == 3, done.out + done.err
     assert "does not enforce it" in done.out + done.err
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 def in_fault(blackstart: Blackstart, service: Path, fault: str) -> Any:
@@ -193,12 +201,12 @@ def test_a_guard_puts_back_what_a_killed_drill_left(
     assert deployment(api, namespace)["spec"]["replicas"] == REPLICAS - 1
     kill_quietly(process)
     until("the guard to put it back", lambda: deployment(api, namespace)["spec"]["replicas"] == REPLICAS, 90)
-    assert everything_ours(api), "its record and its guard are there for `recover`"
+    assert everything_ours(api, service), "its record and its guard are there for `recover`"
     monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
     done = blackstart("recover", "--all")
     assert done.code == 0, done.out + done.err
     assert "scale-down: undone" in done.out
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
     monkeypatch.undo()
     os.environ["KUBECONFIG"] = os.environ.get("KUBECONFIG", "/var/lib/devkube/kubeconfig")
     assert blackstart("recover", "--all").code == 0
@@ -213,7 +221,7 @@ def test_a_guard_that_is_ended_puts_back_first(blackstart: Blackstart, service: 
     _, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "lapsed" in events(folder)
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 @pytest.mark.timeout(240)
@@ -224,7 +232,7 @@ def test_recover_opens_a_node_at_once(blackstart: Blackstart, service: Path, api
     done = blackstart("recover", "--all")
     assert done.code == 0, done.out + done.err
     assert not [node for node in nodes(api) if node["spec"].get("unschedulable")]
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 @pytest.mark.timeout(240)
@@ -241,7 +249,7 @@ def test_a_node_is_opened_also_when_the_namespace_is_gone(
     done = blackstart("recover", folder.name)
     assert done.code == 0, done.out + done.err
     assert not [node for node in nodes(api) if node["spec"].get("unschedulable")]
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 @pytest.mark.timeout(240)
@@ -259,7 +267,7 @@ def test_what_somebody_else_changed_since_is_left_alone(
     finally:
         api.patch(path, [{"op": "replace", "path": "/spec/replicas", "value": REPLICAS}])
     assert blackstart("recover", folder.name, "--accept").code == 0
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 @pytest.mark.parametrize(
@@ -308,7 +316,7 @@ def test_what_cannot_be_done_safely_is_refused(
         api.delete(place("networkpolicies", namespace, "theirs", NETWORKING))
         for node in nodes(api):
             api.delete(place("pods", namespace, f"stranger-{node['metadata']['name']}"), grace_s=0)
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
 
 
 def budget(api: KubeApi, namespace: str) -> dict[str, Any]:
@@ -338,4 +346,4 @@ def test_a_node_drain_takes_the_rights_that_are_printed(
     finally:
         api.delete(place("clusterrolebindings", name=name, group=RBAC))
         api.delete(place("clusterroles", name=name, group=RBAC))
-    assert everything_ours(api) == []
+    assert everything_ours(api, service) == []
