@@ -22,9 +22,14 @@ _UNTIL = {
     "answered": "{of} answered by itself again",
     "undo": "the undo began",
     "recovered": "users had right answers again",
-    "redundancy": "redundancy was restored: {of} answered by itself",
+    "redundancy": "{of} answered by itself, which restored redundancy",
 }
-_SHORT = {"recovered": "right answers", "detected": "{of} noticed", "first-answer": "lane {of}", "answered": "{of}"}
+_SHORT = {
+    "recovered": "right answers",
+    "detected": "{of} noticed",
+    "first-answer": "lane {of} answered",
+    "answered": "{of} answered",
+}
 _MOST_WAYS = 3
 
 

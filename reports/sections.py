@@ -143,8 +143,8 @@ def recovery_parts(run: FinishedRun) -> dict[str, Any] | None:
     whole = parts[-1].end_s - parts[0].start_s
     told = [
         f"The longest part ended when {until(worst)}: {worst.length_s:.2f} s, {figures.share(round(worst.share, 3))} of {whole:.2f} s.",
-        of_last(run),
         f"Right answers then held for {max(0.0, run.ended_s - recovered.hi_s):.1f} s, until watching ended." if recovered else "",
+        of_last(run),
     ]
     return {"rows": rows, "bar": anatomy_bar(parts, worst), "told": " ".join(filter(None, told))}
 

@@ -1,6 +1,7 @@
 """Where the time of a recovery went: the way from the fault to full redundancy, cut at the moments that are known."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ...injectors.platforms.base import STEPS
@@ -35,11 +36,14 @@ def anatomy(found: Measurement, faults: Sequence[InjectedFault]) -> tuple[Part, 
 
     The parts are cut in the middle of what is known of each moment, so that their shares add up to one; `length` holds the truth.
     """
-    start, recovery = struck(faults), found.recovery
-    if start is None or (recovery.impact is not None and recovery.recovered is None):
+    proven, recovery = struck(faults), found.recovery
+    if proven is None or (recovery.impact is not None and recovery.recovered is None):
         return ()
-    ends = [Moment("effective", "", start), *moments(found, faults, start)]
-    edges = [max(start.middle_s, end.at.middle_s) for end in ends]
+    known = moments(found, faults, proven)
+    # A fault was in effect before the first that followed from it, however late it was proven.
+    start = Interval(proven.lo_s, max(proven.lo_s, min([proven.hi_s, *(one.at.hi_s for one in known)])))
+    ends = [Moment("effective", "", start), *known]
+    edges = list(accumulate((end.at.middle_s for end in ends), max))
     whole_s = edges[-1] - edges[0]
     if len(ends) < 3 or whole_s <= 0:
         return ()
@@ -52,7 +56,7 @@ def anatomy(found: Measurement, faults: Sequence[InjectedFault]) -> tuple[Part, 
 def moments(found: Measurement, faults: Sequence[InjectedFault], start: Interval) -> list[Moment]:
     """What ends each part, in order of time."""
     recovery = found.recovery
-    known = [Moment(one.what, one.name, one.at) for one in last_way(found)]
+    known: list[Moment] = []
     if recovery.impact is not None:
         known += [Moment("impact", "", recovery.impact), *_detected(found, recovery.impact)]
     if recovery.impact is not None and recovery.recovered is not None:
@@ -62,7 +66,12 @@ def moments(found: Measurement, faults: Sequence[InjectedFault], start: Interval
             known += [Moment("undo", "", Interval(f.recovering_s, f.recovering_s)) for f in faults if f.recovering_s is not None]
     known += _answered(found, start)
     known = [one for one in known if one.what not in ASIDE or not any(_same(one, other) for other in known)]
-    return sorted(known, key=lambda one: (one.at.middle_s, ORDER.index(one.what)))
+    way = [Moment(one.what, one.name, one.at) for one in last_way(found)]  # is in order, also where the middles are not
+    placed = [
+        *zip(accumulate((one.at.middle_s for one in way), max), way, strict=True),
+        *((one.at.middle_s, one) for one in known),
+    ]
+    return [one for _, one in sorted(placed, key=lambda pair: (pair[0], ORDER.index(pair[1].what)))]
 
 
 def _same(one: Moment, other: Moment) -> bool:

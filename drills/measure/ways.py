@@ -43,7 +43,7 @@ def _way(found: list[Milestone], observed: Observed) -> Way:
     back = [one for one in found if one.what != REMOVED]
     back = [one for one in back if one.identity == back[-1].identity]
     started = next((one for one in reversed(back) if one.what == "started"), None)
-    before = back if started is None else [one for one in back if one.at.middle_s <= started.at.middle_s]
+    before = back if started is None else [one for one in back if one.at.hi_s <= started.at.hi_s]
     after = back if started is None else [one for one in back if one.at.hi_s >= started.at.lo_s]
     chosen = [
         removed,
@@ -51,27 +51,31 @@ def _way(found: list[Milestone], observed: Observed) -> Way:
         _first(before[::-1], "pulled"),  # of several containers the last one's
         started,
         _first(after, "ready"),
-        _added(after) or _added(back),  # some Services take pods that are not ready
+        _added(back, after, {one.service for one in found if one.what == REMOVED}),
     ]
     since_s = observed.window.fault_s or 0.0
     return tuple(sorted((_not_before(one, since_s) for one in chosen if one is not None), key=_in_time))
 
 
 def _in_time(one: Milestone) -> tuple[float, int]:
-    return one.at.middle_s, STEPS.index(one.what)
+    """By when it was known at the latest: a watch is quick as a rule, while reads say little about changes close to each other."""
+    return one.at.hi_s, STEPS.index(one.what)
 
 
 def _first(found: Iterable[Milestone], step: str) -> Milestone | None:
     return next((one for one in found if one.what == step), None)
 
 
-def _added(found: Iterable[Milestone]) -> Milestone | None:
-    """The pod is back when the last of its Services sends it requests again."""
+def _added(back: list[Milestone], after: list[Milestone], lost: set[str]) -> Milestone | None:
+    """The pod is back when the last of its Services sends it requests again; None while one that took it out does not.
+
+    Some Services take pods that are not ready, also before their containers ran.
+    """
     first: dict[str, Milestone] = {}
-    for one in found:
+    for one in (*after, *back):
         if one.what == ADDED:
             first.setdefault(one.service, one)
-    return max(first.values(), key=_in_time, default=None)
+    return None if lost - first.keys() else max(first.values(), key=_in_time, default=None)
 
 
 def _not_before(one: Milestone, since_s: float) -> Milestone:

@@ -174,6 +174,8 @@ def test_a_replica_is_out_with_its_first_service_and_back_with_its_last() -> Non
     found = {one.what: one for one in measured([*USUAL, *early]).ways["r0"]}
     assert found["endpoint-removed"].service == "headless"
     assert found["endpoint-added"].service == "llm"
+    half = measured([one for one in [*USUAL, *early] if one.what != "endpoint-added" or one.service == "headless"])
+    assert "endpoint-added" not in {one.what for one in half.ways["r0"]}
 
 
 def test_a_replica_that_was_replaced_twice_is_followed_to_the_last_pod() -> None:

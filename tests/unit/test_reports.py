@@ -325,7 +325,7 @@ def test_margin_in_words(relation: str, target: float, value: Interval | float, 
 def test_anatomy_adds_up_and_names_the_longest_part() -> None:
     parts = runs.passed().measurement.anatomy
     assert sum(part.share for part in parts) == pytest.approx(1.0)
-    assert until(longest(parts)) == "redundancy was restored: r1 answered by itself"
+    assert until(longest(parts)) == "r1 answered by itself, which restored redundancy"
     assert [until(part) for part in parts][:2] == ["users noticed", "/ready noticed"]
     assert runs.failed().measurement.anatomy == ()
 
@@ -363,4 +363,6 @@ def test_what_counts_from_an_interruption_is_not_told_as_unseen_without_one() ->
 def test_objective_missed_by_time_names_the_longest_part_as_the_next_step() -> None:
     missed = replace(runs.RTO, target=1.0, verdict=Verdict.FAILED)
     run = runs.build(runs.SHORT, runs.Measured(runs.BACK), runs.judgement(Verdict.FAILED, (missed,)))
-    assert "Next: shorten the longest part of the recovery, until redundancy was restored: r1 answered by itself" in sentence(run)
+    assert "Next: shorten the longest part of the recovery, until r1 answered by itself, which restored redundancy" in sentence(
+        run
+    )
