@@ -78,6 +78,23 @@ def test_the_rights_that_are_printed_are_enough_and_none_too_many(
     assert resource in refused.err
 
 
+@pytest.mark.timeout(200)
+def test_without_the_right_to_see_events_a_drill_runs_and_says_what_it_does_not_know(
+    blackstart: Blackstart, service: Path, api: KubeApi
+) -> None:
+    role = json.loads(blackstart("plan", "replica-kill-midstream", "--service", service, "--rbac").out)
+    role["metadata"]["name"] = "without-events"
+    role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["events"]]
+    known = str(login(api, role["metadata"]["namespace"], role, blackstart.folder))
+    done = blackstart("run", "replica-kill-midstream", *SHORT, "--service", service, "--yes", KUBECONFIG=known)
+    assert "undo-verified" in events(done.folder), done.out + done.err
+    (reason,) = [one["text"] for one in done.result["reasons"] if one.get("figure") == "anatomy"]
+    assert reason == "anatomy: pulled: this login may not list and watch events"
+    steps = {step["what"] for step in done.result["anatomy"]["steps"]}
+    assert {"endpoint-removed", "created", "started"} <= steps
+    assert "pulled" not in steps
+
+
 def test_a_token_that_is_wrong_is_told(blackstart: Blackstart, service: Path, cluster: Path) -> None:
     config = yaml.safe_load(cluster.read_text(encoding="utf-8"))
     config["users"][0]["user"] = {"token": "expired"}
