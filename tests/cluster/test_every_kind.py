@@ -65,3 +65,5 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     assert f"{kind}: undone" in done.out
     assert "undo-verified" in events(second / "blackstart-runs" / folder.name)
     assert everything_ours(api, service) == []
+    monkeypatch.undo()
+    assert blackstart("recover", "--all").code == 0  # this machine's own record of it
