@@ -19,8 +19,8 @@ def own_pod(name: str, image: str, command: Sequence[str], room: str, container:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-I", "-S", *command],
-        # No limit of the processor: a prober that is held back measures itself.
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        # What a prober uses, and no limit of the processor: one that is held back measures itself.
+        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": locked,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **container,
