@@ -181,14 +181,14 @@ def test_a_policy_that_nobody_enforces_is_no_partition(blackstart: Blackstart, s
     assert everything_ours(api, service) == []
 
 
-def in_fault(blackstart: Blackstart, service: Path, fault: str) -> Any:
+def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1) -> Any:
     process = blackstart.started("run", scenario(blackstart, fault), "--service", service, "--yes")
 
     def effective() -> bool:
         assert process.poll() is None, process.communicate()
-        return any("effective" in events(folder) for folder in blackstart.runs.glob("2*"))
+        return any(events(folder).count("effective") == number for folder in blackstart.runs.glob("2*"))
 
-    until("the fault to be in effect", effective, 90)
+    until("all faults to be in effect", effective, 120)
     return process, blackstart.only_run()
 
 
