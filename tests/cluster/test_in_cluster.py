@@ -77,16 +77,20 @@ def pods(api: KubeApi, namespace: str, run: str) -> list[Any]:
 
 
 def in_hang(blackstart: Blackstart, within: Path) -> tuple["subprocess.Popen[str]", Path]:
+    return as_far_as("effective", blackstart, within)
+
+
+def as_far_as(event: str, blackstart: Blackstart, within: Path, *words: str) -> tuple["subprocess.Popen[str]", Path]:
     path = blackstart.folder / "meanwhile.yaml"
     path.write_text(MEANWHILE, encoding="utf-8")
-    process = blackstart.started("run", path, "--service", within, "--yes")
+    process = blackstart.started("run", path, "--service", within, "--yes", *words)
     folder = blackstart.only_run()
 
-    def effective() -> bool:
+    def there() -> bool:
         assert process.poll() is None, process.communicate()
-        return "effective" in events(folder)
+        return event in events(folder)
 
-    until("the fault to be in effect", effective, 90)
+    until(f"`{event}` in the journal", there, 90)
     return process, folder
 
 
@@ -159,7 +163,8 @@ def test_a_connection_that_is_cut_again_and_again_loses_no_sample(
 def test_when_blackstart_is_killed_the_prober_ends_and_recover_removes_it(
     blackstart: Blackstart, service: Path, within: Path, api: KubeApi
 ) -> None:
-    process, folder = in_hang(blackstart, within)
+    """Before its fault, of which the cluster would remember how to undo it: tests beside this one recover whatever they find there."""
+    process, folder = as_far_as("baseline", blackstart, within, "--set", "steady_state.hold=60s")
     namespace = namespace_of(service)
     kill_quietly(process)
     assert [pod["status"]["phase"] for pod in pods(api, namespace, folder.name)] == ["Running"]
