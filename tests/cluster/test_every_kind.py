@@ -17,12 +17,12 @@ R0, R1 = "target: {names: [replica-0]}", "target: {names: [replica-1]}"
 FAULTS = {
     "inside": (
         f"{{kind: process-hang, role: engine, {R0}}}",
-        f"{{kind: model-corrupt, mutation: nan-one, {R0}}}",
         f"{{kind: cpu-stress, {R1}}}",
         f"{{kind: disk-fill, path: /tmp, at_most: 16MiB, {R1}}}",
     ),
     "policies": (f"{{kind: network-partition, peers: [gateway], {R1}}}", "{kind: dns-break, target: {role: gateway}}"),
     "ended": (
+        f"{{kind: model-corrupt, mutation: nan-one, {R0}}}",  # seen by what stands in the place of the next one's victim
         f"{{kind: replica-kill, {R0}}}",
         "{kind: store-kill}",
         f"{{kind: process-kill, role: engine, {R1}}}",
