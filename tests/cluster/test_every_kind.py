@@ -18,7 +18,7 @@ FAULTS = {
     "inside": (
         f"{{kind: process-hang, role: engine, {R0}}}",
         f"{{kind: cpu-stress, {R1}}}",
-        f"{{kind: disk-fill, path: /tmp, at_most: 16MiB, {R1}}}",
+        f"{{kind: disk-fill, path: /dev/shm, leave: 40MiB, {R1}}}",
     ),
     "policies": (f"{{kind: network-partition, peers: [gateway], {R1}}}", "{kind: dns-break, target: {role: gateway}}"),
     "ended": (
