@@ -4,24 +4,20 @@ They hit no more of a node than a scenario says: node-drain evicts the service's
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, ClassVar
 
-from .base import Differs, Evidence, Injector, NotYet, Privilege, Undo
-from .objects import evict_all, may_be_evicted, objects_of, put_back
+from .base import Differs, Evidence, NotYet, Undo
+from .objects import ObjectFault, evict_all, may_be_evicted, objects_of
+from .platforms.abilities import nodes_of
 from .platforms.base import Platform, Target
 
 CONTROLLERS = "the node controller's own taint on the node"
 
 
-class NodeFault(Injector):
+class NodeFault(ObjectFault):
     """A change of the nodes that the chosen targets run on, and its end."""
 
-    undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, by a patch that tests that the value is still ours"
-    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.API
     changes: ClassVar[frozenset[str]] = frozenset({"node"})
-    patience: ClassVar[timedelta] = timedelta(seconds=180)  # pods of model servers end slowly
 
     def candidates(self, everything: tuple[Target, ...]) -> tuple[Target, ...]:
         """One target of each role and node: the count is of nodes."""
@@ -29,12 +25,6 @@ class NodeFault(Injector):
         for target in everything:
             first.setdefault((target.role, str(target.details.get("node"))), target)
         return tuple(first.values())
-
-    def inject(self, undo: Undo, platform: Platform) -> None:
-        objects_of(platform).begin(undo.fault, undo.prior["changes"], undo.deadline_s)
-
-    def recover(self, undo: Undo, platform: Platform) -> None:
-        put_back(undo, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         """The nodes are open again, and the service's pods run, wherever they do."""
@@ -48,10 +38,6 @@ class NodeFault(Injector):
             if left := objects.unfinished(target):
                 raise Differs(f"{workload}: {left}")
         return Evidence(CONTROLLERS, f"open again: {', '.join(nodes)}", {"nodes": nodes})
-
-
-def nodes_of(targets: tuple[Target, ...]) -> list[str]:
-    return list(dict.fromkeys(str(target.details["node"]) for target in targets))
 
 
 @dataclass(frozen=True)

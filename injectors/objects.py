@@ -1,9 +1,11 @@
 """What faults do with the objects that a cluster keeps: change them and put them back, and move pods off their nodes."""
 
-from .base import ForeignChange, Refusal, Undo
+from datetime import timedelta
+from typing import ClassVar
+
+from .base import ForeignChange, Injector, Privilege, Refusal, Undo
 from .platforms.abilities import Objects
 from .platforms.base import GivenUp, Platform, PlatformError, Target
-from .values import JSON
 
 AGAIN_S = 1.0
 NOWHERE = "registry.invalid/blackstart/no-such-image:0"  # RFC 2606: the name `invalid` never resolves
@@ -17,12 +19,22 @@ def objects_of(platform: Platform) -> Objects:
     return found
 
 
-def put_back(undo: Undo, platform: Platform) -> JSON:
-    """Raises ForeignChange when somebody else had changed it since."""
-    answer = objects_of(platform).end(undo.fault, undo.prior["changes"])
-    if answer["event"] == "foreign":
-        raise ForeignChange(str(answer["why"]))
-    return answer
+class ObjectFault(Injector):
+    """A change of objects of the cluster, kept in the undo record's `changes`, under a guard that would put it back."""
+
+    undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, by a patch that tests that the value is still ours"
+    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.API
+    patience: ClassVar[timedelta] = timedelta(seconds=180)  # pods of model servers end slowly
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        objects_of(platform).begin(undo.fault, undo.prior["changes"], undo.deadline_s)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        """Raises ForeignChange when somebody else had changed it since."""
+        answer = objects_of(platform).end(undo.fault, undo.prior["changes"])
+        if answer["event"] == "foreign":
+            raise ForeignChange(str(answer["why"]))
 
 
 def may_be_evicted(targets: tuple[Target, ...], platform: Platform) -> None:

@@ -3,11 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
-from .base import Differs, Evidence, Injector, NotYet, Privilege, Undo
-from .objects import NOWHERE, objects_of, put_back
+from .base import Differs, Evidence, NotYet, Undo
+from .objects import NOWHERE, ObjectFault, objects_of
 from .platforms.base import Platform, Target
 from .values import JSON
 
@@ -15,14 +14,10 @@ NOT_YET_STARTED = {"ContainerCreating", "PodInitializing", "CreateContainerConfi
 IMAGE = "Image"  # in all of the kubelet's reasons for one that it does not get
 
 
-class WorkloadFault(Injector):
+class WorkloadFault(ObjectFault):
     """A change of the targets' workload, and its end. Subclasses say which, and what shows that its controller took it up."""
 
-    undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, by a patch that tests that the value is still ours"
-    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.API
     changes: ClassVar[frozenset[str]] = frozenset({"workload"})
-    patience: ClassVar[timedelta] = timedelta(seconds=180)  # pods of model servers end slowly
 
     @abstractmethod
     def changed(self, targets: tuple[Target, ...], platform: Platform) -> list[JSON]: ...
@@ -34,12 +29,6 @@ class WorkloadFault(Injector):
             "versions": sorted({each.details["revision"] for each in beside}),
         }
         return Undo(targets, {"changes": self.changed(targets, platform), **prior})
-
-    def inject(self, undo: Undo, platform: Platform) -> None:
-        objects_of(platform).begin(undo.fault, undo.prior["changes"], undo.deadline_s)
-
-    def recover(self, undo: Undo, platform: Platform) -> None:
-        put_back(undo, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         """The workload is as it was, and its controller has made it so."""

@@ -77,3 +77,8 @@ class Objects(Protocol):
 
     def closed(self, node: str) -> bool:
         """Whether the cluster's controllers take the node for closed to new pods."""
+
+
+def nodes_of(targets: tuple[Target, ...]) -> list[str]:
+    """The nodes that they run on, each once."""
+    return list(dict.fromkeys(str(target.details["node"]) for target in targets))

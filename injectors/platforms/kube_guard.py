@@ -4,10 +4,8 @@ changed, under a ServiceAccount that may put back exactly these objects, and not
 All that a guard is made of carries one name, the labels of blackstart, and is removed when its changes are undone.
 """
 
-import base64
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from ..values import JSON
 from . import object_guard
 from .base import GivenUp, PlatformError, Unsupported
 from .kube_api import ApiError, Forbidden, KubeApi, place
+from .kube_exec import program
 from .kube_own_pods import BATCH, own_pod, why
 from .kube_pods import ready
 from .kube_records import LEASES, OURS, RUN, SELECTOR, lease_of
@@ -174,7 +173,7 @@ class Guards:
         return {"name": name, "labels": OURS, **({"namespace": where} if where else {})}
 
     def _job(self, name: str, request: JSON, nodes: Sequence[str]) -> JSON:
-        program = base64.b64encode(zlib.compress(Path(object_guard.__file__).read_bytes(), 9)).decode("ascii")
+        packed = program(Path(object_guard.__file__).read_bytes()).decode("ascii").strip()
         container = {
             "readinessProbe": {"exec": {"command": ["cat", object_guard.ARMED]}, "periodSeconds": 1, "timeoutSeconds": 2},
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
@@ -182,7 +181,7 @@ class Guards:
         pod = own_pod(
             "guard",
             self.needed(),
-            ["-c", BOOT, program, json.dumps(request)],
+            ["-c", BOOT, packed, json.dumps(request)],
             "1Mi",
             container,
             serviceAccountName=name,

@@ -17,7 +17,7 @@ from ..values import JSON
 from .abilities import NAMES
 from .base import PlatformError, Target, Unsupported
 from .kube_agents import source
-from .kube_api import KubeApi, NotThere, place
+from .kube_api import KubeApi, place
 from .kube_exec import Container, run_python
 from .kube_find import Finder
 from .kube_guard import Guards
@@ -96,10 +96,7 @@ class PolicyLinks:
         target, _ = self._ends(link)
         pod = self._pod_of(target)
         mark = (pod["metadata"].get("labels") or {}).get(CUT)
-        try:
-            found = self.api.get(place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)) if mark else None
-        except NotThere:
-            found = None
+        found = self.api.there(place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)) if mark else None
         return [] if found is None else [{"fault": found["metadata"]["annotations"][MARK], "rule": found["spec"]}]
 
     def link_probe(self, link: str, limit_s: float, want: int = 0) -> JSON:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..values import JSON
+from .abilities import nodes_of
 from .base import PlatformError, Target, Unsupported
 from .kube_api import ApiError, KubeApi, place
 from .kube_find import APPS, KINDS, Finder, Owned
@@ -86,7 +87,7 @@ class ClusterObjects:
         changes = []
         if daemons := [each.name for each in targets if str(each.details["workload"]).startswith("daemonset/")]:
             raise Unsupported(f"a DaemonSet takes no notice of a closed node, and {', '.join(daemons)} is of one")
-        for node in _nodes(targets):
+        for node in nodes_of(targets):
             found = self.api.get(place("nodes", name=node))
             if found["spec"].get("unschedulable"):
                 raise Unsupported(f"node {node} is closed to new pods already, by somebody else")
@@ -100,7 +101,7 @@ class ClusterObjects:
         for each in targets:
             if _stays(self._pod(each), taint):
                 raise Unsupported(f"{each.name} tolerates every taint and would stay")
-        for node in _nodes(targets):
+        for node in nodes_of(targets):
             others = self._strangers(node, taint)
             safe = [name for name in others if name.partition("/")[0] in self.protected]
             if safe or (others and not whole_node):
@@ -177,9 +178,8 @@ class ClusterObjects:
         owned = self._of((target,))
         status = owned.workload["status"]
         good = int(status.get("numberReady" if owned.kind == "daemonset" else "readyReplicas", 0))
-        if (
-            owned.kind == "statefulset"
-        ):  # it is called rolled out as soon as it is put back, with pods of the other version still there
+        if owned.kind == "statefulset":
+            # It is called rolled out as soon as it is put back, with pods of the other version still there.
             current = status.get("updateRevision")
             good = sum(ready(pod) and revision(pod) == current for pod in owned.pods)
         return owned.rollout or (f"{good} of {owned.wanted} pods are ready" if good < owned.wanted else "")
@@ -247,7 +247,3 @@ def _stays(pod: JSON | None, taint: JSON) -> bool:
         and each.get("tolerationSeconds") is None
         for each in pod["spec"].get("tolerations") or []
     )
-
-
-def _nodes(targets: tuple[Target, ...]) -> list[str]:
-    return list(dict.fromkeys(str(target.details["node"]) for target in targets))
