@@ -23,6 +23,7 @@ from .undoing import PROOF_EVERY_S, UNDO_PATIENCE_S, undo_one
 
 TICK_S = 0.1
 READ_BACK_S = 60.0
+MORE_ANSWERS_S = 10.0  # at most, and no longer than `hold`: where a slow machine has too few answers at the end of it
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
 T = TypeVar("T")
@@ -107,7 +108,9 @@ class Engine:
         self.meanwhile()
         self._watch(start_s + hold_s, lambda _: False)
         self._watch(start_s + hold_s + LATEST_ANSWER_S, lambda _: self.observer.view.answered(start_s + hold_s))
+        self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda now: not self.observer.baseline(start_s, now).too_few)
         baseline = self.observer.baseline(start_s, self._now())
+        self.observer.judged()
         if not baseline.steady:
             self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)
             for why in baseline.why_not:

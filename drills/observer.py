@@ -48,13 +48,15 @@ class Observer:
             raise ProberLost(str(error)) from error
 
     def baseline(self, start_s: float, end_s: float) -> Baseline:
-        """The watch from `start_s` to `end_s` held against the scenario's steady state."""
-        self._judged = True
+        """The watch from `start_s` to `end_s` held against the scenario's steady state; the last such look is before the first fault."""
         faults: tuple[InjectedFault, ...] = ()
         window = Window(start_s, end_s, None, end_s)
         observed = Observed(tuple(self.lanes), tuple(self._seen), (), (), (), faults, window)
-        self._seen = []
         return steady(self.scenario, observed)
+
+    def judged(self) -> None:
+        """The baseline is over; its answers need not be kept any longer."""
+        self._judged, self._seen = True, []
 
     def read_back(self, timeout_s: float) -> dict[str, int]:
         """Have every acknowledged write read again; returns counts by what was found. Raises ProberLost."""

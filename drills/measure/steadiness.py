@@ -40,20 +40,25 @@ def steady(scenario: Scenario, observed: Observed) -> Baseline:
     judged = [info for info in observed.lanes if info.kind not in UNJUDGED]
     if not judged:
         why_not.append("no lane asked what users ask")
+    too_few = False
     for info in judged:
         known = [probe for probe in by_lane[info.name] if probe.outcome != "void"]
-        why_not += _lane(info, known, demand, watched_s) or _overtaken(info, by_lane[info.name], demand)
-    return Baseline(window.baseline_start_s, window.baseline_end_s, not why_not, tuple(why_not))
+        needed = _needed(info, watched_s)
+        if len(known) < needed:
+            too_few = True
+            why_not.append(f"{info.name}: {len(known)} answers, at least {needed} are needed to know what is normal")
+        elif known:
+            why_not += _lane(info, known, demand) or _overtaken(info, by_lane[info.name], demand)
+    return Baseline(window.baseline_start_s, window.baseline_end_s, not why_not, tuple(why_not), too_few)
 
 
-def _lane(info: LaneInfo, probes: Sequence[Probe], demand: SteadyState, watched_s: float) -> list[str]:
-    needed = ENOUGH if info.period_s <= 0 else max(FEWEST, min(ENOUGH, int(0.8 * watched_s / info.period_s)))
+def _needed(info: LaneInfo, watched_s: float) -> int:
     if info.kind == "stream":
-        needed = 1  # one long answer may take as long as the whole baseline
-        if not probes:
-            return []
-    if len(probes) < needed:
-        return [f"{info.name}: {len(probes)} answers, at least {needed} are needed to know what is normal"]
+        return 0  # one long answer may take as long as the whole baseline
+    return ENOUGH if info.period_s <= 0 else max(FEWEST, min(ENOUGH, int(0.8 * watched_s / info.period_s)))
+
+
+def _lane(info: LaneInfo, probes: Sequence[Probe], demand: SteadyState) -> list[str]:
     why_not = []
     right = sum(probe.outcome == "ok" for probe in probes)
     wrong = sum(probe.outcome in WRONG for probe in probes)

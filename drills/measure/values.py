@@ -169,6 +169,7 @@ class Baseline:
     end_s: float
     steady: bool
     why_not: tuple[str, ...] = ()
+    too_few: bool = False  # a lane has too few answers: more may come
 
 
 @dataclass(frozen=True)

@@ -330,6 +330,7 @@ def test_steady_needs_samples_of_every_lane() -> None:
     few = [p for p in calm if p.lane != "semantic" or p.sent_s < 2]
     found = steady(scenario(), observed(USUAL, few, window(12, None)))
     assert found.why_not == ("semantic: 4 answers, at least 10 are needed to know what is normal",)
+    assert found.too_few, "more may come"
     assert not steady(scenario(), observed(USUAL, [], window(12, None))).steady
     assert not steady(scenario(), observed([], [], window(12, None))).steady
 
@@ -340,6 +341,7 @@ def test_steady_names_the_part_the_lane_and_the_figures() -> None:
     found = steady(scenario(), observed(USUAL, wrong, window(12, None)))
     assert not found.steady
     assert found.why_not[0].startswith("semantic: 12 of 19 answers wrong-answer")
+    assert not found.too_few
     shaky = Simulation([Trouble(0, 0.5, "refuse")], 1, end_s=12).probes(*USUAL)
     assert not steady(scenario(), observed(USUAL, shaky, window(12, None))).steady
 

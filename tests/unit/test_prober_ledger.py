@@ -48,7 +48,8 @@ def test_acknowledged_writes_are_read_back(tmp_path: Path) -> None:
     assert found(tmp_path, "present") == set(stored) == {write.id for write in samples.writes}
     assert all(w.acknowledged_s is not None and w.acknowledged_s >= w.invoked_s for w in samples.writes if w.outcome == "acked")
     assert len({write.id.rsplit("-", 1)[0] for write in samples.writes}) == 1
-    assert [int(write.id.rsplit("-", 1)[1]) for write in samples.writes] == list(range(len(samples.writes)))
+    numbers = [int(write.id.rsplit("-", 1)[1]) for write in samples.writes]
+    assert numbers == sorted(set(numbers)), "one is left out where a starved prober was too late for it"
 
 
 def test_lost_damaged_and_doubled_writes_are_told_apart(tmp_path: Path) -> None:
