@@ -48,10 +48,12 @@ def _remembered_by_the_cluster(name: str | None, out: Path) -> tuple[dict[str, P
     from ..injectors.platforms.base import PlatformError
 
     try:
-        found, context = runs_in_cluster(name, out, os.environ)
+        found, context, only = runs_in_cluster(name, out, os.environ)
     except PlatformError as error:
         tell(f"the cluster was not asked what other machines left: {error}")
         return {}, None, ExitCode.USAGE if os.environ.get("KUBECONFIG") else ExitCode.PASSED
+    if only:
+        tell(f"of the cluster only namespace {only} was asked: this login may look in no other")
     return found, None if context == "in-cluster" else context, ExitCode.PASSED
 
 

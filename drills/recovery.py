@@ -47,16 +47,17 @@ def runs_to_recover(named: str | None, runs: Path, environment: Mapping[str, str
     return {named: known[named]}
 
 
-def runs_in_cluster(named: str | None, runs: Path, environment: Mapping[str, str]) -> tuple[dict[str, Path], str]:
+def runs_in_cluster(named: str | None, runs: Path, environment: Mapping[str, str]) -> tuple[dict[str, Path], str, str]:
     """Runs that the current context's cluster remembers and this machine does not: their folders, made anew from there under `runs`.
 
-    Also the context's name. Nothing where no cluster is configured; raises PlatformError where it cannot be asked. Whoever may write
-    a ConfigMap could have written these: names and files are taken only as a drill writes them, and only for that very namespace.
+    Also the context's name, and the one namespace that was asked where this login may look in no other. Nothing where no cluster is
+    configured; raises PlatformError where it cannot be asked. Whoever may write a ConfigMap could have written these: names and files
+    are taken only as a drill writes them, and only for that very namespace.
     """
     if not cluster_configured(environment):
-        return {}, ""
+        return {}, "", ""
     known, found = open_runs(state_folder(environment)), {}
-    with opened_records(environment) as (context, records):
+    with opened_records(environment) as (context, records, only):
         for run, (namespace, files) in records.items():
             if run in known or named not in {None, run} or not RUN_NAME.fullmatch(run):
                 continue
@@ -71,7 +72,7 @@ def runs_in_cluster(named: str | None, runs: Path, environment: Mapping[str, str
                     f"the record of {run} in namespace {namespace} is of another service than it says; look at {folder}"
                 )
             found[run] = folder.resolve()
-    return found, context
+    return found, context, only
 
 
 def recover_run(

@@ -55,8 +55,14 @@ class DiskFill(Injector):
         for target in targets:
             folder = self.path.replace("{name}", target.name)
             size, free = disks.space(target, folder)
-            if free <= max(self.leave, LEAST_RESERVE):
+            room = free - max(self.leave, LEAST_RESERVE)
+            if room <= 0:
                 raise Refusal(f"not injecting: {folder} has {free} of {size} bytes free, and {self.leave} are to be left")
+            if self.at_most is not None and room > self.at_most:
+                raise Refusal(
+                    f"not injecting: leaving {self.leave} bytes free in {folder} takes {room} bytes, and `at_most` allows "
+                    f"{self.at_most}; raise one of the two"
+                )
             prior[target.name] = {"folder": folder, "size_bytes": size, "free_bytes": free}
         folders = [place["folder"] for place in prior.values()]
         if len(set(folders)) < len(folders):

@@ -45,13 +45,15 @@ def cluster_configured(environment: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def opened_records(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, tuple[str, JSON]]]]:
-    """The current context, and the runs that its cluster remembers: run -> its namespace, and file name -> content."""
+def opened_records(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, tuple[str, JSON]], str]]:
+    """The current context; the runs that its cluster remembers: run -> its namespace, and file name -> content; and the one
+    namespace that was asked, where this login may look in no other.
+    """
     from .kube_api import KubeApi  # noqa: PLC0415
     from .kube_records import everywhere  # noqa: PLC0415
 
     with closing(KubeApi.opened(environment)) as api:
-        yield api.context, everywhere(api)
+        yield api.context, *everywhere(api)
 
 
 def _opened(where: Where, state: Path, environment: Mapping[str, str]) -> Platform:

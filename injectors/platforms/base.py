@@ -9,7 +9,8 @@ PlatformError          the platform could not do or answer something
     Unsupported        it has no means for this; said before a drill as "not injecting: ..."
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -29,6 +30,17 @@ class Unavailable(PlatformError):
 
 class GivenUp(PlatformError):
     """The drill was stopped while this was under way."""
+
+
+def came(condition: Callable[[], bool], limit_s: float, given_up: Event, every_s: float) -> bool:
+    """Whether it came to hold within that time. Raises GivenUp when the drill is stopped meanwhile."""
+    limit = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        if given_up.wait(every_s):
+            raise GivenUp("the drill was stopped meanwhile")
+    return True
 
 
 class Busy(PlatformError):

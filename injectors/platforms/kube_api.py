@@ -49,15 +49,16 @@ class Conflict(ApiError):
     """It exists already, or was changed in the meantime."""
 
 
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PASSING = {429, 502, 503, 504}  # too many requests, and servers behind it that are away
 KINDS: Mapping[int, type[ApiError]] = {403: Forbidden, 404: NotThere, 409: Conflict}
 
 
 class KubeApi:
-    """One cluster as one user. `context` is the kubeconfig's, or `in-cluster`; `server` its URL."""
+    """One cluster as one user. `context` is the kubeconfig's, or `in-cluster`; `namespace` its own; `server` its URL."""
 
-    def __init__(self, configuration: Any, client: Any, context: str) -> None:
-        self.configuration, self._client, self.context = configuration, client, context
+    def __init__(self, configuration: Any, client: Any, context: str, namespace: str) -> None:
+        self.configuration, self._client, self.context, self.namespace = configuration, client, context, namespace
         self.server = str(configuration.host)
 
     @classmethod
@@ -75,16 +76,19 @@ class KubeApi:
         try:
             if inside and "KUBERNETES_SERVICE_HOST" in environment:
                 config.load_incluster_config(client_configuration=configuration)
-                name = "in-cluster"
+                name, namespace = "in-cluster", OWN_NAMESPACE.read_text(encoding="utf-8").strip()
             else:
-                name = context or str((config.list_kube_config_contexts(files)[1] or {}).get("name") or "none")
+                contexts, current = config.list_kube_config_contexts(files)
+                chosen = next((each for each in contexts if each["name"] == context), None) if context else current
+                name = context or str((current or {}).get("name") or "none")
+                namespace = str(((chosen or {}).get("context") or {}).get("namespace") or "default")
                 config.load_kube_config(files, context=context, client_configuration=configuration)
         except Exception as error:  # a kubeconfig can be broken in many ways, each with an error of its own
             raise Unavailable(
                 f"no cluster to talk to: {error}; set KUBECONFIG, or `kubernetes.context` in the service file"
             ) from error
         configuration.retries = False  # what is retried, and how long, is decided where it is asked
-        return cls(configuration, client.ApiClient(configuration), name)
+        return cls(configuration, client.ApiClient(configuration), name, namespace)
 
     def close(self) -> None:
         self._client.close()

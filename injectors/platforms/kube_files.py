@@ -7,6 +7,7 @@ from .base import PlatformError, Target
 from .kube_agents import look
 from .kube_api import KubeApi, place
 from .kube_exec import Container
+from .kube_find import pod_of
 from .kube_pods import OVER, main_container, parts_of, volume_of
 
 
@@ -50,10 +51,9 @@ class PodFiles:
         return look(self.api, where, verb, request)
 
     def _pod(self, target: Target) -> JSON | None:
-        """The very pod that is meant, or None: a namesake is not it."""
-        namespace, name, uid = parts_of(target.identity)
-        pod = self.api.there(place("pods", namespace, name))
-        return pod if pod and pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in OVER else None
+        """The very pod that is meant, as long as its containers may run."""
+        pod = pod_of(self.api, target)
+        return pod if pod and pod["status"].get("phase") not in OVER else None
 
     def _container(self, target: Target) -> Container | None:
         pod = self._pod(target)

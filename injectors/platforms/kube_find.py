@@ -32,6 +32,13 @@ APPS = "apps/v1"
 KINDS = {"deployment": "deployments", "statefulset": "statefulsets", "daemonset": "daemonsets"}
 
 
+def pod_of(api: KubeApi, target: Target) -> JSON | None:
+    """The very pod that is meant, or None: a namesake is not it."""
+    namespace, name, uid = parts_of(target.identity)
+    pod = api.there(place("pods", namespace, name))
+    return pod if pod and pod["metadata"]["uid"] == uid else None
+
+
 @dataclass(frozen=True)
 class Owned:
     """A workload as it is now, with the pods that it controls, oldest first, without those that are being deleted."""

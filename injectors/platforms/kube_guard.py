@@ -6,7 +6,7 @@ All that a guard is made of carries one name, the labels of blackstart, and is r
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..values import JSON
 from . import object_guard
-from .base import GivenUp, PlatformError, Unsupported
+from .base import PlatformError, Unsupported, came
 from .kube_api import ApiError, Forbidden, KubeApi, place
 from .kube_exec import program
 from .kube_own_pods import BATCH, own_pod, why
@@ -201,7 +201,8 @@ class Guards:
         return self.api.items(place("pods", self.namespace), labels=f"blackstart-guard={name}")[0]
 
     def _await_armed(self, name: str) -> None:
-        self._until(lambda: any(map(ready, self._pods(name))), ARMED_S, lambda: f"the guard is not armed: {self._why_not(name)}")
+        if not came(lambda: any(map(ready, self._pods(name))), ARMED_S, self.given_up, LOOK_EVERY_S):
+            raise PlatformError(f"the guard is not armed after {ARMED_S:g} s: {self._why_not(name)}")
 
     def _why_not(self, name: str) -> str:
         pods = self._pods(name)
@@ -210,21 +211,13 @@ class Guards:
     def _remove(self, name: str, *, beyond: bool) -> None:
         """Its rights last: until it has ended it may want to look. `beyond`: it had some beyond the namespace."""
         self.api.delete(place("jobs", self.namespace, name, BATCH))
-        self._until(lambda: not self._pods(name), GONE_S, lambda: f"the guard's pods in namespace {self.namespace} do not end")
+        if not came(lambda: not self._pods(name), GONE_S, self.given_up, LOOK_EVERY_S):
+            raise PlatformError(f"the guard's pods in namespace {self.namespace} have not ended after {GONE_S:g} s")
         for kind in ("clusterrolebindings", "clusterroles") if beyond else ():
             self.api.delete(place(kind, name=name, group=RBAC))
         for kind in ("rolebindings", "roles"):
             self.api.delete(place(kind, self.namespace, name, RBAC))
         self.api.delete(place("serviceaccounts", self.namespace, name))
-
-    def _until(self, condition: Callable[[], bool], limit_s: float, problem: Callable[[], str]) -> None:
-        waited = 0.0
-        while not condition():
-            if waited > limit_s:
-                raise PlatformError(f"{problem()} (waited {limit_s:g} s)")
-            if self.given_up.wait(LOOK_EVERY_S):
-                raise GivenUp("the drill was stopped meanwhile")
-            waited += LOOK_EVERY_S
 
 
 def name_of(fault: str) -> str:

@@ -19,9 +19,9 @@ from .base import PlatformError, Target, Unsupported
 from .kube_agents import source
 from .kube_api import KubeApi, place
 from .kube_exec import Container, run_python
-from .kube_find import Finder
+from .kube_find import Finder, pod_of
 from .kube_guard import Guards
-from .kube_pods import identity_of, parts_of, selects
+from .kube_pods import parts_of, selects
 from .kube_records import OURS
 from .link_probe import CONNECT_LIMIT_S
 from .object_guard import MARK
@@ -160,9 +160,8 @@ class PolicyLinks:
         return [url.hostname, *(each for each in every if each != url.hostname)], url.port
 
     def _pod_of(self, target: Target) -> JSON:
-        namespace, name, _ = parts_of(target.identity)
-        pod = self.api.get(place("pods", namespace, name))
-        if identity_of(pod) != target.identity:
+        pod = pod_of(self.api, target)
+        if pod is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone")
         return pod
 

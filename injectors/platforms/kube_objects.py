@@ -12,7 +12,7 @@ from ..values import JSON
 from .abilities import nodes_of
 from .base import PlatformError, Target, Unsupported
 from .kube_api import ApiError, KubeApi, place
-from .kube_find import APPS, KINDS, Finder, Owned
+from .kube_find import APPS, KINDS, Finder, Owned, pod_of
 from .kube_guard import Guards
 from .kube_pods import is_ending, main_container, parts_of, ready, revision
 from .kube_rollouts import check_exposed, demand, ordinals
@@ -65,7 +65,8 @@ class ClusterObjects:
         """What makes a Deployment's controller take just these first."""
         if owned.kind != "deployment":
             return []
-        return [_field(self._pod_path(each), self._pod(each), ["metadata", "annotations", COST], FIRST) for each in targets]
+        where = ["metadata", "annotations", COST]
+        return [_field(place("pods", *parts_of(each.identity)[:2]), pod_of(self.api, each), where, FIRST) for each in targets]
 
     def another_template(
         self, targets: tuple[Target, ...], image: str | None, environment: Mapping[str, str], *, starts: bool
@@ -99,7 +100,7 @@ class ClusterObjects:
         changes = []
         taint = {"key": MARK, "value": secrets.token_hex(4), "effect": "NoExecute"}
         for each in targets:
-            if _stays(self._pod(each), taint):
+            if _stays(pod_of(self.api, each), taint):
                 raise Unsupported(f"{each.name} tolerates every taint and would stay")
         for node in nodes_of(targets):
             others = self._strangers(node, taint)
@@ -196,13 +197,6 @@ class ClusterObjects:
 
     def _path(self, owned: Owned) -> str:
         return place(KINDS[owned.kind], self.finder.spec.namespace, owned.name, APPS)
-
-    def _pod_path(self, target: Target) -> str:
-        namespace, name, _ = parts_of(target.identity)
-        return place("pods", namespace, name)
-
-    def _pod(self, target: Target) -> JSON | None:
-        return self.api.there(self._pod_path(target))
 
 
 def _told(change: JSON) -> str:

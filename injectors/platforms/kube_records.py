@@ -6,6 +6,7 @@ machine that has nothing but a kubeconfig has the whole of the run's folder. All
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,13 +15,13 @@ from pathlib import Path
 
 from ..values import JSON
 from .base import Busy, PlatformError
-from .kube_api import Conflict, KubeApi, NotThere, place
+from .kube_api import Conflict, Forbidden, KubeApi, NotThere, place
 
 OURS = {"app.kubernetes.io/managed-by": "blackstart"}
 SELECTOR = "app.kubernetes.io/managed-by=blackstart"
 RUN, WORKLOADS = "blackstart/run", "blackstart/workloads"
 LEASES = "coordination.k8s.io/v1"
-LEASE_S, RENEW_S = 30, 8.0
+LEASE_S, RENEW_S, LOOK_S = 15, 4.0, 1.0  # the first as in client-go's leader election
 
 
 def lease_of(workload: str) -> str:
@@ -47,17 +48,14 @@ class Records:
     def hold(self, holder: str, patience_s: float) -> None:
         """Take the Lease on every workload, and renew it until `release`. Raises Busy, naming who holds one.
 
-        A holder that is dead loses it within 30 s; `patience_s` says whether to wait for that.
+        A holder is dead when its Lease has not changed for 15 s while we looked, as in client-go's leader election: clocks of
+        two machines are never held against each other. `patience_s` says how long to look; one that seems old is looked at so long.
         """
-        taken: list[str] = []
-        try:
-            for workload in self.workloads:
-                self._take(workload, holder, patience_s)
-                taken.append(workload)
-        except PlatformError:
-            for workload in taken:
-                self._drop(workload, holder)
-            raise
+        began, watches = time.monotonic(), {workload: _Watch() for workload in self.workloads}
+        while busy := self._held(holder, watches) or self._taken_from_us(holder, watches):
+            if time.monotonic() - began >= max(patience_s, *(each.worth_s for each in watches.values())):
+                raise Busy(busy)
+            self._over.wait(LOOK_S)
         self.holder = holder
         self._keeper = threading.Thread(target=self._renew, name="service lease", daemon=True)
         self._keeper.start()
@@ -108,26 +106,35 @@ class Records:
     def _path(self, workload: str) -> str:
         return place("leases", self.namespace, lease_of(workload), LEASES)
 
-    def _take(self, workload: str, holder: str, patience_s: float) -> None:
-        waited = 0.0
-        while True:
-            found = self.api.there(self._path(workload))
-            try:
-                if found is None:
-                    self.api.create(place("leases", self.namespace, "", LEASES), self._lease(workload, holder))
-                    return
-                if not _valid(found) or found["spec"].get("holderIdentity") == holder:
-                    self.api.replace(self._path(workload), {**found, "spec": self._lease(workload, holder)["spec"]})
-                    return
-                busy = f"{workload} in namespace {self.namespace} is being drilled by {found['spec'].get('holderIdentity')}"
-            except NotThere as error:
+    def _held(self, holder: str, watches: Mapping[str, "_Watch"]) -> str:
+        """Who holds a workload and may live; empty: nobody."""
+        busy = ""
+        for workload, watch in watches.items():
+            watch.lease = self.api.there(self._path(workload))
+            if watch.may_live(holder):
+                busy = busy or f"{workload} in namespace {self.namespace} is being drilled by {watch.holder}"
+        return busy
+
+    def _taken_from_us(self, holder: str, watches: Mapping[str, "_Watch"]) -> str:
+        """Takes all workloads as they were seen, or none where somebody else was quicker with one, which it names."""
+        taken: list[str] = []
+        try:
+            for workload, watch in watches.items():
+                mine = self._lease(workload, holder)
+                if watch.lease is None:
+                    self.api.create(place("leases", self.namespace, "", LEASES), mine)
+                else:
+                    self.api.replace(self._path(workload), {**watch.lease, "spec": mine["spec"]})
+                taken.append(workload)
+        except PlatformError as error:
+            for each in taken:
+                self._drop(each, holder)
+            if isinstance(error, NotThere):
                 raise PlatformError(f"there is no namespace {self.namespace} (context {self.api.context})") from error
-            except Conflict:  # somebody else was quicker: look again
-                busy = f"{workload} in namespace {self.namespace} is being taken by somebody else"
-            if waited >= patience_s:
-                raise Busy(busy)
-            self._over.wait(1.0)
-            waited += 1.0
+            if not isinstance(error, Conflict):
+                raise
+            return f"{workload} in namespace {self.namespace} is being taken by somebody else"
+        return ""
 
     def _lease(self, workload: str, holder: str) -> JSON:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -161,11 +168,33 @@ class Records:
             self.api.replace(self._path(workload), {**found, "spec": spec})
 
 
-def _valid(lease: JSON) -> bool:
-    """Whether its holder still renews it. Clocks of two machines may differ by some seconds, and then it is held a little longer."""
-    spec = lease["spec"]
-    renewed = datetime.fromisoformat(spec["renewTime"].replace("Z", "+00:00"))
-    return (datetime.now(UTC) - renewed).total_seconds() < float(spec.get("leaseDurationSeconds", LEASE_S))
+@dataclass
+class _Watch:
+    """What was seen of the Lease on one workload."""
+
+    lease: JSON | None = None  # as it was last
+    holder: str = ""
+    worth_s: float = 0.0  # so long it is looked at, although nobody said that there is time: it seems dead
+    _renewed: str = ""
+    _since: float = 0.0
+
+    def may_live(self, holder: str) -> bool:
+        """Whether somebody else than `holder` has it, who may still renew it."""
+        if self.lease is None:
+            return False
+        spec = self.lease["spec"]
+        self.holder = spec.get("holderIdentity") or ""
+        if self.holder in {"", holder}:
+            return False
+        now = time.monotonic()
+        if spec["renewTime"] != self._renewed:
+            seems_dead = not self._renewed and _age_s(spec["renewTime"]) > LEASE_S
+            self._renewed, self._since, self.worth_s = spec["renewTime"], now, 2.0 * LEASE_S if seems_dead else 0.0
+        return now - self._since < float(spec.get("leaseDurationSeconds", LEASE_S))
+
+
+def _age_s(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment.replace("Z", "+00:00"))).total_seconds()
 
 
 def _records(api: KubeApi, path: str, workloads: set[str]) -> Iterator[tuple[str, JSON]]:
@@ -175,6 +204,13 @@ def _records(api: KubeApi, path: str, workloads: set[str]) -> Iterator[tuple[str
             yield about[RUN], found
 
 
-def everywhere(api: KubeApi) -> dict[str, tuple[str, JSON]]:
-    """Every record in the cluster: run -> its namespace, and file name -> content."""
-    return {run: (found["metadata"]["namespace"], found["data"]) for run, found in _records(api, place("configmaps"), set())}
+def everywhere(api: KubeApi) -> tuple[dict[str, tuple[str, JSON]], str]:
+    """Every record in the cluster: run -> its namespace, and file name -> content.
+
+    A login that may not look everywhere looks in its own namespace, which is then the second value.
+    """
+    try:
+        found, only = list(_records(api, place("configmaps"), set())), ""
+    except Forbidden:
+        found, only = list(_records(api, place("configmaps", api.namespace), set())), api.namespace
+    return {run: (record["metadata"]["namespace"], record["data"]) for run, record in found}, only

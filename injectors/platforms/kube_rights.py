@@ -29,7 +29,7 @@ ALWAYS = (
     Right("apps", "replicasets", ("list",)),
     Right("discovery.k8s.io", "endpointslices", ("list", "watch")),
     Right("", "configmaps", ("create", "update", "delete", "list")),
-    Right("coordination.k8s.io", "leases", ("get", "create", "update", "patch", "delete")),
+    Right("coordination.k8s.io", "leases", ("get", "create", "update", "delete")),
 )
 INSIDE = Right("", "pods/exec", ("get", "create"))
 ENDS = Right("", "pods", ("delete",))

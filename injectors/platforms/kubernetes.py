@@ -6,7 +6,7 @@ done by it; what happens inside a pod is done by an agent in the victim's contai
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from ..values import JSON
 from . import Where
-from .base import GivenUp, Means, PlatformError, Target, Unavailable, Unsupported
+from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
 from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
@@ -180,7 +180,8 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         namespace, name, uid = parts_of(target.identity)
         grace_s = float((self._pod(target) or {}).get("spec", {}).get("terminationGracePeriodSeconds") or 0)
         self.api.delete(place("pods", namespace, name), uid=uid)
-        self._wait(f"a running pod in place of {name}", lambda: self._replaced(target), STAND_LIMIT_S + grace_s)
+        if not came(lambda: self._replaced(target), STAND_LIMIT_S + grace_s, self.given_up, LOOK_EVERY_S):
+            raise PlatformError(f"there is no running pod in place of {name} after {STAND_LIMIT_S + grace_s:g} s")
 
     def _replaced(self, target: Target) -> bool:
         now = self.finder.one(target.name)
@@ -274,12 +275,3 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
 
     def address(self, service: str, port: int) -> str:
         return self.finder.address(service, port)
-
-    def _wait(self, what: str, condition: Callable[[], bool], limit_s: float) -> None:
-        waited = 0.0
-        while not condition():
-            if waited > limit_s:
-                raise PlatformError(f"there is no {what} after {limit_s:g} s")
-            if self.given_up.wait(LOOK_EVERY_S):
-                raise GivenUp("the drill was stopped meanwhile")
-            waited += LOOK_EVERY_S

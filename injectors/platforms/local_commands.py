@@ -4,19 +4,20 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
-from .base import PlatformError
+from .base import PlatformError, came
 
-Wait = Callable[[Callable[[], bool], float], bool]
 OUTPUT_KEPT = 4000
+LOOK_EVERY_S = 0.005
 
 
 def run_command(
-    command: Sequence[str], limit_s: float, wait: Wait, folder: Path, environment: Mapping[str, str]
+    command: Sequence[str], limit_s: float, given_up: Event, folder: Path, environment: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Exit status and the end of the output of a command without a shell. `wait` tells whether its end came within the limit.
+    """Exit status and the end of the output of a command without a shell.
 
     Whatever ends the waiting ends the command's whole process group. Raises PlatformError.
     """
@@ -34,7 +35,7 @@ def run_command(
         except OSError as error:
             raise PlatformError(f"{command[0]}: {error.strerror}") from error
         try:
-            if not wait(lambda: process.poll() is not None, limit_s):
+            if not came(lambda: process.poll() is not None, limit_s, given_up, LOOK_EVERY_S):
                 raise PlatformError(f"{' '.join(command)} did not end within {limit_s:g} s")
         finally:
             if process.poll() is None:

@@ -6,7 +6,6 @@ A target is a process with its start time; what belongs to a component and what 
 
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import ClassVar
 
 from ..values import JSON
 from .alone_here import AloneHere
-from .base import GivenUp, PlatformError, Target, Unsupported
+from .base import PlatformError, Target, Unsupported, came
 from .links import LinkControl, runtime_folder
 from .local_agents import LocalAgents
 from .local_commands import run_command
@@ -110,7 +109,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
         """SIGKILL the whole tree. It is frozen first; an agent does both, so that nothing stays frozen when blackstart dies."""
         if grace_s:
             self.signal(target, signal.SIGTERM)
-            self._wait(lambda: alive(target.identity) is None, grace_s)
+            came(lambda: alive(target.identity) is None, grace_s, self.given_up, LOOK_EVERY_S)
         if members := self._belonging(target):
             _refuse_protected(members)
             group = target.identity if target.name in self.finder.components else None
@@ -125,7 +124,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
             raise Unsupported(f"nothing would start {target.name} again: it has no start command and no supervisor")
         members = self._belonging(target)
         self.signal(target, signal.SIGTERM)
-        self._wait(lambda: alive(target.identity) is None, GRACE_S)
+        came(lambda: alive(target.identity) is None, GRACE_S, self.given_up, LOOK_EVERY_S)
         for identity in members:
             send(identity, signal.SIGKILL)  # as a kubelet ends what is left of a pod
         self.revive(target.name)
@@ -168,7 +167,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
         trees = {name: self._belonging(Target(identity, name, "")) for name, identity in owned}
         for _, identity in reversed(owned):
             send(identity, signal.SIGTERM)
-        self._wait(lambda: not any(alive(identity) for _, identity in owned), STOP_GRACE_S)
+        came(lambda: not any(alive(identity) for _, identity in owned), STOP_GRACE_S, self.given_up, LOOK_EVERY_S)
         for name, identity in owned:
             for member in trees[name]:
                 send(member, signal.SIGKILL)
@@ -199,17 +198,8 @@ class ProcessPlatform(LocalFiles, AloneHere):
                 raise PlatformError(f"{name} ended right after its start: {self.starter.last_words(name)}")
             return standing is not None and accepted(standing)
 
-        if not self._wait(stands, STAND_LIMIT_S, STAND_EVERY_S):
+        if not came(stands, STAND_LIMIT_S, self.given_up, STAND_EVERY_S):
             raise PlatformError(f"{name} does not stand {STAND_LIMIT_S:g} s after its start: {self.starter.last_words(name)}")
-
-    def _wait(self, condition: Callable[[], bool], limit_s: float, every_s: float = LOOK_EVERY_S) -> bool:
-        limit = time.monotonic() + limit_s
-        while not condition():
-            if time.monotonic() > limit:
-                return False
-            if self.given_up.wait(every_s):
-                raise GivenUp("the drill was stopped meanwhile")
-        return True
 
     # --- agents ---
 
@@ -262,7 +252,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     def execute(self, command: tuple[str, ...], limit_s: float) -> tuple[int, str]:
         """Run one of the user's own commands in the service folder, without a shell: exit status and the end of its output."""
-        return run_command(command, limit_s, self._wait, self.folder, self.environment)
+        return run_command(command, limit_s, self.given_up, self.folder, self.environment)
 
 
 def _refuse_protected(identities: Sequence[str]) -> None:

@@ -205,6 +205,8 @@ def test_refusals_come_before_anything_changes(tmp_path, service):
             ProcessKill(role="nope").plan((r0,), platform)
         with pytest.raises(Refusal, match="exits 0 before anything was injected"):
             Command(("true",), ("true",), ("true",)).plan((r0,), platform)
+        with pytest.raises(Refusal, match=r"leaving 65536 bytes free in .* takes \d+ bytes, and `at_most` allows 4096"):
+            DiskFill(str(tmp_path), at_most=Size(4096)).plan((r0,), platform)
         with pytest.raises(Refusal, match="available"):
             MemoryStress(size=Size(1 << 50)).plan((r0,), platform)
         port = r0.details["pid"]
