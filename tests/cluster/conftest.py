@@ -1,22 +1,44 @@
-"""A real cluster for the tests of this folder: the one that is named, one that runs, or one that is started for them."""
+"""A real cluster for the tests of this folder: the one that is named, one that runs, or one that is started for them.
+
+The demo service stands in it once, plain and then hardened, for all tests that drill it and leave it as it was.
+"""
 
 import os
 import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.cluster.steps import DEVKUBE, namespace_of, ready
+from blackstart.tests.command import await_well, until
 
-DEVKUBE = Path(__file__).parents[3] / "shared" / "kube" / "devkube"
 KUBECONFIG = Path("/var/lib/devkube/kubeconfig")
 PROGRAMS = ("containerd", "runc", "etcd", "nft", "iptables")
 STARTED_S = 110
+DEMOS = ("", "plain", "hardened")  # the order of the tests: faults of nodes refuse to move the pods of a demo
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that need no demo first, then those on the plain one, then those on the hardened one."""
+    places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
+        items[number] = item
+
+
+def demo_of(item: pytest.Item) -> int:
+    assert isinstance(item, pytest.Function)
+    named = {name.removesuffix("_demo") for name in item.fixturenames if name.endswith("_demo")}
+    if hasattr(item, "callspec"):
+        named.add(item.callspec.params.get("kind", ""))
+    return max(DEMOS.index(name) for name in {*DEMOS} & {*named, ""})
 
 
 def answers(kubeconfig: Path) -> str:
@@ -59,7 +81,17 @@ def started() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Path]:
-    """The kubeconfig of a cluster that answers."""
+    """The kubeconfig of a cluster that answers, which is what every command here uses."""
+    before = os.environ.get("KUBECONFIG")
+    with there() as kubeconfig:
+        os.environ["KUBECONFIG"] = str(kubeconfig)
+        yield kubeconfig
+        os.environ.pop("KUBECONFIG") if before is None else os.environ.update(KUBECONFIG=before)
+
+
+@contextmanager
+def there() -> Iterator[Path]:
+    """The kubeconfig of the first of the three that there is."""
     if find_spec("kubernetes") is None:
         refuse("the Kubernetes client is not installed: pip install 'kubernetes>=35,<36'")
     if named := os.environ.get("BLACKSTART_TEST_KUBECONFIG"):
@@ -119,3 +151,53 @@ def volumes_of(api: KubeApi, place_: Path) -> Iterator[str]:
     for each in names:
         api.delete(place("persistentvolumes", name=each))
     api.delete(place("storageclasses", name=name, group="storage.k8s.io/v1"))
+
+
+@dataclass
+class Stage:
+    """The one demo that stands in the cluster."""
+
+    api: KubeApi
+    image: str
+    place: Path
+    kind: str = ""
+    file: Path = Path()
+    _close: ExitStack = field(default_factory=ExitStack)
+
+    def showing(self, kind: str) -> Path:
+        """The service file of that demo, which is well: also what an earlier drill has replaced is back."""
+        if self.kind != kind:
+            self.close()
+            classes = self._close.enter_context(volumes_of(self.api, self.place))
+            self.file = self._close.enter_context(
+                deployed(self.api, self.image, hardened=kind == "hardened", tell=print, storage_class=classes)
+            )
+            self.kind = kind
+        until("the demo's pods to be ready", self.stands, 120)
+        await_well(self.file)
+        return self.file
+
+    def close(self) -> None:
+        self._close.close()
+        self.kind = ""
+
+    def stands(self) -> bool:
+        pods = self.api.items(place("pods", namespace_of(self.file)), labels="app.kubernetes.io/part-of=blackstart-demo")[0]
+        return all(ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+
+
+@pytest.fixture(scope="session")
+def stage(api: KubeApi, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    one = Stage(api, image, tmp_path_factory.mktemp("volumes"))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def plain_demo(stage: Stage) -> Path:
+    return stage.showing("plain")
+
+
+@pytest.fixture
+def hardened_demo(stage: Stage) -> Path:
+    return stage.showing("hardened")

@@ -1,7 +1,6 @@
 """Milestones of real pods: each is there, in a sane order, and its moment holds what the API's own timestamps say."""
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -10,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.base import STEPS
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_find import Finder
 from blackstart.injectors.platforms.kube_pods import parts_of
 from blackstart.injectors.platforms.kube_watch import READ_EVERY_S, Watcher
 from blackstart.injectors.platforms.kubernetes_spec import KubernetesSpec
-from blackstart.tests.command import Blackstart, await_well, until
+from blackstart.tests.cluster.steps import wall_of_zero
+from blackstart.tests.command import Blackstart, until
 
 CUT_S = 1.0  # the API's timestamps are cut to whole seconds
 REPORT_S = 2.5  # by which a kubelet may report later that a container started or an image was there
@@ -154,20 +153,10 @@ def test_a_rollout_is_followed_into_its_new_replica_set(api: KubeApi, deployment
         assert {one.what for one in found if one.identity == pod} >= set(STEPS[1:])
 
 
-@pytest.fixture(scope="module")
-def service(api: KubeApi, cluster: Path, image: str) -> Iterator[Path]:
-    before = os.environ.get("KUBECONFIG")
-    os.environ["KUBECONFIG"] = str(cluster)
-    with deployed(api, image, hardened=False, tell=print) as file:
-        yield file
-    os.environ.pop("KUBECONFIG") if before is None else os.environ.update(KUBECONFIG=before)
-
-
 @pytest.mark.timeout(300)
-def test_a_drill_shows_where_its_recovery_went(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
-    await_well(service)
+def test_a_drill_shows_where_its_recovery_went(blackstart: Blackstart, plain_demo: Path, api: KubeApi) -> None:
     (blackstart.folder / "kill.yaml").write_text(DRILL, encoding="utf-8")
-    done = blackstart("run", "kill.yaml", "--service", service, "--yes", within_s=200.0)
+    done = blackstart("run", "kill.yaml", "--service", plain_demo, "--yes", within_s=200.0)
     result = done.result
     assert result["faults"][0]["undo_verified"], done.out + done.err  # on a busy machine the users' part may be inconclusive
     parts, steps = result["anatomy"]["parts"], result["anatomy"]["steps"]
@@ -187,9 +176,3 @@ def test_a_drill_shows_where_its_recovery_went(blackstart: Blackstart, service: 
     again = json.loads(blackstart("report", done.folder, "--format", "json").out)
     assert again["anatomy"] == result["anatomy"]
     assert "\n  recovery  " in done.out
-
-
-def wall_of_zero(folder: Path) -> float:
-    """UNIX time at second 0 of the drill's clock, by its journal."""
-    first = json.loads((folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    return datetime.fromisoformat(first["wall"]).timestamp() - first["t_s"]

@@ -1,56 +1,68 @@
-"""A node that dies while a fault is on it: nothing is claimed that cannot be seen, and `recover` proves it later."""
+"""A node that dies, or is cut off, while a fault is on it: nothing is claimed that cannot be seen, and `recover` proves it later."""
 
-import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.cluster.conftest import DEVKUBE
-from blackstart.tests.cluster.test_objects import everything_ours, in_fault
-from blackstart.tests.command import Blackstart, await_well, events, until
+from blackstart.tests.cluster.steps import DEVKUBE, everything_ours, in_fault, namespace_of, ready
+from blackstart.tests.command import Blackstart, events, until
+
+HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 10s}"
 
 
-@pytest.fixture(scope="module")
-def service(api: KubeApi, cluster: Path, image: str) -> Iterator[Path]:
+@pytest.fixture
+def node(hardened_demo: Path, api: KubeApi) -> str:
+    """The one that replica-0 runs on."""
     if api.context != "devkube":
-        pytest.skip("only devkube's nodes can be stopped")
-    os.environ["KUBECONFIG"] = str(cluster)
-    with deployed(api, image, hardened=True, tell=print) as file:
-        yield file
-    del os.environ["KUBECONFIG"]
+        pytest.skip("only devkube's nodes can be stopped and cut off")
+    return str(api.get(place("pods", namespace_of(hardened_demo), "replica-0"))["spec"]["nodeName"])
 
 
-def node_ready(api: KubeApi, name: str) -> bool:
-    conditions = api.get(place("nodes", name=name))["status"]["conditions"]
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+@contextmanager
+def away(node: str, how: str, back: str) -> Iterator[None]:
+    number = node.removeprefix("node")
+    subprocess.run([DEVKUBE, "node", how, number], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run([DEVKUBE, "node", back, number], check=True, capture_output=True)
+
+
+def stands(api: KubeApi, node: str) -> bool:
+    return ready(api.get(place("nodes", name=node)))
 
 
 @pytest.mark.timeout(400)
 def test_a_fault_on_a_node_that_is_lost_is_closed_once_that_can_be_seen(
-    blackstart: Blackstart, service: Path, api: KubeApi
+    blackstart: Blackstart, hardened_demo: Path, api: KubeApi, node: str
 ) -> None:
-    await_well(service)
-    process, folder = in_fault(blackstart, service, "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 10s}")
-    namespace = next(each for each in api.items(place("pods"))[0] if each["metadata"]["name"] == "replica-0")["metadata"][
-        "namespace"
-    ]
-    node = api.get(place("pods", namespace, "replica-0"))["spec"]["nodeName"]
-    number = node.removeprefix("node")
-    subprocess.run([DEVKUBE, "node", "stop", number], check=True, capture_output=True)
-    try:
+    process, folder = in_fault(blackstart, hardened_demo, HANG)
+    with away(node, "stop", "start"):
         _, err = process.communicate(timeout=200)
         assert process.returncode == 5, err
         assert "undo-failed" in events(folder)
-        assert everything_ours(api, service), "its record stays until it is proven undone"
-    finally:
-        subprocess.run([DEVKUBE, "node", "start", number], check=True, capture_output=True)
-    until(f"{node} to be ready", lambda: node_ready(api, node), 60)
+        assert everything_ours(api, hardened_demo), "its record stays until it is proven undone"
+    until(f"{node} to be ready", lambda: stands(api, node), 60)
     until("replica-0 to stand", lambda: recovered(blackstart), 120)
-    assert everything_ours(api, service) == []
+    assert everything_ours(api, hardened_demo) == []
 
 
 def recovered(blackstart: Blackstart) -> bool:
     return blackstart("recover", "--all", within_s=170).code == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_node_that_is_cut_off_for_a_while_costs_no_proof(
+    blackstart: Blackstart, hardened_demo: Path, api: KubeApi, node: str
+) -> None:
+    """The agent there goes on and ends its fault by itself; that it did is looked at when the node is back."""
+    process, folder = in_fault(blackstart, hardened_demo, HANG)
+    with away(node, "isolate", "heal"):
+        until("the cluster to miss it", lambda: not stands(api, node), 60)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode in {0, 1, 3}, err
+    assert "undo-verified" in events(folder)
+    assert everything_ours(api, hardened_demo) == []

@@ -1,18 +1,14 @@
 """Drills under exactly the rights that `plan --rbac` prints, and without one of them."""
 
-import base64
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.cluster.steps import login, namespace_of
 from blackstart.tests.command import Blackstart, events, until
 
-RBAC = "rbac.authorization.k8s.io/v1"
 SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")
 HANG = (
     "apiVersion: blackstart/v1\nkind: Scenario\nname: hang\nobjectives: {rto: 60s}\n"
@@ -20,35 +16,9 @@ HANG = (
 )
 
 
-@pytest.fixture(scope="module")
-def service(api: KubeApi, cluster: Path, image: str) -> Iterator[Path]:
-    os.environ["KUBECONFIG"] = str(cluster)
-    with deployed(api, image, hardened=True, tell=print) as file:
-        yield file
-    del os.environ["KUBECONFIG"]
-
-
-def login(api: KubeApi, namespace: str, role: dict, folder: Path) -> Path:
-    """A kubeconfig whose user is a service account with that role and nothing else."""
-    name = role["metadata"]["name"]
-    api.create(place("serviceaccounts", namespace), {"metadata": {"name": name}})
-    api.create(place("roles", namespace, "", RBAC), role)
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-    api.create(place("rolebindings", namespace, "", RBAC), {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]})
-    token = api.create(place("serviceaccounts", namespace, name, "", "token"), {"spec": {}})["status"]["token"]
-    authority = base64.b64encode(Path(api.configuration.ssl_ca_cert).read_bytes()).decode()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": api.context,
-        "contexts": [{"name": api.context, "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": api.server, "certificate-authority-data": authority}}],
-        "users": [{"name": "u", "user": {"token": token}}],
-    }
-    path = folder / f"{name}.kubeconfig"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return path
+@pytest.fixture
+def service(hardened_demo: Path) -> Path:
+    return hardened_demo
 
 
 @pytest.mark.timeout(200)
@@ -93,6 +63,9 @@ def test_without_the_right_to_see_events_a_drill_runs_and_says_what_it_does_not_
     steps = {step["what"] for step in done.result["anatomy"]["steps"]}
     assert {"endpoint-removed", "created", "started"} <= steps
     assert "pulled" not in steps
+    recovered = blackstart("recover", "--all", KUBECONFIG=known)
+    assert recovered.code == 0, recovered.err
+    assert f"only namespace {namespace_of(service)} was asked" in recovered.err
 
 
 def test_a_token_that_is_wrong_is_told(blackstart: Blackstart, service: Path, cluster: Path) -> None:
@@ -127,7 +100,7 @@ def test_a_protected_namespace_is_never_touched(blackstart: Blackstart, service:
 
 
 def test_init_writes_a_profile_that_can_be_planned(blackstart: Blackstart, service: Path, image: str) -> None:
-    namespace = json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"]
+    namespace = namespace_of(service)
     done = blackstart("init", "drills", "--from-cluster", "statefulset/replica", "-n", namespace)
     assert done.code == 0, done.out + done.err
     folder = blackstart.folder / "drills"
@@ -166,7 +139,7 @@ def test_what_the_service_file_forbids_is_refused(blackstart: Blackstart, servic
 
 
 def test_budgets_are_shown(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
-    namespace = json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"]
+    namespace = namespace_of(service)
     spec = {"minAvailable": 1, "selector": {"matchLabels": {"app.kubernetes.io/component": "replica"}}}
     api.create(place("poddisruptionbudgets", namespace, "", "policy/v1"), {"metadata": {"name": "llm"}, "spec": spec})
     try:

@@ -1,0 +1,142 @@
+"""What the tests on a cluster do, and what they look for."""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.injectors.platforms.kube_outpost import MARK, name_of
+from blackstart.tests.command import Blackstart, Done, events, until
+
+DEVKUBE = Path(__file__).parents[3] / "shared" / "kube" / "devkube"
+NETWORKING, RBAC = "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1"
+OURS = "app.kubernetes.io/managed-by=blackstart,app.kubernetes.io/part-of!=blackstart-demo"
+OF_OURS = (
+    ("configmaps", ""),
+    ("pods", ""),
+    ("serviceaccounts", ""),
+    ("leases", "coordination.k8s.io/v1"),
+    ("jobs", "batch/v1"),
+    ("roles", RBAC),
+    ("rolebindings", RBAC),
+    ("networkpolicies", NETWORKING),
+)
+HEAD = (
+    "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 20s}}\nsteady_state: {{hold: 3s}}\n"
+    "settle: 2s\nobserve: 60s\nblast_radius: {{share: 100%}}\nfaults:\n  - {fault}\n"
+)
+
+
+def namespace_of(service: Path) -> str:
+    return str(json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"])
+
+
+def ready(found: dict[str, Any]) -> bool:
+    """Of a pod, or of a node."""
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in found["status"].get("conditions", ()))
+
+
+def kind_of(fault: str) -> str:
+    return fault.partition("kind: ")[2].partition(",")[0].rstrip("}")
+
+
+def scenario(blackstart: Blackstart, fault: str) -> Path:
+    path = blackstart.folder / f"{kind_of(fault)}.yaml"
+    path.write_text(HEAD.format(name=kind_of(fault), fault=fault), encoding="utf-8")
+    return path
+
+
+def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1) -> Any:
+    process = blackstart.started("run", scenario(blackstart, fault), "--service", service, "--yes")
+
+    def effective() -> bool:
+        assert process.poll() is None, process.communicate()
+        return any(events(folder).count("effective") == number for folder in blackstart.runs.glob("2*"))
+
+    until("all faults to be in effect", effective, 120)
+    return process, blackstart.only_run()
+
+
+def drilled(blackstart: Blackstart, service: Path, fault: str, **environment: str) -> Done:
+    return blackstart("run", scenario(blackstart, fault), "--service", service, "--yes", within_s=170, **environment)
+
+
+def everything_ours(api: KubeApi, service: Path) -> list[str]:
+    """All that blackstart has made around that service: also what a guard is made of, and what lies in no namespace."""
+    namespace, found = namespace_of(service), []
+    for resource, group in OF_OURS:
+        items, _ = api.items(place(resource, namespace, group=group), labels=OURS)
+        found += [f"{resource}: {each['metadata']['name']}" for each in items]
+    for each in api.items(place("clusterrolebindings", group=RBAC), labels=OURS)[0]:
+        if any(subject.get("namespace") == namespace for subject in each["subjects"]):
+            found.append(f"clusterrolebindings: {each['metadata']['name']}")
+    return found
+
+
+def login(api: KubeApi, namespace: str, role: dict, folder: Path) -> Path:
+    """A kubeconfig whose user is a service account with that role and nothing else."""
+    name = role["metadata"]["name"]
+    api.create(place("serviceaccounts", namespace), {"metadata": {"name": name}})
+    api.create(place("roles", namespace, "", RBAC), role)
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    api.create(place("rolebindings", namespace, "", RBAC), {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]})
+    token = api.create(place("serviceaccounts", namespace, name, "", "token"), {"spec": {}})["status"]["token"]
+    authority = base64.b64encode(Path(api.configuration.ssl_ca_cert).read_bytes()).decode()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": api.context,
+        "contexts": [{"name": api.context, "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
+        "clusters": [{"name": "c", "cluster": {"server": api.server, "certificate-authority-data": authority}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+    }
+    path = folder / f"{name}.kubeconfig"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+def written(service: Path, folder: Path, probe: dict[str, Any]) -> Path:
+    """The demo's service file, which names it by its Service in the cluster, with that `probe`."""
+    profile = json.loads(service.read_text(encoding="utf-8"))
+    profile["endpoint"] = {"service": "demo", "port": 8000, "protocol": "openai", "model": "demo"}
+    path = folder / "within.yaml"
+    path.write_text(json.dumps({**profile, "probe": probe}), encoding="utf-8")
+    return path
+
+
+def pods(api: KubeApi, namespace: str, run: str) -> list[Any]:
+    return api.items(place("pods", namespace), labels=f"{MARK}={name_of(run)}")[0]
+
+
+def phases(api: KubeApi, namespace: str, run: str) -> list[str]:
+    return [pod["status"]["phase"] for pod in pods(api, namespace, run)]
+
+
+def wall_of_zero(folder: Path) -> float:
+    """UNIX time at second 0 of the drill's clock, by its journal."""
+    first = json.loads((folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    return datetime.fromisoformat(first["wall"]).timestamp() - first["t_s"]
+
+
+def server_away(api: KubeApi, seconds: float) -> None:
+    """The API server answers nobody for so long."""
+    if api.context != "devkube":
+        pytest.skip("only devkube's API server can be stopped")
+    status = subprocess.run([DEVKUBE, "status"], capture_output=True, text=True, check=True).stdout
+    server = int(re.findall(r"kube-apiserver\s+(\d+)", status)[0])
+    since = time.monotonic()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        until(f"{seconds} s to be over", lambda: time.monotonic() > since + seconds, seconds + 10)
+    finally:
+        os.kill(server, signal.SIGCONT)
