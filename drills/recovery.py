@@ -101,7 +101,7 @@ def recover_run(
     ):
         gone = platform.vanished()
         if not gone:
-            _take(platform, run, records[0])
+            _take(platform, run, records[0], died_here=run in open_runs(state))
             _take_in(folder, platform.remembered(run))
             records, _ = read_journal(folder / JOURNAL)
         if any(_open(fault) for fault in faults_of(records)):
@@ -123,14 +123,18 @@ def _take_in(folder: Path, remembered: Mapping[str, str]) -> None:
         path.write_text(newer, encoding="utf-8")
 
 
-def _take(platform: Platform, run: str, started: Record) -> None:
-    """The dead run's own hold on the service runs out within this time; one that lives keeps it. Raises PlatformError elsewhere."""
+def _take(platform: Platform, run: str, started: Record, *, died_here: bool) -> None:
+    """The dead run's own hold on the service runs out within this time; one that lives keeps it. Raises PlatformError elsewhere.
+
+    `died_here`: the run was this machine's, and whoever calls has its lock. In the boot that it was started in, nobody else can have it.
+    """
     if (found := platform.fingerprint()) != started.fields["fingerprint"]:
         raise PlatformError(
             f"this is not the service that was drilled ({found} instead of {started.fields['fingerprint']}): {platform.place}"
         )
     try:
-        platform.hold(f"recover {run} {secrets.token_hex(2)}", HOLD_S)
+        dead = run if died_here and boot_id() and started.fields["boot"] == boot_id() else ""
+        platform.hold(f"recover {run} {secrets.token_hex(2)}", HOLD_S, dead)
     except Busy as busy:
         raise BeingDrilled(f"not injecting: {busy}") from busy
 

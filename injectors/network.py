@@ -20,6 +20,10 @@ PROBE_LIMIT_S = 2.0  # for an answer without a fault
 SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, counts as silence
 SILENCE_LIMIT_S = 5.0
 ANSWERS = {"answered", "closed"}  # an orderly end is a sign of life, too
+INLINE_UNDO = (
+    "the link proxy drops the rule; in a cluster the agent takes the proxy out of the pod's network, also by itself, and its ephemeral "
+    "container ends (the pod's spec keeps an entry of it until the pod is replaced)"
+)
 PEERS = "the other side: roles or component names, `client`; none: everybody with a link to the target"
 
 
@@ -63,9 +67,7 @@ class LinkFault(Injector):
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         links = links_of(platform)
-        if why := links.link_unable(self.rule()):
-            raise Refusal(f"not injecting: {why}")
-        joined = links.links(targets, self.peers)
+        joined = links.links(targets, self.peers, self.rule())
         names = ", ".join(target.name for target in targets)
         if not joined:
             others = ", ".join(self.peers) or "anybody"
@@ -118,7 +120,7 @@ class LinkFault(Injector):
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for link in undo.prior["links"]:
-            links_of(platform).link_end(undo.fault, link)
+            links_of(platform).link_end(undo.fault, link, self.rule())
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         """The rule is gone. What stands behind the link may be dead by now; then that is said, and is not this fault."""
@@ -135,6 +137,8 @@ class LinkFault(Injector):
             facts[link] = {"before": prior["probe"], "seen": seen, "rules_of_others": others}
             alive = seen["outcome"] in ANSWERS
             if not alive and not others and not links.rules_are_the_path:
+                raise Differs(f"the rule of {undo.fault} is gone from {link}, and still a connection meets {_told(seen)}")
+            if alive and self.proven(prior["probe"], seen):
                 raise Differs(f"the rule of {undo.fault} is gone from {link}, and still a connection meets {_told(seen)}")
             why = "" if alive else f" (rules of {', '.join(others)})" if others else " (what stands behind it does not answer)"
             told.append(f"{link}: no rule of ours; {_told(seen)}{why}")
@@ -209,6 +213,10 @@ class NetworkDelay(LinkFault):
         "that the service stays right and within its objectives over a slow path; a question and its answer together take "
         "twice the delay. Loss and reordering are not exercised"
     )
+    undone_by: ClassVar[str] = INLINE_UNDO
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
+    changes: ClassVar[frozenset[str]] = frozenset({"container"})
 
     example: ClassVar[Mapping[str, Any]] = {"delay": "100ms"}
 
@@ -243,6 +251,10 @@ class TcpReset(LinkFault):
         "that clients of the path see a reset as an error and act on it, mid-answer too where `after` is given. A refused "
         "connection attempt is not exercised: the connection opens and is then reset"
     )
+    undone_by: ClassVar[str] = INLINE_UNDO
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
+    changes: ClassVar[frozenset[str]] = frozenset({"container"})
 
     peers: Annotated[tuple[str, ...], PEERS] = ()
     after: Annotated[Size | None, "so many bytes of answer pass before the reset; left out: at once"] = None
@@ -266,6 +278,10 @@ class StreamStall(LinkFault):
         "that clients of the path notice an answer that stops without an end. Questions still arrive, and the answer flows on "
         "when the fault ends"
     )
+    undone_by: ClassVar[str] = INLINE_UNDO
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
+    changes: ClassVar[frozenset[str]] = frozenset({"container"})
 
     after: Annotated[Size, "so many bytes of each answer pass first; of open ones counted from the fault"] = Size(0)
     peers: Annotated[tuple[str, ...], PEERS] = ()

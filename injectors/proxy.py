@@ -1,15 +1,26 @@
 """The link proxy: stands in one TCP path between two components and, while a rule asks for it, breaks that path.
 
-    python3 proxy.py --name gw-r0 --listen 127.0.0.1:9001 --to 127.0.0.1:8001 [--tied] [--with-parent]
+    python3 proxy.py --name gw-r0 --listen 127.0.0.1:9001 --to 127.0.0.1:8001 [--tied] [--with-parent] [--for SECONDS]
+    python3 proxy.py --name r0 --listen 127.0.0.1:0 --listen 10.0.0.7:0 --transparent MARK [...]
 
 One process for one link; standard library only, Python 3.8 or newer, Linux and macOS; one file and longer than others because
-it also runs where nothing else of blackstart is installed. It listens on loopback addresses only and prints one JSON line,
-`{"event": "ready", ...}`, once it does. It ends on SIGTERM or SIGINT, with `--tied` when standard input closes, with
-`--with-parent` (Linux) when the process that started it dies.
+it also runs where nothing else of blackstart is installed. It listens on loopback addresses only (but see below) and prints one
+JSON line, `{"event": "ready", ...}`, once it does. It ends on SIGTERM or SIGINT, with `--tied` when standard input closes, with
+`--with-parent` (Linux) when the process that started it dies, with `--for` after so many seconds.
+
+Transparent (Linux)
+-------------------
+With `--transparent` in place of `--to`, connections are sent here by redirect rules of the firewall (net_agent.py makes them),
+and each goes on to where it was going (SO_ORIGINAL_DST). What the proxy opens itself carries MARK (SO_MARK, which needs
+CAP_NET_ADMIN), so that the rules can let it pass. A redirect of what arrives leads to the address of the interface, so in this
+mode, and only in it, addresses of the network may be listened on, each named by `--listen`, never all of them (0.0.0.0, ::).
+Several listen at one port: the first one's, where the others say 0. A connection that nobody redirected is reset: to the
+network this is no open door. When the proxy ends, its connections are reset, since they cannot go on without it and an orderly
+end would pass for the end of an answer. The component sees them come from its own host, not from the client.
 
 Control
 -------
-A unix socket `link-<listen port>.sock` in the runtime folder ($BLACKSTART_RUNTIME_DIR, else $XDG_RUNTIME_DIR/blackstart, else
+A unix socket `link-<first listen port>.sock` in the runtime folder ($BLACKSTART_RUNTIME_DIR, else $XDG_RUNTIME_DIR/blackstart, else
 /tmp/blackstart-<uid>; 0700, the socket 0600). One JSON object a line in, one out, `{"ok": true, ...}` or `{"ok": false, "why": ...}`:
 
     {"do": "set", "fault": ID, "rule": {...}, "deadline_s": S}    {"do": "clear", "fault": ID}    {"do": "list"}    {"do": "ping"}
@@ -49,6 +60,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import ipaddress
 import json
 import math
 import os
@@ -75,6 +87,9 @@ SOCKET_PATH_LIMIT = 100  # bytes; the kernel takes 103 (macOS) or 107 (Linux)
 REMEMBERED = 32  # ended rules whose counters can still be asked for
 KINDS = ("partition", "delay", "reset", "stall", "truncate", "refuse")
 TCP_OUTQ = 0x5411  # SIOCOUTQ, Linux: bytes sent and not yet acknowledged
+SO_MARK = 36  # Linux; Python names it on Linux alone
+SO_ORIGINAL_DST = 80  # netfilter's, on the level of either IP
+PORT_TRIES = 20  # a free port of the first address may be taken on another one
 
 
 class BadRequest(Exception):
@@ -83,6 +98,10 @@ class BadRequest(Exception):
 
 class Refused(Exception):
     """The proxy cannot start here."""
+
+
+class NotRedirected(Exception):
+    """A connection that came to the transparent proxy itself, and so has nowhere to go on to."""
 
 
 def number(rule: dict[str, Any], name: str, default: float | None = None) -> float:
@@ -297,8 +316,11 @@ class Connection:
     def __init__(self, link: Link, client: socket.socket) -> None:
         self.link = link
         self.client = client
-        self.server = socket.socket(link.target[0], socket.SOCK_STREAM)
+        family, self.target = link.target or original_destination(client)
+        self.server = socket.socket(family, socket.SOCK_STREAM)
         self.server.setblocking(False)
+        if link.mark:
+            self.server.setsockopt(socket.SOL_SOCKET, SO_MARK, link.mark)
         self.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connecting = False
         self.closing = False
@@ -310,7 +332,7 @@ class Connection:
     def open(self) -> None:
         """Connect to the component behind the link."""
         try:
-            self.server.connect(self.link.target[1])
+            self.server.connect(self.target)
         except (BlockingIOError, InterruptedError):
             self.connecting = True
             self.link.loop.add_writer(self.server.fileno(), self.connected)
@@ -432,13 +454,32 @@ def unsent(sock: socket.socket) -> int:
     return asked(sock, TCP_OUTQ) if sys.platform.startswith("linux") else 0
 
 
-class Link:
-    """The listener, its connections and the rules in force."""
+def original_destination(client: socket.socket) -> tuple[int, Any]:
+    """Family and address that a redirected connection was opened to. Raises NotRedirected."""
+    own = client.getsockname()
+    try:
+        if client.family == socket.AF_INET6:
+            raw = client.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
+            host, scope = socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack("=I", raw[24:28])[0]
+            address: tuple[Any, ...] = (host, struct.unpack("!H", raw[2:4])[0], 0, scope)
+        else:
+            raw = client.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)
+            address = (socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack("!H", raw[2:4])[0])
+    except OSError as error:
+        raise NotRedirected(str(error)) from error
+    if address[:2] == own[:2]:
+        raise NotRedirected("it was opened to this proxy")
+    return client.family, address
 
-    def __init__(self, name: str, listener: socket.socket, target: tuple[int, Any]) -> None:
+
+class Link:
+    """The listeners, their connections and the rules in force. `target` is None where each connection has its own (transparent)."""
+
+    def __init__(self, name: str, listeners: list[socket.socket], target: tuple[int, Any] | None, mark: int) -> None:
         self.name = name
-        self.listener = listener
+        self.listeners = listeners
         self.target = target
+        self.mark = mark
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.waiting: list[Connection] = []  # accepted during a cut, not connected to the component yet
@@ -449,24 +490,26 @@ class Link:
         self.sweeper: asyncio.TimerHandle | None = None
 
     def listen(self) -> None:
-        if self.listener.fileno() >= 0:
-            self.loop.add_reader(self.listener.fileno(), self.accept)
+        for listener in self.listeners:
+            if listener.fileno() >= 0:
+                self.loop.add_reader(listener.fileno(), self.accept, listener)
 
-    def accept(self) -> None:
+    def accept(self, listener: socket.socket) -> None:
         """One newcomer; the event loop calls again at once while there are more."""
         client = None
         try:
-            client, _ = self.listener.accept()
+            client, _ = listener.accept()
             client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(self, client)
         except (BlockingIOError, InterruptedError, ConnectionError):
             return
-        except OSError:  # out of descriptors: the kernel's queue keeps the newcomers until some are free again
+        except (OSError, NotRedirected) as error:
             if client is not None:
                 abort_socket(client)
-            self.loop.remove_reader(self.listener.fileno())
-            self.loop.call_later(0.1, self.listen)
+            if isinstance(error, OSError):  # out of descriptors: the kernel's queue keeps the newcomers until some are free again
+                self.loop.remove_reader(listener.fileno())
+                self.loop.call_later(0.1, self.listen)
             return
         self.admit(connection)
 
@@ -573,10 +616,14 @@ class Link:
             self.sweeper = self.loop.call_later(SWEEP_S, self.sweep)
 
     def stop(self) -> None:
-        self.loop.remove_reader(self.listener.fileno())
-        self.listener.close()
+        for listener in self.listeners:
+            self.loop.remove_reader(listener.fileno())
+            listener.close()
         for connection in list(self.connections):
-            connection.close()
+            if self.target is None:
+                connection.abort()
+            else:
+                connection.close()
 
 
 class Control:
@@ -618,11 +665,11 @@ class Control:
             raise BadRequest("a request is a JSON object")
         wanted = request.get("do")
         if wanted == "ping":
-            host, port = link.listener.getsockname()[:2]
+            host, port = link.listeners[0].getsockname()[:2]
             return {
                 "name": link.name,
                 "listen": f"{host}:{port}",
-                "to": "{}:{}".format(*link.target[1][:2]),
+                "to": "{}:{}".format(*link.target[1][:2]) if link.target else "wherever each connection was going",
                 "pid": os.getpid(),
                 "connections": len(link.connections),
                 "rules": len(link.rules),
@@ -693,9 +740,12 @@ def address_of(text: str) -> tuple[int, Any]:
     return family, address
 
 
-def listen_at(text: str) -> socket.socket:
+def listen_at(text: str, transparent: bool) -> socket.socket:
     family, address = address_of(text)
-    if not (address[0].startswith("127.") or address[0] == "::1"):
+    named = ipaddress.ip_address(address[0].partition("%")[0])
+    if transparent and (named.is_unspecified or getattr(named, "ipv4_mapped", None)):
+        raise Refused(f"listening on {address[0]} would open the link to every network; name one address")
+    if not transparent and not (address[0].startswith("127.") or address[0] == "::1"):
         raise Refused(f"listening on {address[0]} would open the link to the network; use 127.0.0.1")
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -707,6 +757,34 @@ def listen_at(text: str) -> socket.socket:
         raise Refused(f"cannot listen on {text}: {error.strerror}") from error
     listener.setblocking(False)
     return listener
+
+
+def listen_on(texts: list[str], transparent: bool) -> list[socket.socket]:
+    """A listener for each HOST:PORT; ports that are 0 become the first one's."""
+    for left in reversed(range(PORT_TRIES)):
+        found: list[socket.socket] = []
+        try:
+            for text in texts:
+                host, _, port = text.rpartition(":")
+                shared = found[0].getsockname()[1] if found and port == "0" else port
+                found.append(listen_at(f"{host}:{shared}", transparent))
+        except Refused:
+            for listener in found:
+                listener.close()
+            if not (left and found):
+                raise
+        else:
+            return found
+    raise AssertionError("the last try returns or raises")
+
+
+def try_mark(mark: int) -> None:
+    """A proxy that could not mark its connections would be sent to itself."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
+    except OSError as error:
+        raise Refused(f"connections cannot be marked (SO_MARK, which needs CAP_NET_ADMIN): {error.strerror}") from error
 
 
 def die_with_parent() -> None:
@@ -726,14 +804,19 @@ def allow_many_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def link_of(options: argparse.Namespace) -> Link:
+    target = None if options.transparent else address_of(options.to)
+    if target is None:
+        try_mark(options.transparent)
+    return Link(options.name, listen_on(options.listen, target is None), target, options.transparent or 0)
+
+
 async def serve(options: argparse.Namespace, folder: str) -> None:
     loop = asyncio.get_running_loop()
-    target = address_of(options.to)
-    listener = listen_at(options.listen)
-    port = listener.getsockname()[1]
+    link = link_of(options)
+    port = link.listeners[0].getsockname()[1]
     path = os.path.join(folder, f"link-{port}.sock")
     free_path(path)
-    link = Link(options.name, listener, target)
     control = Control(link)
     before = os.umask(0o177)
     try:
@@ -744,6 +827,8 @@ async def serve(options: argparse.Namespace, folder: str) -> None:
     ended = asyncio.Event()
     for number_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number_, ended.set)
+    if options.seconds is not None:
+        loop.call_later(options.seconds, ended.set)
     if options.tied:
         try:
             loop.add_reader(0, lambda: None if os.read(0, 4096) else ended.set())
@@ -764,14 +849,27 @@ async def serve(options: argparse.Namespace, folder: str) -> None:
     await asyncio.sleep(0)  # let closed control connections say goodbye before the loop ends
 
 
+def mark_of(text: str) -> int:
+    """A firewall mark, which is never 0: that is what everybody else's packets have."""
+    mark = int(text, 0)
+    if not 0 < mark < 1 << 32:
+        raise ValueError(text)
+    return mark
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="A TCP link that can be cut, delayed, reset and stalled.")
     parser.add_argument("--name", required=True, help="the link's name")
-    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="loopback only; port 0: any free one")
-    parser.add_argument("--to", required=True, metavar="HOST:PORT", help="the component behind the link")
+    parser.add_argument("--listen", required=True, action="append", metavar="HOST:PORT", help="port 0: any free one")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", metavar="HOST:PORT", help="the component behind the link")
+    where.add_argument("--transparent", type=mark_of, metavar="MARK", help="wherever each one was going (Linux)")
     parser.add_argument("--tied", action="store_true", help="end when standard input closes")
     parser.add_argument("--with-parent", action="store_true", help="end when the thread that started it dies (Linux)")
+    parser.add_argument("--for", type=float, dest="seconds", metavar="SECONDS", help="end after so long")
     options = parser.parse_args(arguments)
+    if options.to and len(options.listen) > 1:
+        parser.error("several --listen need --transparent")
     try:
         if options.with_parent:
             die_with_parent()

@@ -17,16 +17,16 @@ class Links(Protocol):
 
     rules_are_the_path: bool
 
-    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the links that join the targets with those peers (role names or component names, or NAMES; none: everybody)."""
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:
+        """Names of the links that join the targets with those peers (role names or component names, or NAMES; none: everybody).
 
-    def link_unable(self, rule: JSON) -> str:
-        """Why no link here can have such a rule; empty: all can."""
+        Raises Unsupported where no link here can have such a rule.
+        """
 
     def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
         """Put one rule on a link; returns the proxy's own record of it."""
 
-    def link_end(self, fault: str, link: str) -> JSON:
+    def link_end(self, fault: str, link: str, rule: JSON) -> JSON:
         """Take the rule away, from any process, as often as wished; returns what the proxy counted under it."""
 
     def link_rules(self, link: str) -> list[JSON]:

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 INJECTORS = Path(__file__).resolve().parent.parent
-OTHERS = {"mutate-file": "file_agent.py"}  # every other verb is of agent.py
+OTHERS = {
+    "mutate-file": "file_agent.py",
+    "cut": "net_agent.py",
+    "names": "net_agent.py",
+    "proxy": "net_agent.py",
+}  # the rest: agent.py
 
 
 def program(verb: str) -> Path:

@@ -47,7 +47,7 @@ class AloneHere:
     def unseen(self) -> list[str]:
         return []
 
-    def hold(self, holder: str, patience_s: float) -> None:
+    def hold(self, holder: str, patience_s: float, dead: str = "") -> None:
         """The lock of this machine holds it."""
 
     def left_by(self) -> list[str]:

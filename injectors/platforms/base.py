@@ -211,8 +211,11 @@ class Platform(Protocol):
     def digest(self, target: Target, path: str) -> str:
         """`sha256:` and the hexadecimal digest of a file as the target sees it."""
 
-    def hold(self, holder: str, patience_s: float) -> None:
-        """Take the service on the platform's own side until `close`, beside the lock of this machine. Raises Busy."""
+    def hold(self, holder: str, patience_s: float, dead: str = "") -> None:
+        """Take the service on the platform's own side until `close`, beside the lock of this machine; at once what `dead` still has.
+
+        Raises Busy.
+        """
 
     def lost(self) -> str:
         """Who has taken the service from us meanwhile; empty: nobody."""

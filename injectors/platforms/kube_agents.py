@@ -144,10 +144,12 @@ class PodAgents:
         self._held.clear()
 
     def _container(self, target: Target, parameters: JSON) -> Container:
-        """The main one, or that of the processes which are meant."""
+        """The one that is named, or that of the processes which are meant, or the main one."""
         where = self.container_of(target)
         if where is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone")
+        if "container" in parameters:
+            return Container(where.namespace, where.pod, parameters["container"])
         names = {identity.rpartition("/pid:")[0].rpartition("/")[2] for identity in parameters.get("processes", ())}
         if len(names) > 1:
             raise Unsupported(

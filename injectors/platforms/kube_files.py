@@ -8,6 +8,7 @@ from .kube_agents import look
 from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import pod_of
+from .kube_inline import running_beside
 from .kube_pods import OVER, main_container, parts_of, volume_of
 
 
@@ -63,7 +64,7 @@ class PodFiles:
         """All containers of that pod, the same one first."""
         pod = self.api.there(place("pods", main.namespace, main.pod)) or {"spec": {"containers": []}}
         names = [main.container, *(each["name"] for each in pod["spec"]["containers"] if each["name"] != main.container)]
-        return [Container(main.namespace, main.pod, name) for name in names]
+        return [Container(main.namespace, main.pod, name) for name in (*names, *running_beside(pod))]
 
     def _where(self, target: Target, container: str) -> Container:
         namespace, name, _ = parts_of(target.identity)

@@ -1,5 +1,5 @@
-"""The ways between pods, and theirs to the resolver of names, cut by a NetworkPolicy: what a cluster has in the place of this
-machine's link proxies.
+"""The ways between pods, and theirs to the resolver of names, cut by a NetworkPolicy, or broken by a proxy in the pod's own network
+(kube_inline.py): what a cluster has in the place of this machine's link proxies.
 
 A policy only ever allows. So the one that cuts allows all the others, and cuts nothing where a policy of somebody else selects the
 same pod: then it is refused. Pods are marked by a label for the policy to find; a guard puts labels and policy back. Whether the
@@ -21,6 +21,7 @@ from .kube_api import KubeApi, place
 from .kube_exec import Container, run_python
 from .kube_find import Finder, pod_of
 from .kube_guard import Guards
+from .kube_inline import InlineProxies
 from .kube_pods import parts_of, selects
 from .kube_records import OURS
 from .link_probe import CONNECT_LIMIT_S
@@ -42,15 +43,20 @@ class PolicyLinks:
     api: KubeApi
     finder: Finder
     guards: Guards
+    inline: InlineProxies
     rules_are_the_path: bool = False  # the network carries out later what a policy says
 
-    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
-        self.guards.needed()
-        found = []
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:
+        found, by_policy = [], _is_policy(rule)
+        if by_policy:
+            self.guards.needed()
         for target in targets:
             link = f"{target.name}--{','.join(peers) or ANYBODY}"
             _, others = self._ends(link)
-            self._refuse_others(target)
+            if by_policy:
+                self._refuse_others(target)
+            else:
+                self.inline.refuse(target)
             for each in (target, *others):
                 self._addresses(each)
             if not others and peers != (NAMES,):
@@ -58,15 +64,15 @@ class PolicyLinks:
             found.append(link)
         return tuple(found)
 
-    def link_unable(self, rule: JSON) -> str:
-        if rule["type"] == "names" or (rule["type"] == "partition" and rule["direction"] == "both"):
-            return ""
-        return "a network policy cuts connections, both ways; for less a proxy would have to stand in the path"
-
     def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
         target, others = self._ends(link)
         mark = mark_of(fault, link)
         cut_off = [] if link.endswith((f"--{ANYBODY}", f"--{NAMES}")) else others
+        if not _is_policy(rule):
+            peers = [address for each in cut_off for address in self._addresses(each)[0]]
+            node = (self._pod_of(target)["status"] or {}).get("hostIPs") or []
+            ways = {"peers": peers, "but": [each["ip"] for each in node]}
+            return self.inline.begin(fault, target, {key: rule[key] for key in rule if key != "towards"}, ways, deadline_s)
         changes = [self._labelled(target, CUT, mark), *(self._labelled(each, PEER, mark) for each in cut_off)]
         path = place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)
         body = _policy(
@@ -80,8 +86,12 @@ class PolicyLinks:
         self.guards.begin(f"{fault}/{link}", changes, self.finder.spec.workload, deadline_s)
         return {"fault": fault, "policy": mark}
 
-    def link_end(self, fault: str, link: str) -> JSON:
+    def link_end(self, fault: str, link: str, rule: JSON) -> JSON:
         """From what is there: it is told by its mark, so that nothing needs to be remembered."""
+        if not _is_policy(rule):
+            name = link.rpartition("--")[0]
+            target = next((each for each in self.finder.all() if each.name == name), None)
+            return self.inline.end(fault, target) if target else {"fault": fault, "cleared": False}
         mark, namespace = mark_of(fault, link), self.finder.spec.namespace
         changes: list[JSON] = []
         for key in (CUT, PEER):
@@ -92,8 +102,11 @@ class PolicyLinks:
         return self.guards.end(f"{fault}/{link}", changes)
 
     def link_rules(self, link: str) -> list[JSON]:
-        """Policies of ours that select the target now."""
+        """Policies of ours that select the target now, and what stands in its own network."""
         target, _ = self._ends(link)
+        return [*self._policies(target), *self.inline.rules(target)]
+
+    def _policies(self, target: Target) -> list[JSON]:
         pod = self._pod_of(target)
         mark = (pod["metadata"].get("labels") or {}).get(CUT)
         found = self.api.there(place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)) if mark else None
@@ -125,11 +138,11 @@ class PolicyLinks:
             if not said:
                 raise PlatformError(f"a connection from {where}: {errors.strip()[-300:]}")
             seen: JSON = {**json.loads(said), "from": inside.name}
-            if seen["outcome"] == "silent" and seen.get("connected"):
+            if seen["outcome"] == "silent" and seen.get("connected") and self._policies(self._ends(link)[0]):
                 seen["outcome"] = "slow"
             if seen["outcome"] != "silent":
                 break
-        ignored = seen["outcome"] == "answered" and self.link_rules(link)
+        ignored = seen["outcome"] == "answered" and self._policies(self._ends(link)[0])
         return {**seen, **({"note": IGNORED} if ignored else {})}
 
     def _ends(self, link: str) -> tuple[Target, list[Target]]:
@@ -176,6 +189,13 @@ class PolicyLinks:
                 raise Unsupported(
                     f"NetworkPolicy {name} allows {target.name} connections, and no other policy can take them back"
                 )
+
+
+def _is_policy(rule: JSON) -> bool:
+    """Whether a policy can do it: no more than cut, both ways. For the rest something has to stand in the target's network."""
+    if rule["type"] == "partition" and rule["direction"] != "both":
+        raise Unsupported("a network policy cuts connections, both ways; leave `direction` out")
+    return rule["type"] in {"partition", "names"}
 
 
 def mark_of(fault: str, link: str) -> str:

@@ -7,7 +7,7 @@ machine that has nothing but a kubeconfig has the whole of the run's folder. All
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,14 +45,15 @@ class Records:
     _over: threading.Event = field(default_factory=threading.Event)
     _keeper: threading.Thread | None = None
 
-    def hold(self, holder: str, patience_s: float) -> None:
+    def hold(self, holder: str, patience_s: float, dead: str = "") -> None:
         """Take the Lease on every workload, and renew it until `release`. Raises Busy, naming who holds one.
 
         A holder is dead when its Lease has not changed for 15 s while we looked, as in client-go's leader election: clocks of
         two machines are never held against each other. `patience_s` says how long to look; one that seems old is looked at so long.
+        What the holder `dead` has is taken at once.
         """
         began, watches = time.monotonic(), {workload: _Watch() for workload in self.workloads}
-        while busy := self._held(holder, watches) or self._taken_from_us(holder, watches):
+        while busy := self._held({holder, dead}, watches) or self._taken_from_us(holder, watches):
             if time.monotonic() - began >= max(patience_s, *(each.worth_s for each in watches.values())):
                 raise Busy(busy)
             self._over.wait(LOOK_S)
@@ -106,12 +107,12 @@ class Records:
     def _path(self, workload: str) -> str:
         return place("leases", self.namespace, lease_of(workload), LEASES)
 
-    def _held(self, holder: str, watches: Mapping[str, "_Watch"]) -> str:
+    def _held(self, ours: Collection[str], watches: Mapping[str, "_Watch"]) -> str:
         """Who holds a workload and may live; empty: nobody."""
         busy = ""
         for workload, watch in watches.items():
             watch.lease = self.api.there(self._path(workload))
-            if watch.may_live(holder):
+            if watch.may_live(ours):
                 busy = busy or f"{workload} in namespace {self.namespace} is being drilled by {watch.holder}"
         return busy
 
@@ -178,13 +179,13 @@ class _Watch:
     _renewed: str = ""
     _since: float = 0.0
 
-    def may_live(self, holder: str) -> bool:
-        """Whether somebody else than `holder` has it, who may still renew it."""
+    def may_live(self, ours: Collection[str]) -> bool:
+        """Whether somebody else than these has it, who may still renew it."""
         if self.lease is None:
             return False
         spec = self.lease["spec"]
         self.holder = spec.get("holderIdentity") or ""
-        if self.holder in {"", holder}:
+        if self.holder in {"", *ours}:
             return False
         now = time.monotonic()
         if spec["renewTime"] != self._renewed:

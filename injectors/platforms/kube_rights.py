@@ -57,6 +57,7 @@ CHANGES = {
         Right("", "pods", ("patch",)),
         INSIDE,
     ),
+    "container": (Right("", "pods/ephemeralcontainers", ("patch",)), INSIDE),
     "node": (
         Right("", "nodes", ("get", "patch"), everywhere=True),
         Right("", "pods", ("list",), everywhere=True),
@@ -76,7 +77,7 @@ def needed(means: Means) -> tuple[Right, ...]:
         *((INSIDE,) if inside else ()),
         *((ENDS,) if means.ends else ()),
         *((BESIDE,) if means.beside else ()),
-        *(GUARD if means.changes - {"evict"} else ()),
+        *(GUARD if means.changes - {"evict", "container"} else ()),
         *changes,
     )
 

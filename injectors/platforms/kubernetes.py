@@ -22,6 +22,7 @@ from .kube_exec import Container
 from .kube_files import PodFiles
 from .kube_find import Finder
 from .kube_guard import Guards
+from .kube_inline import InlineProxies
 from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
 from .kube_outpost import PodOutposts
@@ -51,6 +52,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
+        self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
         self.outposts = PodOutposts(api, spec.namespace, self.given_up)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
@@ -198,8 +200,8 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
 
     # --- what is remembered in the cluster ---
 
-    def hold(self, holder: str, patience_s: float) -> None:
-        self.records.hold(holder, patience_s)
+    def hold(self, holder: str, patience_s: float, dead: str = "") -> None:
+        self.records.hold(holder, patience_s, dead)
 
     def left_by(self) -> list[str]:
         return self.records.left_by()

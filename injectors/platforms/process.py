@@ -229,17 +229,15 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     # --- links ---
 
-    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+    def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:
+        del rule  # a proxy can have any
         return self.link_control.links(targets, peers)
-
-    def link_unable(self, rule: JSON) -> str:
-        del rule  # the proxies know them all
-        return ""
 
     def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
         return self.link_control.link_begin(fault, link, rule, deadline_s)
 
-    def link_end(self, fault: str, link: str) -> JSON:
+    def link_end(self, fault: str, link: str, rule: JSON) -> JSON:
+        del rule  # it is known by its fault
         return self.link_control.link_end(fault, link)
 
     def link_rules(self, link: str) -> list[JSON]:

@@ -32,7 +32,7 @@ OF_OURS = (
 )
 HEAD = (
     "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 20s}}\nsteady_state: {{hold: 3s}}\n"
-    "settle: 2s\nobserve: 60s\nblast_radius: {{share: 100%}}\nfaults:\n  - {fault}\n"
+    "settle: 2s\nobserve: {observe}\nblast_radius: {{share: 100%}}\nfaults:\n  - {fault}\n"
 )
 
 
@@ -49,14 +49,14 @@ def kind_of(fault: str) -> str:
     return fault.partition("kind: ")[2].partition(",")[0].rstrip("}")
 
 
-def scenario(blackstart: Blackstart, fault: str) -> Path:
+def scenario(blackstart: Blackstart, fault: str, observe: str = "60s") -> Path:
     path = blackstart.folder / f"{kind_of(fault)}.yaml"
-    path.write_text(HEAD.format(name=kind_of(fault), fault=fault), encoding="utf-8")
+    path.write_text(HEAD.format(name=kind_of(fault), fault=fault, observe=observe), encoding="utf-8")
     return path
 
 
-def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1) -> Any:
-    process = blackstart.started("run", scenario(blackstart, fault), "--service", service, "--yes")
+def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1, observe: str = "60s") -> Any:
+    process = blackstart.started("run", scenario(blackstart, fault, observe), "--service", service, "--yes")
 
     def effective() -> bool:
         assert process.poll() is None, process.communicate()
@@ -66,8 +66,8 @@ def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1)
     return process, blackstart.only_run()
 
 
-def drilled(blackstart: Blackstart, service: Path, fault: str, **environment: str) -> Done:
-    return blackstart("run", scenario(blackstart, fault), "--service", service, "--yes", within_s=170, **environment)
+def drilled(blackstart: Blackstart, service: Path, fault: str, *words: str, **environment: str) -> Done:
+    return blackstart("run", scenario(blackstart, fault), "--service", service, "--yes", *words, within_s=170, **environment)
 
 
 def everything_ours(api: KubeApi, service: Path) -> list[str]:

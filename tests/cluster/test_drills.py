@@ -15,7 +15,7 @@ from blackstart.tests.cluster.steps import everything_ours, in_fault, namespace_
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 from blackstart.tests.drills.expected import EXPECTED, contradiction
 
-SHORT = ("steady_state.hold=4s", "settle=4s")
+SHORT = ("steady_state.hold=4s", "settle=3s")
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50s}"
 ALL_AT_ONCE = (
     "{kind: process-hang, role: engine, target: {names: [replica-0]}}",

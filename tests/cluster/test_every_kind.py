@@ -6,6 +6,8 @@ import pytest
 from blackstart.injectors import registry
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.tests.cluster.steps import everything_ours, in_fault, kind_of
+from blackstart.tests.cluster.test_drills import ALL_AT_ONCE
+from blackstart.tests.cluster.test_inline import FAULTS as INLINE
 from blackstart.tests.cluster.test_objects import RECOVERED
 from blackstart.tests.command import Blackstart, events, kill_quietly
 
@@ -28,7 +30,8 @@ FAULTS = {
     "rollout": (f"{{kind: bad-image, {R1}}}",),
     "node": ("{kind: node-drain}",),
 }
-ELSEWHERE = {kind_of(fault) for fault in RECOVERED} | {"scale-down"}  # killed and recovered in test_objects.py
+# Killed and recovered in test_objects.py, test_drills.py and test_inline.py.
+ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE)}
 
 
 def test_all_kinds_are_here() -> None:

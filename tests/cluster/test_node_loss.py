@@ -39,19 +39,22 @@ def stands(api: KubeApi, node: str) -> bool:
 def test_a_fault_on_a_node_that_is_lost_is_closed_once_that_can_be_seen(
     blackstart: Blackstart, hardened_demo: Path, api: KubeApi, node: str
 ) -> None:
-    process, folder = in_fault(blackstart, hardened_demo, HANG)
+    process, folder = in_fault(blackstart, hardened_demo, HANG, observe="20s")
     with away(node, "stop", "start"):
         _, err = process.communicate(timeout=200)
         assert process.returncode == 5, err
         assert "undo-failed" in events(folder)
         assert everything_ours(api, hardened_demo), "its record stays until it is proven undone"
     until(f"{node} to be ready", lambda: stands(api, node), 60)
-    until("replica-0 to stand", lambda: recovered(blackstart), 120)
+    until("replica-0 to stand", lambda: pod_stands(api, hardened_demo), 120)
+    done = blackstart("recover", "--all", within_s=170)
+    assert done.code == 0, done.out + done.err
     assert everything_ours(api, hardened_demo) == []
 
 
-def recovered(blackstart: Blackstart) -> bool:
-    return blackstart("recover", "--all", within_s=170).code == 0
+def pod_stands(api: KubeApi, service: Path) -> bool:
+    found = api.there(place("pods", namespace_of(service), "replica-0"))
+    return found is not None and ready(found) and "deletionTimestamp" not in found["metadata"]
 
 
 @pytest.mark.timeout(300)

@@ -1,24 +1,17 @@
 """Faults of workloads and nodes on a real cluster: what they take away, and that a guard puts it back whatever dies."""
 
 import json
-import secrets
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.tests.cluster.steps import DEVKUBE, NETWORKING, RBAC, drilled, everything_ours, in_fault, kind_of, login, scenario
+from blackstart.tests.cluster.web import APPS, REPLICAS, await_standing, deployment, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
-APPS, PORT, REPLICAS, NOBODY = "apps/v1", 8000, 3, 65534
-# Ends on SIGTERM, as a good server does; the first process of a container ignores it unless it says otherwise.
-SERVER = (
-    "import http.server,os,signal,sys;signal.signal(signal.SIGTERM,lambda *_:sys.exit(0));"
-    "http.server.ThreadingHTTPServer(('',int(os.environ['PORT'])),http.server.SimpleHTTPRequestHandler).serve_forever()"
-)
 RECOVERED = (
     "{kind: node-cordon}",
     "{kind: node-taint, whole_node: true}",
@@ -27,71 +20,16 @@ RECOVERED = (
 )
 
 
-def pod(image: str) -> dict[str, Any]:
-    container = {
-        "name": "web",
-        "image": image,
-        "command": ["python3", "-I", "-c", SERVER],
-        "env": [{"name": "PORT", "value": str(PORT)}],
-        "ports": [{"containerPort": PORT}],
-        "workingDir": "/tmp",
-        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
-    return {
-        "terminationGracePeriodSeconds": 5,
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": NOBODY, "seccompProfile": {"type": "RuntimeDefault"}},
-        "topologySpreadConstraints": [{**spread, "labelSelector": {"matchLabels": {"app": "web"}}}],
-        "containers": [container],
-    }
-
-
 @pytest.fixture(scope="module")
 def namespace(api: KubeApi, image: str) -> Iterator[str]:
     with running(api, image) as name:
         yield name
 
 
-@contextmanager
-def running(api: KubeApi, image: str) -> Iterator[str]:
-    """Three pods of a Deployment behind a Service, in a namespace of their own, which takes only pods of the restricted profile."""
-    name = f"blackstart-test-{secrets.token_hex(2)}"
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api.create(place("namespaces"), {"metadata": {"name": name, "labels": restricted}})
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod(image)}
-    spec = {"replicas": REPLICAS, "selector": {"matchLabels": {"app": "web"}}, "template": template}
-    api.create(place("deployments", name, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
-    ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
-    api.create(place("services", name), {"metadata": {"name": "web"}, "spec": ports})
-    until("all pods to be ready", lambda: deployment(api, name)["status"].get("readyReplicas") == REPLICAS, 90)
-    try:
-        yield name
-    finally:
-        api.delete(place("namespaces", name=name))
-
-
 @pytest.fixture
 def service(api: KubeApi, namespace: str, image: str, tmp_path: Path) -> Path:
-    until("all pods to be ready", lambda: deployment(api, namespace)["status"].get("readyReplicas") == REPLICAS, 90)
-    until("old pods to be gone", lambda: len(api.items(place("pods", namespace), labels="app=web")[0]) == REPLICAS, 60)
-    path = tmp_path / "web.yaml"
-    profile = {
-        "apiVersion": "blackstart/v1",
-        "kind": "Service",
-        "name": "web",
-        "platform": "kubernetes",
-        "kubernetes": {"namespace": namespace, "workload": "deployment/web"},
-        "endpoint": {"service": "web", "port": PORT, "protocol": "http"},
-        "probe": {"rate": "20/s", "image": image},
-    }
-    path.write_text(json.dumps(profile), encoding="utf-8")
-    return path
-
-
-def deployment(api: KubeApi, namespace: str) -> dict[str, Any]:
-    return api.get(place("deployments", namespace, "web", APPS))
+    await_standing(api, namespace)
+    return profile_of(namespace, image, tmp_path)
 
 
 def nodes(api: KubeApi) -> list[dict[str, Any]]:
@@ -227,6 +165,7 @@ def test_what_somebody_else_changed_since_is_left_alone(
         ("{kind: network-partition}", {"policy": True}, "no other policy can take them back"),
         ("{kind: network-partition, peers: [gateway]}", {}, "nothing is called gateway"),
         ("{kind: network-partition, direction: to}", {}, "cuts connections, both ways"),
+        ("{kind: network-delay, delay: 300ms}", {}, "violates PodSecurity"),
     ],
 )
 def test_what_cannot_be_done_safely_is_refused(

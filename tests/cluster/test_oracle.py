@@ -12,7 +12,7 @@ from blackstart.tests.command import Blackstart
 
 NAMES = ("replica-0", "replica-1")
 KILL = "{kind: process-kill, role: engine, target: {share: 100%}}"
-ROUTED_S = 3.0  # the gateway asks each replica once a second, and takes one back after two good answers
+LATER_S = 10.0  # the gateway has to take a replica back, and the first answers of a cold engine are slow
 
 
 def moments(api: KubeApi, namespace: str, event: str, since_s: float) -> list[float]:
@@ -33,18 +33,18 @@ def test_recovery_time_agrees_with_what_truly_happened(
     service = hardened_demo
     if where == "in-cluster":
         service = written(hardened_demo, blackstart.folder, {"rate": "30/s", "from": where, "image": image})
-    done = drilled(blackstart, service, KILL)
+    done = drilled(blackstart, service, KILL, "--set", "settle=6s")
     assert done.code == 0, done.out + done.err
     began_s, namespace = wall_of_zero(done.folder), namespace_of(hardened_demo)
     gone, back = (moments(api, namespace, event, began_s) for event in ("engine-gone", "loaded"))
     assert len(gone) == len(back) == len(NAMES)
     measured = done.result["measurements"]["recovery_time"]
-    assert measured["lo_s"] <= max(back) + ROUTED_S - min(gone), (measured, gone, back)
+    assert measured["lo_s"] <= max(back) + LATER_S - min(gone), (measured, gone, back)
     assert measured["hi_s"] >= min(back) - max(gone), (measured, gone, back)
     lanes = [each for each in done.result["outages"] if each["lane"].startswith("replica:")]
     assert {each["lane"] for each in lanes} == {f"replica:{name}" for name in NAMES}
     for each in lanes:  # the lane that asks each replica by itself sees nothing but its engine
         assert each["start_s"][0] + began_s <= max(gone)
         assert each["start_s"][1] + began_s >= min(gone)
-        assert each["end_s"][0] + began_s <= max(back)
+        assert each["end_s"][0] + began_s <= max(back) + LATER_S
         assert each["end_s"][1] + began_s >= min(back)

@@ -242,7 +242,7 @@ def test_links_are_demanded_and_probed(service: Service) -> None:
         platform.link_begin("somebody's", "gw-r0", {"type": "partition", "direction": "both"}, 60.0)
         with pytest.raises(Refusal, match=r"meets silent .*rules of others are on it: somebody's"):
             TcpReset(("gateway",)).plan(target(platform), platform)
-        platform.link_end("somebody's", "gw-r0")
+        platform.link_end("somebody's", "gw-r0", {})
         service.processes["gw-r0"].kill()
         service.processes["gw-r0"].wait()
         with pytest.raises(Refusal, match="the link proxy of gw-r0 does not answer"):
@@ -279,7 +279,7 @@ def test_without_the_rule_there_is_no_evidence(service: Service) -> None:
             injector.inject(undo, platform)
             evidence = soon(functools.partial(injector.verify, undo, platform))
             assert set(evidence.facts) == {"gw-r0", "b-r0"}
-            elsewhere.link_end(undo.fault, "b-r0")
+            elsewhere.link_end(undo.fault, "b-r0", {})
             with pytest.raises(NotYet, match="b-r0"):
                 injector.verify(undo, platform)
             injector.recover(undo, platform)

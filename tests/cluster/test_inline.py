@@ -1,0 +1,89 @@
+"""Faults for which something has to stand in a pod's own network: delays, resets and stalls, in a namespace that allows the capability."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.cluster.steps import drilled, everything_ours, in_fault, kind_of, scenario
+from blackstart.tests.cluster.web import await_standing, profile_of, running
+from blackstart.tests.command import Blackstart, events, kill_quietly
+
+FAULTS = (
+    "{kind: network-delay, delay: 300ms, target: {count: 1}, for: 6s}",
+    "{kind: tcp-reset, target: {count: 1}, for: 6s}",
+    "{kind: stream-stall, after: 20B, target: {count: 1}, for: 6s}",
+)
+
+
+@pytest.fixture(scope="module")
+def namespace(api: KubeApi, image: str) -> Iterator[str]:
+    with running(api, image, profile="privileged") as name:
+        yield name
+
+
+@pytest.fixture
+def service(api: KubeApi, namespace: str, image: str, tmp_path: Path) -> Path:
+    await_standing(api, namespace)
+    return profile_of(namespace, image, tmp_path)
+
+
+def containers(api: KubeApi, namespace: str) -> list[str]:
+    """States of the ephemeral containers that blackstart has put beside these pods."""
+    statuses = [pod["status"].get("ephemeralContainerStatuses") or [] for pod in api.items(place("pods", namespace))[0]]
+    return [next(iter(each["state"])) for of_pod in statuses for each in of_pod if each["name"].startswith("blackstart-")]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fault", FAULTS, ids=kind_of)
+def test_it_bites_is_proven_and_is_taken_back(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, fault: str
+) -> None:
+    done = drilled(blackstart, service, fault)
+    assert done.code in {0, 1}, done.out + done.err
+    (told,) = done.result["faults"]
+    assert told["undo_verified"]
+    assert "a client's connection" in told["evidence"]["source"]
+    assert "still-effective" in events(done.folder)
+    assert set(containers(api, namespace)) == {"terminated"}
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fault", FAULTS, ids=kind_of)
+def test_a_killed_drill_is_recovered_from_another_machine(
+    blackstart: Blackstart,
+    service: Path,
+    api: KubeApi,
+    namespace: str,
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process, _ = in_fault(blackstart, service, fault.replace(", for: 6s", ""))
+    kill_quietly(process)
+    assert "running" in containers(api, namespace)
+    done = blackstart("recover", "--all")
+    assert done.code == 0, done.out + done.err
+    assert f"{kind_of(fault)}: undone" in done.out
+    assert set(containers(api, namespace)) == {"terminated"}
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(240)
+def test_an_image_that_cannot_be_pulled_injects_nothing(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
+    profile = json.loads(service.read_text(encoding="utf-8"))
+    profile["probe"]["image"] = "registry.invalid/nothing:1"
+    service.write_text(json.dumps(profile), encoding="utf-8")
+    done = drilled(blackstart, service, FAULTS[1])
+    assert done.code == 3, done.out + done.err
+    assert "does not run beside web-" in done.out + done.err
+    assert "mage" in (done.out + done.err).partition("does not run beside")[2], "what the kubelet says of it"
+    assert everything_ours(api, service) == []
+
+
+def test_a_privilege_that_is_not_allowed_is_refused(blackstart: Blackstart, service: Path) -> None:
+    refused = blackstart("plan", scenario(blackstart, FAULTS[0]), "--service", service, "--max-privilege", "exec")
+    assert refused.code == 2
+    assert "network-delay takes the privilege ephemeral, and exec is the most that is allowed" in refused.err
