@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NONE := 5 # what pytest says where no test was chosen
 
 .PHONY: demo test lint check bench drills clean
 
@@ -9,7 +10,10 @@ demo: $(VENV)/core
 	@$(BIN)/blackstart demo $(SCENARIO) $(ARGS)
 
 test: $(VENV)/test $(VENV)/mlserver
-	$(BIN)/pytest $(ARGS)
+	@failed=; \
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not alone' $(ARGS) || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -m alone $(ARGS) || test $$? = $(NONE) || failed=1; \
+	test -z "$$failed"
 
 lint: $(VENV)/check
 	$(BIN)/ruff format --check .

@@ -27,8 +27,10 @@ DEMOS = ("", "plain", "hardened")  # the order of the tests: faults of nodes ref
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that need no demo first, then those on the plain one, then those on the hardened one."""
+    """Those that need no demo first, then those on the plain one, then those on the hardened one. There is one cluster for all."""
     places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    for number in places:
+        items[number].add_marker("alone")
     for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
         items[number] = item
 

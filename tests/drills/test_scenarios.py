@@ -10,7 +10,9 @@ from blackstart.scenarios import shipped
 from blackstart.tests.command import Blackstart
 from blackstart.tests.drills.expected import EXPECTED, contradiction
 
-SHORT = ("steady_state.hold=4s", "settle=4s")
+SHORT = ("steady_state.hold=4s", "settle=3s")
+UNDER_LOAD = {"recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
+ALONE = pytest.mark.alone
 
 
 def test_the_table_is_complete() -> None:
@@ -19,7 +21,7 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["plain", "hardened"])
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ALONE if name in UNDER_LOAD else ()) for name in sorted(EXPECTED)])
 def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     done = blackstart("demo", name, *words, *(["--hardened"] if kind == "hardened" else []), within_s=200.0)
