@@ -105,4 +105,8 @@ def _asked(injector_type: type[Injector], victims: tuple[Target, ...], service: 
         return Finding(kind, fine=None, text=f"depends on {depends_on}; `blackstart plan` tells")
     resolve(injector, service).plan(victims, platform)
     given = f", {', '.join(f'{key}: {value}' for key, value in injector_type.example.items())}" if injector_type.example else ""
-    return Finding(kind, fine=True, text=f"with privilege {injector.privilege.name.lower()}, e.g. on {victims[0].name}{given}")
+    return Finding(
+        kind,
+        fine=True,
+        text=f"with privilege {injector.privilege_on(service.platform).name.lower()}, e.g. on {victims[0].name}{given}",
+    )

@@ -31,6 +31,7 @@ class PlannedFault:
     for_s: float | None
     deadline_s: float
     bites: str
+    privilege: Privilege
     undo: Undo
 
     def to_json(self) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class PlannedFault:
             "for_s": self.for_s,
             "ends_by_itself_after_s": self.deadline_s,
             "bites": self.bites,
-            "privilege": self.injector.privilege.name.lower(),
+            "privilege": self.privilege.name.lower(),
             "certifies": self.injector.certifies,
             "undo": self.undo.to_json(),
         }
@@ -175,7 +176,8 @@ def _planned(
             "look like a recovery; give it a `for`, or a later `deadline`"
         )
     undo = injector.plan(targets, platform).stamped("", fault.kind, fault.parameters, deadline_s)
-    return PlannedFault(index, fault, injector, targets, among, at_s, for_s, deadline_s, injector.bites(undo), undo)
+    privilege = injector.privilege_on(service.platform)
+    return PlannedFault(index, fault, injector, targets, among, at_s, for_s, deadline_s, injector.bites(undo), privilege, undo)
 
 
 def resolve(injector: Injector, service: Service) -> Injector:
@@ -211,10 +213,10 @@ def _beyond_blast_radius(
 def _beyond_privilege(scenario: Scenario, service: Service) -> list[str]:
     allowed = service.protect.privilege
     return [
-        f"not injecting: {each.kind} takes the privilege {each.injector.privilege.name.lower()}, and {allowed} is the most that is "
-        "allowed (--max-privilege, protect.privilege)"
+        f"not injecting: {each.kind} takes the privilege {privilege.name.lower()}, and {allowed} is the most that is allowed "
+        "(--max-privilege, protect.privilege)"
         for each in scenario.faults
-        if each.injector.privilege > Privilege[allowed.upper()]
+        if (privilege := each.injector.privilege_on(service.platform)) > Privilege[allowed.upper()]
     ]
 
 

@@ -165,6 +165,11 @@ class Injector(ABC):
         """
         return ()
 
+    def privilege_on(self, platform: str) -> Privilege:
+        """What it takes there, where that is less than `privilege`."""
+        del platform
+        return self.privilege
+
     def takes(self) -> frozenset[str]:
         """What of the platform's own objects it needs rights for: those that it `changes`, and `evict`."""
         return self.changes

@@ -20,10 +20,6 @@ PROBE_LIMIT_S = 2.0  # for an answer without a fault
 SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, counts as silence
 SILENCE_LIMIT_S = 5.0
 ANSWERS = {"answered", "closed"}  # an orderly end is a sign of life, too
-INLINE_UNDO = (
-    "the link proxy drops the rule; in a cluster the agent takes the proxy out of the pod's network, also by itself, and its ephemeral "
-    "container ends (the pod's spec keeps an entry of it until the pod is replaced)"
-)
 PEERS = "the other side: roles or component names, `client`; none: everybody with a link to the target"
 
 
@@ -48,6 +44,10 @@ class LinkFault(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.API
     peers: tuple[str, ...]
+
+    def privilege_on(self, platform: str) -> Privilege:
+        """On processes the proxy stands in the path already."""
+        return Privilege.API if platform == "process" else self.privilege
 
     @abstractmethod
     def rule(self) -> JSON:
@@ -205,19 +205,26 @@ class DnsBreak(LinkFault):
         return bool(seen["outcome"] in {"silent", "refused"} and (seen["others"] or not before["others"]))
 
 
+class InPathFault(LinkFault):
+    """Something has to stand in the path: a link proxy here, in a cluster an agent with a proxy in the pod's own network."""
+
+    undone_by: ClassVar[str] = (
+        "the link proxy drops the rule; in a cluster the agent takes the proxy out of the pod's network, also by itself, and its "
+        "ephemeral container ends (the pod's spec keeps an entry of it until the pod is replaced)"
+    )
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
+    changes: ClassVar[frozenset[str]] = frozenset({"container"})
+
+
 @dataclass(frozen=True)
-class NetworkDelay(LinkFault):
+class NetworkDelay(InPathFault):
     kind: ClassVar[str] = "network-delay"
     summary: ClassVar[str] = "delays every byte between targets and peers, in each direction"
     certifies: ClassVar[str] = (
         "that the service stays right and within its objectives over a slow path; a question and its answer together take "
         "twice the delay. Loss and reordering are not exercised"
     )
-    undone_by: ClassVar[str] = INLINE_UNDO
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
-    changes: ClassVar[frozenset[str]] = frozenset({"container"})
-
     example: ClassVar[Mapping[str, Any]] = {"delay": "100ms"}
 
     delay: Annotated[timedelta, "one way; a round trip takes twice as long"]
@@ -244,18 +251,13 @@ class NetworkDelay(LinkFault):
 
 
 @dataclass(frozen=True)
-class TcpReset(LinkFault):
+class TcpReset(InPathFault):
     kind: ClassVar[str] = "tcp-reset"
     summary: ClassVar[str] = "resets connections between targets and peers, at once or mid-answer"
     certifies: ClassVar[str] = (
         "that clients of the path see a reset as an error and act on it, mid-answer too where `after` is given. A refused "
         "connection attempt is not exercised: the connection opens and is then reset"
     )
-    undone_by: ClassVar[str] = INLINE_UNDO
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
-    changes: ClassVar[frozenset[str]] = frozenset({"container"})
-
     peers: Annotated[tuple[str, ...], PEERS] = ()
     after: Annotated[Size | None, "so many bytes of answer pass before the reset; left out: at once"] = None
 
@@ -271,18 +273,13 @@ class TcpReset(LinkFault):
 
 
 @dataclass(frozen=True)
-class StreamStall(LinkFault):
+class StreamStall(InPathFault):
     kind: ClassVar[str] = "stream-stall"
     summary: ClassVar[str] = "lets answers fall silent after so many bytes, with the connection open"
     certifies: ClassVar[str] = (
         "that clients of the path notice an answer that stops without an end. Questions still arrive, and the answer flows on "
         "when the fault ends"
     )
-    undone_by: ClassVar[str] = INLINE_UNDO
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
-    changes: ClassVar[frozenset[str]] = frozenset({"container"})
-
     after: Annotated[Size, "so many bytes of each answer pass first; of open ones counted from the fault"] = Size(0)
     peers: Annotated[tuple[str, ...], PEERS] = ()
 

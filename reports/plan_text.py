@@ -44,7 +44,7 @@ def _fault(fault: PlannedFault) -> list[str]:
     ends = "" if fault.injector.instant else f"ends by itself after {_s(fault.deadline_s)} at the latest; "
     lines = [
         f"  at {_s(fault.at_s)}: {fault.fault.kind} {held} on {len(fault.targets)} of {fault.candidates}: {victims}",
-        f"    {ends}needs: {fault.injector.privilege.name.lower()}; bites {fault.bites}",
+        f"    {ends}needs: {fault.privilege.name.lower()}; bites {fault.bites}",
     ]
     if by := fault.injector.undone_by:
         lines += _listed("    undone by: ", [by])

@@ -37,6 +37,17 @@ def test_a_plan_as_json_has_lanes_and_objectives(blackstart: Blackstart, demo: D
     assert "url" not in json.dumps(found["lanes"])
 
 
+def test_a_link_proxy_that_stands_there_takes_no_privilege(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
+    """In a cluster the same fault needs a container beside the victim."""
+    allowed = blackstart("plan", "router-worker-partition", "--service", demo.service_file, "--max-privilege", "api")
+    assert allowed.code == 0, allowed.err
+    assert "needs: api" in allowed.out
+    (tmp_path / "held.yaml").write_text(HANG, encoding="utf-8")
+    refused = blackstart("plan", tmp_path / "held.yaml", "--service", demo.service_file, "--max-privilege", "api")
+    assert refused.code == 2
+    assert "process-hang takes the privilege exec, and api is the most that is allowed" in refused.err
+
+
 def test_a_plan_can_be_repeated_exactly(blackstart: Blackstart, demo: Demo) -> None:
     """Without a seed each plan draws anew; the one that it shows pins victims and phase."""
     victims = set()
