@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.cluster.steps import drilled, everything_ours, in_fault, kind_of, scenario
+from blackstart.tests.cluster.steps import drilled, everything_ours, in_fault, kind_of, login, scenario
 from blackstart.tests.cluster.web import await_standing, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly
 
@@ -81,6 +81,21 @@ def test_an_image_that_cannot_be_pulled_injects_nothing(blackstart: Blackstart, 
     assert "does not run beside web-" in done.out + done.err
     assert "mage" in (done.out + done.err).partition("does not run beside")[2], "what the kubelet says of it"
     assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(240)
+def test_the_rights_that_are_printed_are_enough(blackstart: Blackstart, service: Path, api: KubeApi, namespace: str) -> None:
+    role = json.loads(blackstart("plan", scenario(blackstart, FAULTS[1]), "--service", service, "--rbac").out)
+    role["metadata"]["name"] = "inline"
+    known = str(login(api, namespace, role, blackstart.folder))
+    done = drilled(blackstart, service, FAULTS[1], KUBECONFIG=known)
+    assert done.code in {0, 1}, done.out + done.err
+    assert done.result["faults"][0]["undo_verified"]
+    fewer = {**role, "metadata": {**role["metadata"], "name": "less-inline"}}
+    fewer["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["pods/ephemeralcontainers"]]
+    refused = drilled(blackstart, service, FAULTS[1], KUBECONFIG=str(login(api, namespace, fewer, blackstart.folder)))
+    assert refused.code == 2, refused.out + refused.err
+    assert "may not patch pods/ephemeralcontainers" in refused.err
 
 
 def test_a_privilege_that_is_not_allowed_is_refused(blackstart: Blackstart, service: Path) -> None:
