@@ -232,6 +232,9 @@ def test_a_stopped_prober_blames_itself(tmp_path: Path) -> None:
     assert max(probe.end_s - probe.sent_s for probe in probes if probe.outcome == "ok") < 0.3
 
 
+BUSY = {"the prober was late", "the prober stood still"}  # as it also may on a busy machine
+
+
 def test_without_descriptors_it_blames_itself(tmp_path: Path) -> None:
     settings = tmp_path / "config.json"
     with reference_server.start() as server:
@@ -248,7 +251,7 @@ def test_without_descriptors_it_blames_itself(tmp_path: Path) -> None:
             until(lambda: any(p.outcome == "void" for p in read_samples(folder).probes), "a void probe")
         finally:
             process.communicate(b"stop\n", timeout=30)
-    texts = {probe.text for probe in read_samples(folder).probes if probe.outcome == "void"} - {"the prober was late"}
+    texts = {probe.text for probe in read_samples(folder).probes if probe.outcome == "void"} - BUSY
     assert texts == {"Too many open files"}
 
 
