@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blackstart.scenarios import shipped
 from blackstart.tests.command import Blackstart
-from blackstart.tests.drills.expected import EXPECTED, contradiction
+from blackstart.tests.drills.expected import EXPECTED, contradiction, telling
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 UNDER_LOAD = {"recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
@@ -24,7 +24,8 @@ def test_the_table_is_complete() -> None:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=ALONE if name in UNDER_LOAD else ()) for name in sorted(EXPECTED)])
 def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
-    done = blackstart("demo", name, *words, *(["--hardened"] if kind == "hardened" else []), within_s=200.0)
+    words += ["--hardened"] if kind == "hardened" else []
+    done = telling(name, kind, lambda: blackstart("demo", name, *words, within_s=200.0))
     assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
     assert done.code == {"passed": 0, "failed": 1}[done.result["verdict"]]
 
