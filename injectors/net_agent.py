@@ -467,9 +467,8 @@ def restore(record: Record) -> Record:
     if record["folder"]:
         facts["rule"] = clear_rule(record)
         if ours:
-            nft(
-                ["flush set inet %s %s" % (table, record["held"])]
-            )  # what stands is translated on, so that the proxy's resets arrive
+            # What stands is translated on, so that the proxy's resets arrive.
+            nft(["flush set inet %s %s" % (table, record["held"])])
         if record["proxy"] and not end_process(record["proxy"], signal.SIGTERM, SLACK_S):
             end_process(record["proxy"], signal.SIGKILL, SLACK_S)
     if there and not ours:

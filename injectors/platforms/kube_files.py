@@ -7,9 +7,9 @@ from .base import PlatformError, Target
 from .kube_agents import look
 from .kube_api import KubeApi, place
 from .kube_exec import Container
-from .kube_find import pod_of
+from .kube_find import container_of, pod_of
 from .kube_inline import running_beside
-from .kube_pods import OVER, main_container, parts_of, volume_of
+from .kube_pods import OVER, main_container, volume_of
 
 
 class PodFiles:
@@ -58,14 +58,10 @@ class PodFiles:
 
     def _container(self, target: Target) -> Container | None:
         pod = self._pod(target)
-        return self._where(target, target.details.get("container") or main_container(pod)) if pod else None
+        return container_of(target, target.details.get("container") or main_container(pod)) if pod else None
 
     def _siblings(self, main: Container) -> list[Container]:
         """All containers of that pod, the same one first."""
         pod = self.api.there(place("pods", main.namespace, main.pod)) or {"spec": {"containers": []}}
         names = [main.container, *(each["name"] for each in pod["spec"]["containers"] if each["name"] != main.container)]
         return [Container(main.namespace, main.pod, name) for name in (*names, *running_beside(pod))]
-
-    def _where(self, target: Target, container: str) -> Container:
-        namespace, name, _ = parts_of(target.identity)
-        return Container(namespace, name, container)

@@ -12,6 +12,7 @@ from threading import Lock
 from ..values import JSON
 from .base import PlatformError, Target
 from .kube_api import Forbidden, KubeApi, NotThere, place
+from .kube_exec import Container
 from .kube_pods import (
     identity_of,
     is_ending,
@@ -37,6 +38,20 @@ def pod_of(api: KubeApi, target: Target) -> JSON | None:
     namespace, name, uid = parts_of(target.identity)
     pod = api.there(place("pods", namespace, name))
     return pod if pod and pod["metadata"]["uid"] == uid else None
+
+
+def standing_pod(api: KubeApi, target: Target) -> JSON:
+    """The same, where without it nothing can be done. Raises PlatformError when it is gone."""
+    pod = pod_of(api, target)
+    if pod is None:
+        raise PlatformError(f"{target.name} ({target.identity}) is gone")
+    return pod
+
+
+def container_of(target: Target, name: str) -> Container:
+    """That container of the target's pod."""
+    namespace, pod, _ = parts_of(target.identity)
+    return Container(namespace, pod, name)
 
 
 @dataclass(frozen=True)

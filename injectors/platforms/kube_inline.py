@@ -23,8 +23,7 @@ from .base import PlatformError, Target, Unsupported, came
 from .kube_agents import PodAgents, look, source
 from .kube_api import ApiError, KubeApi, place
 from .kube_exec import Container, run_python
-from .kube_find import pod_of
-from .kube_pods import parts_of
+from .kube_find import container_of, pod_of, standing_pod
 
 OURS: Final = "blackstart-net-"
 FAULT, RULE = "BLACKSTART_FAULT", "BLACKSTART_RULE"
@@ -54,7 +53,7 @@ class InlineProxies:
 
     def refuse(self, target: Target) -> None:
         """Raises Unsupported where the cluster would not take the container, in its own words."""
-        pod = self._pod(target)
+        pod = standing_pod(self.api, target)
         try:
             self._add(pod, self._container("blackstart-net-try", "", {}, 1.0), dry_run=True)
         except ApiError as error:
@@ -65,7 +64,7 @@ class InlineProxies:
 
     def begin(self, fault: str, target: Target, rule: JSON, ways: Mapping[str, Sequence[str]], deadline_s: float) -> JSON:
         """Send what peers and target open to each other through a proxy in the target's network, or past it where it is from `but`."""
-        pod, name = self._pod(target), name_of(fault, target)
+        pod, name = standing_pod(self.api, target), name_of(fault, target)
         self._add(pod, self._container(name, fault, rule, deadline_s + SLACK_S))
         where = self._standing(target, name)
         request = {
@@ -95,10 +94,8 @@ class InlineProxies:
                 "the agent's lease or deadline; delete the pod to be sure"
             )
         answer = self.agents.end(fault, target, target, ())
-        where = self._where(target, name)
-        code, said, errors = run_python(self.api, where, source("net_agent.py"), ["sweep", json.dumps({"fault": fault})])
-        if code:
-            raise PlatformError(f"{where}: {(said.decode() or errors).strip()[-300:]}")
+        where = container_of(target, name)
+        self._asked(where, "sweep", fault)
         run_python(self.api, where, f"open({OVER!r}, 'w').close()".encode(), [])
         if not came(lambda: not self._runs(target, name), STANDS_S, self.given_up, LOOK_EVERY_S):
             raise PlatformError(f"{where} does not end")
@@ -108,27 +105,20 @@ class InlineProxies:
         """Those in force in the target's network, with the connections that met them; by what nft counts there."""
         pod = pod_of(self.api, target)
         found = []
-        for each in _ephemeral(pod) if pod else ():
+        for each in [container for container in _ephemeral(pod) if _running(pod, container["name"])] if pod else ():
             known = {pair["name"]: pair.get("value", "") for pair in each.get("env") or []}
-            if FAULT not in known or not pod or not _running(pod, each["name"]):
-                continue
-            where = self._where(target, each["name"])
-            code, said, errors = run_python(
-                self.api, where, source("net_agent.py"), ["count", json.dumps({"fault": known[FAULT]})]
-            )
-            if code:
-                raise PlatformError(f"{where}: {(said.decode() or errors).strip()[-300:]}")
-            counted = json.loads(said)
-            if counted["there"]:
+            if FAULT in known and (counted := self._asked(container_of(target, each["name"]), "count", known[FAULT]))["there"]:
                 connections = sum(way["packets"] for way in counted["counters"].values())
                 found.append({"fault": known[FAULT], "rule": json.loads(known[RULE]), "connections": connections})
         return found
 
-    def _pod(self, target: Target) -> JSON:
-        pod = pod_of(self.api, target)
-        if pod is None:
-            raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return pod
+    def _asked(self, where: Container, verb: str, fault: str) -> JSON:
+        """What net_agent.py says there, of a verb that holds nothing."""
+        code, said, errors = run_python(self.api, where, source("net_agent.py"), [verb, json.dumps({"fault": fault})])
+        if code:
+            raise PlatformError(f"{where}: {(said.decode() or errors).strip()[-300:]}")
+        answer: JSON = json.loads(said)
+        return answer
 
     def _container(self, name: str, fault: str, rule: JSON, seconds: float) -> JSON:
         if self.image is None:
@@ -156,26 +146,22 @@ class InlineProxies:
 
         def decided() -> bool:
             nonlocal hopeless_since
-            state = _state(self._pod(target), name)
+            state = _state(standing_pod(self.api, target), name)
             hopeless = state.get("waiting", {}).get("reason") in HOPELESS
             hopeless_since = min(hopeless_since, time.monotonic()) if hopeless else math.inf
             return "running" in state or time.monotonic() - hopeless_since > HOPELESS_S
 
         came(decided, STANDS_S, self.given_up, LOOK_EVERY_S)
-        state = _state(self._pod(target), name)
+        state = _state(standing_pod(self.api, target), name)
         if "running" in state:
-            return self._where(target, name)
+            return container_of(target, name)
         said = "; ".join(str(each[key]) for each in state.values() for key in ("reason", "message") if each.get(key))
         raise PlatformError(
             f"container {name} (image {self.image}) does not run beside {target.name}: {said or 'nobody says why'}"
         )
 
     def _runs(self, target: Target, name: str) -> bool:
-        return _running(self._pod(target), name)
-
-    def _where(self, target: Target, name: str) -> Container:
-        namespace, pod, _ = parts_of(target.identity)
-        return Container(namespace, pod, name)
+        return _running(standing_pod(self.api, target), name)
 
     def _gateways(self, where: Container) -> list[str]:
         """The node's own end of the pod's network, from which the kubelet probes."""

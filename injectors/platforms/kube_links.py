@@ -18,11 +18,11 @@ from .abilities import NAMES
 from .base import PlatformError, Target, Unsupported
 from .kube_agents import source
 from .kube_api import KubeApi, place
-from .kube_exec import Container, run_python
-from .kube_find import Finder, pod_of
+from .kube_exec import run_python
+from .kube_find import Finder, container_of, standing_pod
 from .kube_guard import Guards
 from .kube_inline import InlineProxies
-from .kube_pods import parts_of, selects
+from .kube_pods import selects
 from .kube_records import OURS
 from .link_probe import CONNECT_LIMIT_S
 from .object_guard import MARK
@@ -70,7 +70,7 @@ class PolicyLinks:
         cut_off = [] if link.endswith((f"--{ANYBODY}", f"--{NAMES}")) else others
         if not _is_policy(rule):
             peers = [address for each in cut_off for address in self._addresses(each)[0]]
-            node = (self._pod_of(target)["status"] or {}).get("hostIPs") or []
+            node = (standing_pod(self.api, target)["status"] or {}).get("hostIPs") or []
             ways = {"peers": peers, "but": [each["ip"] for each in node]}
             return self.inline.begin(fault, target, {key: rule[key] for key in rule if key != "towards"}, ways, deadline_s)
         changes = [self._labelled(target, CUT, mark), *(self._labelled(each, PEER, mark) for each in cut_off)]
@@ -107,7 +107,7 @@ class PolicyLinks:
         return [*self._policies(target), *self.inline.rules(target)]
 
     def _policies(self, target: Target) -> list[JSON]:
-        pod = self._pod_of(target)
+        pod = standing_pod(self.api, target)
         mark = (pod["metadata"].get("labels") or {}).get(CUT)
         found = self.api.there(place("networkpolicies", self.finder.spec.namespace, mark, NETWORKING)) if mark else None
         return [] if found is None else [{"fault": found["metadata"]["annotations"][MARK], "rule": found["spec"]}]
@@ -116,33 +116,34 @@ class PolicyLinks:
         """What a client inside a peer meets on its way to the target, or one inside the target that asks for a name."""
         target, others = self._ends(link)
         if link.endswith(f"--{NAMES}"):
-            return self._probed(link, target, {"name": KNOWN, "limit_s": limit_s})
+            return self._probed(target, target, {"name": KNOWN, "limit_s": limit_s})
         host, port = self._addresses(target)
         problems, seen = [], []
         for each in others:  # the one that fares best counts: it is cut off only where all are
             try:
                 request = {"host": host[0], "port": port, "limit_s": limit_s, "want": want}
-                seen.append(self._probed(link, each, request))
+                seen.append(self._probed(target, each, request))
             except Unsupported as error:  # no python3 there
                 problems.append(str(error))
         if not seen:
             raise Unsupported(f"from nowhere can it be proven that {target.name} is cut off: {'; '.join(problems)}")
         return next((each for each in seen if each["outcome"] != "silent"), seen[0])
 
-    def _probed(self, link: str, inside: Target, request: JSON) -> JSON:
-        """Silence counts once it was met twice, and before there was a connection: a slow answer is no cut."""
-        namespace, name, _ = parts_of(inside.identity)
-        where, limit_s = Container(namespace, name, inside.details["container"]), CONNECT_LIMIT_S + request["limit_s"] + SLACK_S
+    def _probed(self, target: Target, inside: Target, request: JSON) -> JSON:
+        """What a client there meets on its way to the target. Silence counts once it was met twice, and before there was a connection:
+        a slow answer is no cut.
+        """
+        where, limit_s = container_of(inside, inside.details["container"]), CONNECT_LIMIT_S + request["limit_s"] + SLACK_S
         for _ in range(2):
             _, said, errors = run_python(self.api, where, source("platforms/link_probe.py"), [json.dumps(request)], limit_s)
             if not said:
                 raise PlatformError(f"a connection from {where}: {errors.strip()[-300:]}")
             seen: JSON = {**json.loads(said), "from": inside.name}
-            if seen["outcome"] == "silent" and seen.get("connected") and self._policies(self._ends(link)[0]):
+            if seen["outcome"] == "silent" and seen.get("connected") and self._policies(target):
                 seen["outcome"] = "slow"
             if seen["outcome"] != "silent":
                 break
-        ignored = seen["outcome"] == "answered" and self._policies(self._ends(link)[0])
+        ignored = seen["outcome"] == "answered" and self._policies(target)
         return {**seen, **({"note": IGNORED} if ignored else {})}
 
     def _ends(self, link: str) -> tuple[Target, list[Target]]:
@@ -164,7 +165,7 @@ class PolicyLinks:
 
     def _addresses(self, target: Target) -> tuple[list[str], int]:
         """Of both families, where it has both; the first is the one that its URL has."""
-        url, pod = urlsplit(str(target.details["url"] or "")), self._pod_of(target)
+        url, pod = urlsplit(str(target.details["url"] or "")), standing_pod(self.api, target)
         if not url.hostname or not url.port:
             raise Unsupported(f"{target.name} declares no port, so no connection to it can be tried")
         if pod["spec"].get("hostNetwork"):
@@ -172,17 +173,11 @@ class PolicyLinks:
         every = [each["ip"] for each in pod["status"].get("podIPs") or []]
         return [url.hostname, *(each for each in every if each != url.hostname)], url.port
 
-    def _pod_of(self, target: Target) -> JSON:
-        pod = pod_of(self.api, target)
-        if pod is None:
-            raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return pod
-
     def _labelled(self, target: Target, key: str, mark: str) -> JSON:
-        return _label(self._pod_of(target), key, mark)
+        return _label(standing_pod(self.api, target), key, mark)
 
     def _refuse_others(self, target: Target) -> None:
-        labels = self._pod_of(target)["metadata"].get("labels") or {}
+        labels = standing_pod(self.api, target)["metadata"].get("labels") or {}
         for each in self.api.items(place("networkpolicies", self.finder.spec.namespace, group=NETWORKING))[0]:
             if selects(each["spec"].get("podSelector") or {}, labels):
                 name = each["metadata"]["name"]

@@ -53,7 +53,7 @@ class Records:
         What the holder `dead` has is taken at once.
         """
         began, watches = time.monotonic(), {workload: _Watch() for workload in self.workloads}
-        while busy := self._held({holder, dead}, watches) or self._taken_from_us(holder, watches):
+        while busy := self._held({holder, dead}, watches) or self._take_all(holder, watches):
             if time.monotonic() - began >= max(patience_s, *(each.worth_s for each in watches.values())):
                 raise Busy(busy)
             self._over.wait(LOOK_S)
@@ -116,7 +116,7 @@ class Records:
                 busy = busy or f"{workload} in namespace {self.namespace} is being drilled by {watch.holder}"
         return busy
 
-    def _taken_from_us(self, holder: str, watches: Mapping[str, "_Watch"]) -> str:
+    def _take_all(self, holder: str, watches: Mapping[str, "_Watch"]) -> str:
         """Takes all workloads as they were seen, or none where somebody else was quicker with one, which it names."""
         taken: list[str] = []
         try:

@@ -20,7 +20,7 @@ from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_files import PodFiles
-from .kube_find import Finder
+from .kube_find import Finder, container_of
 from .kube_guard import Guards
 from .kube_inline import InlineProxies
 from .kube_links import PolicyLinks
@@ -109,7 +109,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         matching: dict[str, tuple[str, JSON]] = {}
         for container in [each["name"] for each in pod["spec"]["containers"]] if pod else []:
             with suppress(Unsupported):  # one without python3, a sidecar as a rule, has no process that could be hit
-                around = look(self.api, self._where(target, container), "around", {})["processes"]
+                around = look(self.api, container_of(target, container), "around", {})["processes"]
                 for each in around:
                     if pattern.search(each["command"]):
                         matching.setdefault(each["identity"], (container, each))  # containers may share their processes
@@ -135,7 +135,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
             return "gone"
         if "/pid:" not in target.identity:
             return "running" if runs(pod) else "starting"
-        where, process = self._where(target, target.details["container"]), process_of(target.identity)
+        where, process = container_of(target, target.details["container"]), process_of(target.identity)
         try:
             return str(look(self.api, where, "states", {"identities": [process]})["states"][process])
         except Unavailable:
@@ -162,7 +162,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
             raise Unsupported(
                 f"{target.name} is the first process of its container, which ignores signals from inside; use replica-kill"
             )
-        look(self.api, self._where(target, target.details["container"]), "signal", {"identity": process, "number": int(number)})
+        look(self.api, container_of(target, target.details["container"]), "signal", {"identity": process, "number": int(number)})
 
     def kill(self, target: Target, grace_s: float = 0.0) -> None:
         """Delete the pod. Without a grace period its object is gone at once, its processes within two seconds."""

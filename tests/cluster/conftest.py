@@ -17,7 +17,7 @@ import pytest
 from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.cluster.steps import DEVKUBE, namespace_of, ready
+from blackstart.tests.cluster.steps import DEVKUBE, namespace_of, stands
 from blackstart.tests.command import await_well, until
 
 KUBECONFIG = Path("/var/lib/devkube/kubeconfig")
@@ -185,7 +185,7 @@ class Stage:
 
     def stands(self) -> bool:
         pods = self.api.items(place("pods", namespace_of(self.file)), labels="app.kubernetes.io/part-of=blackstart-demo")[0]
-        return all(ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+        return all(map(stands, pods))
 
 
 @pytest.fixture(scope="session")

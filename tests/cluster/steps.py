@@ -15,6 +15,7 @@ import pytest
 import yaml
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_outpost import MARK, name_of
+from blackstart.injectors.platforms.kube_pods import is_ending, ready
 from blackstart.tests.command import Blackstart, Done, events, until
 
 DEVKUBE = Path(__file__).parents[3] / "shared" / "kube" / "devkube"
@@ -40,9 +41,8 @@ def namespace_of(service: Path) -> str:
     return str(json.loads(service.read_text(encoding="utf-8"))["kubernetes"]["namespace"])
 
 
-def ready(found: dict[str, Any]) -> bool:
-    """Of a pod, or of a node."""
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in found["status"].get("conditions", ()))
+def stands(pod: dict[str, Any]) -> bool:
+    return ready(pod) and not is_ending(pod)
 
 
 def kind_of(fault: str) -> str:

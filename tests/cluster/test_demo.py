@@ -18,6 +18,7 @@ from blackstart.commands import demo_kubernetes
 from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container, opened
+from blackstart.injectors.platforms.kube_pods import ready
 from blackstart.scenarios.demo import HERE, DemoFailed
 from blackstart.scenarios.demo.kubernetes import FOLDER, ORACLE, namespace_manifest
 from blackstart.tests import command
@@ -63,8 +64,7 @@ class Deployed:
         return self.api.there(place("pods", self.namespace, name))
 
     def ready(self, name: str) -> bool:
-        pod = self.pod(name) or {"status": {}}
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
+        return ready(self.pod(name) or {})
 
     def restarts(self, name: str) -> int:
         return self.pod(name)["status"]["containerStatuses"][0]["restartCount"]

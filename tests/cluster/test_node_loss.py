@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.cluster.steps import DEVKUBE, everything_ours, in_fault, namespace_of, ready
+from blackstart.injectors.platforms.kube_pods import ready
+from blackstart.tests.cluster.steps import DEVKUBE, everything_ours, in_fault, namespace_of, stands
 from blackstart.tests.command import Blackstart, events, until
 
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 10s}"
@@ -31,7 +32,7 @@ def away(node: str, how: str, back: str) -> Iterator[None]:
         subprocess.run([DEVKUBE, "node", back, number], check=True, capture_output=True)
 
 
-def stands(api: KubeApi, node: str) -> bool:
+def node_ready(api: KubeApi, node: str) -> bool:
     return ready(api.get(place("nodes", name=node)))
 
 
@@ -45,7 +46,7 @@ def test_a_fault_on_a_node_that_is_lost_is_closed_once_that_can_be_seen(
         assert process.returncode == 5, err
         assert "undo-failed" in events(folder)
         assert everything_ours(api, hardened_demo), "its record stays until it is proven undone"
-    until(f"{node} to be ready", lambda: stands(api, node), 60)
+    until(f"{node} to be ready", lambda: node_ready(api, node), 60)
     until("replica-0 to stand", lambda: pod_stands(api, hardened_demo), 120)
     done = blackstart("recover", "--all", within_s=170)
     assert done.code == 0, done.out + done.err
@@ -54,7 +55,7 @@ def test_a_fault_on_a_node_that_is_lost_is_closed_once_that_can_be_seen(
 
 def pod_stands(api: KubeApi, service: Path) -> bool:
     found = api.there(place("pods", namespace_of(service), "replica-0"))
-    return found is not None and ready(found) and "deletionTimestamp" not in found["metadata"]
+    return found is not None and stands(found)
 
 
 @pytest.mark.timeout(300)
@@ -64,7 +65,7 @@ def test_a_node_that_is_cut_off_for_a_while_costs_no_proof(
     """The agent there goes on and ends its fault by itself; that it did is looked at when the node is back."""
     process, folder = in_fault(blackstart, hardened_demo, HANG)
     with away(node, "isolate", "heal"):
-        until("the cluster to miss it", lambda: not stands(api, node), 60)
+        until("the cluster to miss it", lambda: not node_ready(api, node), 60)
     _, err = process.communicate(timeout=200)
     assert process.returncode in {0, 1, 3}, err
     assert "undo-verified" in events(folder)
