@@ -139,7 +139,7 @@ def _streams(run: FinishedRun) -> dict[str, Any] | None:
     if found is None:
         return None
     counts = {name: getattr(found, name) for name in ("opened", "completed", "cut", "tokens_lost")}
-    return counts | {"longest_gap_s": _number(found.longest_gap_s)}
+    return counts | {"longest_gap_s": _number(found.longest_gap_s), "at_stake": found.at_stake}
 
 
 def _fault(fault: InjectedFault) -> dict[str, Any]:

@@ -69,7 +69,10 @@ def _measurements() -> _Schema:
         {"wrong_answers": _COUNT, "checked": _COUNT}, {"first_s": _SECONDS, "last_s": _SECONDS, "backends": _list(_TEXT)}
     )
     availability = _object({"time": _SHARE, "requests": _SHARE, "users": _SHARE}, {"requests_total": _COUNT})
-    streams = _object(dict.fromkeys(("opened", "completed", "cut", "tokens_lost"), _COUNT), {"longest_gap_s": _SECONDS})
+    streams = _object(
+        dict.fromkeys(("opened", "completed", "cut", "tokens_lost"), _COUNT),
+        {"longest_gap_s": _SECONDS, "at_stake": _or_null(_COUNT)},
+    )
     return _object(
         {
             "recovery_time": _or_null(recovery),

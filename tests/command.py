@@ -15,6 +15,8 @@ from blackstart.drills.loading import load_service
 from blackstart.drills.measure.probing import await_right
 
 COMMAND = [sys.executable, "-m", "blackstart"]
+INCONCLUSIVE = 3
+TRIES = 3
 SHORT = ("steady_state.hold=3s", "settle=3s", "observe=20s")
 
 
@@ -46,6 +48,15 @@ class Done:
     def codes(self) -> set[str]:
         return {reason["code"] for reason in self.result["reasons"]}
 
+    def told_nothing(self) -> bool:
+        """Whether chance decided that, and the drill says so: the machine was too busy for the prober, or of four streams none was open
+        on the replica that was hit, one time in sixteen.
+        """
+        if self.code != INCONCLUSIVE:
+            return False
+        streams = self.result["measurements"]["streams"] or {}
+        return "prober-untrusted" in self.codes() or streams.get("at_stake") == 0
+
 
 @dataclass(frozen=True)
 class Blackstart:
@@ -70,6 +81,14 @@ class Blackstart:
             check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr, self.newest())
+
+    def telling(self, *arguments: str | Path, within_s: float = 110.0, **environment: str) -> Done:
+        """A drill, which is made again where it told nothing."""
+        for _ in range(TRIES):
+            done = self(*arguments, within_s=within_s, **environment)
+            if not done.told_nothing():
+                break
+        return done
 
     def newest(self) -> Path:
         link = self.runs / "latest"

@@ -1,7 +1,8 @@
 """What users got: availability, wrong answers, streams, and what the service's own health endpoints said meanwhile."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from .classify import Grade
@@ -130,7 +131,31 @@ def streams(observed: Observed, lanes: Sequence[Lane]) -> Streams | None:
         cut=outcomes["cut"],
         tokens_lost=int(sum(max(0.0, whole - probe.tokens) for probe in cut)),
         longest_gap_s=max((probe.gap_s for probe in opened), default=0.0),
+        at_stake=_at_stake(observed, lanes, [probe for probe in opened if probe.first_s is not None]),
     )
+
+
+def _at_stake(observed: Observed, lanes: Sequence[Lane], begun: Sequence[Probe]) -> int | None:
+    """How many streams had an answer from a target, and no end yet, at some moment between the order to hit it and the proof of the hit.
+
+    Without one, no stream could be cut, so that none was says nothing. None where that cannot be told.
+    """
+    replicas = {lane.info.component for lane in by_kind(lanes, "replica")}
+    found: set[tuple[str, int]] = set()
+    for fault in observed.faults:
+        if fault.injecting_s is None:
+            continue
+        struck = {_component(target) for target in fault.targets}
+        until_s = fault.injecting_s if fault.effective is None else fault.effective[1]
+        meanwhile = [probe for probe in begun if probe.end_s >= fault.injecting_s and (probe.first_s or 0.0) <= until_s]
+        if not struck <= replicas or not {probe.backend for probe in meanwhile} <= replicas:
+            return None
+        found |= {(probe.lane, probe.sequence) for probe in meanwhile if probe.backend in struck}
+    return len(found)
+
+
+def _component(target: Mapping[str, Any]) -> str:
+    return str(target["name"]).partition("/")[0]  # r0/engine is inside r0
 
 
 def source(lane: Lane) -> str:
@@ -146,7 +171,7 @@ def time_to_detect(impact: Interval | None, observed: Observed, lanes: Sequence[
     """
     found: dict[str, Interval | None] = {}
     struck = [fault for fault in observed.faults if fault.injecting_s is not None]
-    victims = {str(target["name"]).partition("/")[0] for fault in struck for target in fault.targets}  # r0/engine is inside r0
+    victims = {_component(target) for fault in struck for target in fault.targets}
     for lane in by_kind(lanes, "health"):
         answered = lane.info.component in victims
         since_s = None if impact is None else min(impact.lo_s, observed.window.fault_s or impact.lo_s)

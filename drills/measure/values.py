@@ -233,13 +233,17 @@ class Availability:
 
 @dataclass(frozen=True)
 class Streams:
-    """Long streaming answers from the first fault on."""
+    """Long streaming answers from the first fault on.
+
+    `at_stake` of them were open on a target when it was hit; None: the answers do not tell who gave them, or no replica was a target.
+    """
 
     opened: int
     completed: int
     cut: int
     tokens_lost: int
     longest_gap_s: float
+    at_stake: int | None = None
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1,
 
 
 def drilled(blackstart: Blackstart, service: Path, fault: str, *words: str, **environment: str) -> Done:
-    return blackstart("run", scenario(blackstart, fault), "--service", service, "--yes", *words, within_s=170, **environment)
+    return blackstart.telling(
+        "run", scenario(blackstart, fault), "--service", service, "--yes", *words, within_s=170, **environment
+    )
 
 
 def everything_ours(api: KubeApi, service: Path) -> list[str]:

@@ -156,7 +156,7 @@ def test_a_rollout_is_followed_into_its_new_replica_set(api: KubeApi, deployment
 @pytest.mark.timeout(300)
 def test_a_drill_shows_where_its_recovery_went(blackstart: Blackstart, plain_demo: Path, api: KubeApi) -> None:
     (blackstart.folder / "kill.yaml").write_text(DRILL, encoding="utf-8")
-    done = blackstart("run", "kill.yaml", "--service", plain_demo, "--yes", within_s=200.0)
+    done = blackstart.telling("run", "kill.yaml", "--service", plain_demo, "--yes", within_s=200.0)
     result = done.result
     assert result["faults"][0]["undo_verified"], done.out + done.err  # on a busy machine the users' part may be inconclusive
     parts, steps = result["anatomy"]["parts"], result["anatomy"]["steps"]

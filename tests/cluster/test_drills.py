@@ -13,7 +13,7 @@ from blackstart.injectors.platforms.kube_exec import Container
 from blackstart.injectors.platforms.kube_pods import parts_of
 from blackstart.tests.cluster.steps import everything_ours, in_fault, namespace_of, phases, server_away, written
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
-from blackstart.tests.drills.expected import EXPECTED, contradiction, telling
+from blackstart.tests.drills.expected import EXPECTED, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50s}"
@@ -121,7 +121,7 @@ def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blacks
 @pytest.mark.parametrize("name", [*sorted({*EXPECTED} - {LAST}), LAST])
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
-    done = telling(name, kind, lambda: blackstart("run", name, *words, "--service", service, "--yes", within_s=200.0))
+    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0)
     wrong = contradiction(name, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
     assert everything_ours(api, service) == []

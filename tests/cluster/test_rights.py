@@ -32,7 +32,7 @@ def test_the_rights_that_are_printed_are_enough_and_none_too_many(
     role = json.loads(blackstart("plan", named, "--service", service, "--rbac").out)
     namespace = role["metadata"]["namespace"]
     role["metadata"]["name"] = f"all-of-{scenario}"
-    done = blackstart(
+    done = blackstart.telling(
         "run", named, *SHORT, "--service", service, "--yes", KUBECONFIG=str(login(api, namespace, role, blackstart.folder))
     )
     assert done.code == 0, done.out + done.err

@@ -1,13 +1,9 @@
 """What each shipped scenario must show on the demo service. Hardened, all pass; plain, a real flaw fails its own objective."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from blackstart.tests.command import Done
-
 TOLD = 2  # reasons; the most important come first
-TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,6 @@ EXPECTED = {
     "store-loss": Expected("failed", "rpo"),
     "recovery-stampede": Expected("failed", "rto", ("observe=25s",)),
 }
-
-
-def telling(name: str, kind: str, drill: Callable[[], Done]) -> Done:
-    """That drill. Of four streams none may have been open on the replica that is restarted, one time in sixteen: then none could be cut,
-    the drill has nothing to tell, and is made again.
-    """
-    for _ in range(TRIES):
-        done = drill()
-        streams = done.result["measurements"].get("streams") or {}
-        if (name, kind) != ("rollout-drain", "plain") or streams.get("cut") != 0:
-            break
-    return done
 
 
 def contradiction(name: str, kind: str, result: dict[str, Any] | None) -> str:

@@ -38,14 +38,14 @@ def fields(folder: Path, event: str) -> dict:
 def test_a_baseline_goes_on_until_it_has_answers_enough(blackstart: Blackstart, demo: Demo) -> None:
     """In 2 s a lane that is asked once a second has two answers, and three are needed."""
     path = scenario(blackstart.folder, "{kind: replica-kill, target: {count: 1}}", "60s", "20s")
-    done = blackstart("run", path, "--set", "steady_state.hold=2s", "--service", demo.service_file, "--yes")
+    done = blackstart.telling("run", path, "--set", "steady_state.hold=2s", "--service", demo.service_file, "--yes")
     assert done.code == 0, done.out + done.err
     assert 2.0 < fields(done.folder, "steady")["t_s"] - fields(done.folder, "baseline")["t_s"] < 4.5
 
 
 def test_a_fault_lasts_as_long_as_it_says_also_beyond_observe(blackstart: Blackstart, demo: Demo) -> None:
     fault = "{kind: network-partition, target: {role: gateway}, peers: [client], for: 12s}"
-    done = blackstart("run", scenario(blackstart.folder, fault, "8s", "5s"), "--service", demo.service_file, "--yes")
+    done = blackstart.telling("run", scenario(blackstart.folder, fault, "8s", "5s"), "--service", demo.service_file, "--yes")
     assert fields(done.folder, "recovering")["t_s"] - fields(done.folder, "injecting")["t_s"] >= 12
     assert done.code == 1, done.out + done.err
     assert done.result["measurements"]["recovery_time"]["lo_s"] > 11

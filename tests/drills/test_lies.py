@@ -71,7 +71,7 @@ def test_3_the_selector_matches_nothing(blackstart: Blackstart, demo: Demo) -> N
 
 def test_4_an_outage_is_judged_against_the_objective(blackstart: Blackstart, demo: Demo) -> None:
     fault = "{kind: network-partition, target: {role: gateway}, peers: [client], for: 3s}"
-    done = blackstart("run", scenario(blackstart.folder, fault, "{rto: 1s}"), "--service", demo.service_file, "--yes")
+    done = blackstart.telling("run", scenario(blackstart.folder, fault, "{rto: 1s}"), "--service", demo.service_file, "--yes")
     assert done.code == 1, done.out + done.err
     recovery = done.result["measurements"]["recovery_time"]
     assert 2.0 < recovery["lo_s"] <= recovery["hi_s"] < 6.0
@@ -106,7 +106,7 @@ def test_7_no_data_is_no_pass(blackstart: Blackstart, demo: Demo) -> None:
 
 def test_8_a_hang_is_seen(blackstart: Blackstart, demo: Demo) -> None:
     fault = "{kind: process-hang, target: {role: gateway}, for: 2s}"
-    done = blackstart("run", scenario(blackstart.folder, fault, "{rto: 500ms}"), "--service", demo.service_file, "--yes")
+    done = blackstart.telling("run", scenario(blackstart.folder, fault, "{rto: 500ms}"), "--service", demo.service_file, "--yes")
     assert done.code == 1, done.out + done.err
     recovery = done.result["measurements"]["recovery_time"]
     assert 1.0 < recovery["lo_s"] <= recovery["hi_s"] < 5.0
@@ -124,7 +124,7 @@ def test_9_a_partition_that_nothing_enforces(blackstart: Blackstart, demo: Demo)
 
 
 def test_11_a_killed_target_is_not_its_own_replacement(blackstart: Blackstart, demo: Demo) -> None:
-    done = blackstart("run", scenario(blackstart.folder), "--service", demo.service_file, "--yes")
+    done = blackstart.telling("run", scenario(blackstart.folder), "--service", demo.service_file, "--yes")
     assert done.code == 0, done.out + done.err
     (fault,) = done.result["faults"]
     (victim,) = fault["identities"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blackstart.scenarios import shipped
 from blackstart.tests.command import Blackstart
-from blackstart.tests.drills.expected import EXPECTED, contradiction, telling
+from blackstart.tests.drills.expected import EXPECTED, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 UNDER_LOAD = {"recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
@@ -25,7 +25,7 @@ def test_the_table_is_complete() -> None:
 def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     words += ["--hardened"] if kind == "hardened" else []
-    done = telling(name, kind, lambda: blackstart("demo", name, *words, within_s=200.0))
+    done = blackstart.telling("demo", name, *words, within_s=200.0)
     assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
     assert done.code == {"passed": 0, "failed": 1}[done.result["verdict"]]
 

@@ -84,7 +84,7 @@ def test_a_killed_worker_is_replaced(blackstart: Blackstart, mlserver: Mlserver)
     Requests in between fail with 500 or wait, while every health endpoint stays 200. The expected answer is recorded first.
     """
     drill = scenario(mlserver.folder, "worker-kill", "{kind: process-kill, role: worker}", "{rto: 10s, quality_loss: 0}")
-    done = blackstart("run", drill, "--service", mlserver.service(outputs=""), "--yes")
+    done = blackstart.telling("run", drill, "--service", mlserver.service(outputs=""), "--yes")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     figure = done.result["measurements"]["recovery_time"]
     assert figure["masked"] or 0 <= figure["lo_s"] <= figure["hi_s"] <= 8
@@ -106,7 +106,7 @@ def test_a_hung_worker_is_noticed_by_no_health_endpoint(blackstart: Blackstart, 
     """
     objectives = "{rto: 15s, quality_loss: 0, time_to_detect: 10s}"
     drill = scenario(mlserver.folder, "worker-hang", "{kind: process-hang, role: worker, for: 4s}", objectives)
-    done = blackstart("run", drill, "--service", mlserver.service(), "--yes")
+    done = blackstart.telling("run", drill, "--service", mlserver.service(), "--yes")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     verdicts = {one["name"]: one["verdict"] for one in done.result["objectives"]}
     assert verdicts == {"rto": "passed", "quality_loss": "passed", "time_to_detect": "failed"}
@@ -125,7 +125,7 @@ def test_a_hung_worker_is_noticed_by_no_health_endpoint(blackstart: Blackstart, 
 def test_a_killed_server_comes_back_only_by_the_undo(blackstart: Blackstart, mlserver: Mlserver) -> None:
     """With server, worker and resource tracker gone nothing starts mlserver again but blackstart, when it puts things right."""
     drill = scenario(mlserver.folder, "server-kill", "{kind: replica-kill}", "{rto: 60s, time_to_detect: 10s}")
-    done = blackstart("run", drill, "--service", mlserver.service(), "--yes", "--set", "observe=8s")
+    done = blackstart.telling("run", drill, "--service", mlserver.service(), "--yes", "--set", "observe=8s")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     verdicts = {one["name"]: one["verdict"] for one in done.result["objectives"]}
     assert verdicts == {"rto": "failed", "time_to_detect": "passed"}

@@ -94,7 +94,7 @@ def test_a_hang_lasts_as_long_as_it_was_told_to(
 ) -> None:
     """blackstart starts nginx, stops master and workers for 2 s, and ends nginx again."""
     drill = scenario(nginx.folder, "hang", "{kind: process-hang, for: 2s}", f"{{rto: {allowed}}}")
-    done = blackstart("run", drill, "--service", nginx.service("port", start=True), "--yes")
+    done = blackstart.telling("run", drill, "--service", nginx.service("port", start=True), "--yes")
     assert (done.result["verdict"], done.code) == (verdict, code), done.out + done.err
     figure = done.result["measurements"]["recovery_time"]
     assert 1.5 <= figure["lo_s"] <= figure["hi_s"] <= 4
@@ -112,7 +112,7 @@ def test_killed_workers_are_replaced_by_their_master(blackstart: Blackstart, run
     """nginx mends that by itself within milliseconds: too short for an interruption, and the master is the same."""
     before = running.master(), set(living(running.folder))
     drill = scenario(running.folder, "workers", "{kind: process-kill, role: worker}", "{rto: 5s}")
-    done = blackstart("run", drill, "--service", running.service("port", start=True), "--yes")
+    done = blackstart.telling("run", drill, "--service", running.service("port", start=True), "--yes")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     (fault,) = done.result["faults"]
     gone = {int(identity.removeprefix("pid:").partition("@")[0]) for identity in fault["evidence"]["facts"]["gone"]}

@@ -290,6 +290,26 @@ def test_streams() -> None:
     assert found.quality_loss.wrong_answers == 1  # an error inside a stream is a cut
 
 
+@pytest.mark.parametrize(
+    ("open_on", "name", "at_stake"),
+    [
+        (("r0", "r0"), "r0", 2),
+        (("r0", "r1"), "r0/engine", 1),
+        (("r1", "r1"), "r0", 0),
+        (("r1", "r1"), "gateway", None),
+        (("r1", "uvicorn"), "r0", None),
+    ],
+)
+def test_streams_at_stake(open_on: tuple[str, ...], name: str, at_stake: int | None) -> None:
+    """Those that ended before the fault, began after it or never got a first byte were not there to be cut."""
+    others = (stream(1, 7.9), stream(2, 10.2), stream(3, 9.9, first=None))
+    there = (stream(number, 8.5)._replace(backend=backend) for number, backend in enumerate(open_on, 4))
+    struck = fault(targets=({"identity": "pid 1", "name": name, "role": "replica"},))
+    found = measured([], (*USUAL, STREAM, *REPLICAS), more=[*others, *there], faults=(struck,)).streams
+    assert found is not None
+    assert found.at_stake == at_stake
+
+
 def test_a_hang_of_the_prober_itself_is_told() -> None:
     found = measured([], starved=[(15 + n, 15.5 + n) for n in range(20)])
     assert not found.prober.trusted

@@ -176,6 +176,9 @@ def test_time_to_detect(seen: dict[str, Interval | None], recovery: Recovery, ve
     ("seen", "verdict"),
     [
         (Streams(20, 18, 2, 0, 0), "passed"),
+        (Streams(20, 18, 2, 0, 0, at_stake=2), "passed"),
+        (Streams(20, 20, 0, 0, 0, at_stake=0), "inconclusive"),
+        (Streams(20, 17, 3, 0, 0, at_stake=0), "failed"),
         (Streams(20, 17, 3, 0, 0), "failed"),
         (Streams(0, 0, 0, 0, 0), "inconclusive"),
         (None, "inconclusive"),
