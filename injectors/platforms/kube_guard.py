@@ -17,16 +17,15 @@ from ..values import JSON
 from . import object_guard
 from .base import PlatformError, Unsupported, came
 from .kube_api import ApiError, Forbidden, KubeApi, place
-from .kube_exec import program
-from .kube_own_pods import BATCH, own_pod, why
+from .kube_own_pods import BATCH, own_pod, packed, why
 from .kube_pods import ready
 from .kube_records import LEASES, OURS, RUN, SELECTOR, lease_of
+from .kube_rights import bound
 from .object_guard import MARK, MOVED_ON, Answer, at, pointer, revert
 
 ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
 SILENCE_S = 45.0
 RBAC = "rbac.authorization.k8s.io/v1"
-BOOT = "import sys,zlib,base64;exec(compile(zlib.decompress(base64.b64decode(sys.argv.pop(1))),'guard','exec'))"
 TRIES = 20
 
 
@@ -155,25 +154,14 @@ class Guards:
 
     def _grant(self, name: str, kind: str, objects: Sequence[str], namespace: str) -> list[tuple[str, JSON]]:
         rules = [_rule(path) for path in dict.fromkeys(objects)]
-        meta = self._meta(name, namespace)
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
-        subjects = [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}]
-        role: JSON = {"apiVersion": RBAC, "kind": kind, "metadata": meta, "rules": rules}
-        binding: JSON = {
-            "apiVersion": RBAC,
-            "kind": f"{kind}Binding",
-            "metadata": meta,
-            "roleRef": reference,
-            "subjects": subjects,
-        }
-        return [(place(f"{each['kind'].lower()}s", namespace, group=RBAC), each) for each in (role, binding)]
+        role: JSON = {"apiVersion": RBAC, "kind": kind, "metadata": self._meta(name, namespace), "rules": rules}
+        return bound(role, name, self.namespace)
 
     def _meta(self, name: str, namespace: str | None = None) -> JSON:
         where = self.namespace if namespace is None else namespace
         return {"name": name, "labels": OURS, **({"namespace": where} if where else {})}
 
     def _job(self, name: str, request: JSON, nodes: Sequence[str]) -> JSON:
-        packed = program(Path(object_guard.__file__).read_bytes()).decode("ascii").strip()
         container = {
             "readinessProbe": {"exec": {"command": ["cat", object_guard.ARMED]}, "periodSeconds": 1, "timeoutSeconds": 2},
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
@@ -181,7 +169,7 @@ class Guards:
         pod = own_pod(
             "guard",
             self.needed(),
-            ["-c", BOOT, packed, json.dumps(request)],
+            packed(Path(object_guard.__file__).read_bytes(), json.dumps(request)),
             "1Mi",
             container,
             serviceAccountName=name,
@@ -189,7 +177,7 @@ class Guards:
             restartPolicy="OnFailure",
             terminationGracePeriodSeconds=20,
             tolerations=[{"operator": "Exists", "effect": "NoExecute", "key": MARK}],
-            affinity=_away(nodes),
+            affinity=away(nodes),
         )
         alone = {"sidecar.istio.io/inject": "false"}  # a proxy that ends first would cut its last words off
         template = {"metadata": {"labels": {**OURS, **alone, "blackstart-guard": name}}, "spec": pod}
@@ -260,7 +248,8 @@ def _rule(path: str) -> JSON:
     return {"apiGroups": [group], "resources": [resource], "resourceNames": [name], "verbs": verbs}
 
 
-def _away(nodes: Sequence[str]) -> JSON:
+def away(nodes: Sequence[str]) -> JSON:
+    """The affinity of a pod that runs elsewhere than on these nodes, if it can be helped."""
     if not nodes:
         return {}
     term = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": list(nodes)}]}

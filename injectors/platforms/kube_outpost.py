@@ -11,27 +11,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..values import JSON
-from .base import GivenUp, PlatformError
+from .base import PlatformError
 from .kube_api import Conflict, KubeApi, place
 from .kube_exec import Container, Session, opened
-from .kube_own_pods import BATCH, own_pod, why
-from .kube_pods import OVER, runs
+from .kube_own_pods import BATCH, LOOK_S, await_running, own_pod, why
+from .kube_pods import is_ending, runs
 from .kube_records import OURS
 
 RUN_OF: Final = "blackstart/prober-of"  # the annotation that names the run
 MARK: Final = "blackstart-prober"  # the label that tells the pod of one run from another's
 HOME = "/blackstart"
-BEGIN_S, HOPELESS_S, GONE_S, LOOK_S = 120.0, 20.0, 20.0, 0.2
+GONE_S = 20.0
 KEPT_S = 60  # a Job that is over, for a look at why
 ROOM = "256Mi"  # samples of a drill of some hours
-HOPELESS = {
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-}
 
 
 def name_of(run: str) -> str:
@@ -55,18 +47,7 @@ class PodOutposts:
             self.api.create(place("configmaps", self.namespace), self._programs(run, programs, job))
         except Conflict as error:
             raise PlatformError(f"there is a {name} in namespace {self.namespace} already") from error
-        self._await_pod(run, image)
-
-    def _await_pod(self, run: str, image: str) -> None:
-        waited = hopeless_s = 0.0
-        while not any(map(runs, pods := self._pods(run))):
-            hopeless_s = hopeless_s + LOOK_S if not pods or _stuck(pods[-1]) else 0.0
-            if waited >= BEGIN_S or hopeless_s >= HOPELESS_S or any(map(_is_over, pods)):
-                problem = why(pods[-1]) if pods else "the cluster makes none: a quota or an admission rule may forbid it"
-                raise PlatformError(f"the prober's pod (image {image}) does not run in namespace {self.namespace}: {problem}")
-            if self.given_up.wait(LOOK_S):
-                raise GivenUp("the drill was stopped meanwhile")
-            waited += LOOK_S
+        await_running(lambda: self._pods(run), f"the prober's pod (image {image})", self.namespace, self.given_up.wait)
 
     def outpost_line(self, run: str, command: Sequence[str]) -> Session:
         pod = next((each for each in self._pods(run) if runs(each)), None)
@@ -82,7 +63,7 @@ class PodOutposts:
         where = f"job/{name_of(run)} in namespace {self.namespace}"
         if not pods:
             return f"the pod of {where} is gone"
-        return f"the pod of {where} has ended: {why(pods[-1])}" if all(map(_is_over, pods)) else ""
+        return f"the pod of {where} has ended: {why(pods[-1])}" if all(map(is_ending, pods)) else ""
 
     def outpost_end(self, run: str) -> bool:
         name = name_of(run)
@@ -125,13 +106,3 @@ def _pod(run: str, image: str, command: Sequence[str]) -> JSON:
     volume = {"name": "programs", "configMap": {"name": name_of(run)}}
     container = {"workingDir": HOME, "volumeMounts": [programs]}
     return own_pod("prober", image, command, ROOM, container, volumes=[volume])
-
-
-def _is_over(pod: JSON) -> bool:
-    return bool(pod["metadata"].get("deletionTimestamp")) or pod["status"].get("phase") in OVER
-
-
-def _stuck(pod: JSON) -> bool:
-    """Whether the kubelet has tried, failed, and will not do better by itself soon."""
-    states = [each["state"] for each in pod["status"].get("containerStatuses") or []]
-    return any((state.get("waiting") or {}).get("reason") in HOPELESS for state in states)

@@ -1,11 +1,24 @@
 """Pods of our own beside a service, from any image with python3: what the restricted Pod Security profile allows, and what is wrong with one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..values import JSON
+from .base import GivenUp, PlatformError
+from .kube_exec import program
+from .kube_pods import is_ending, runs
 
 BATCH: Final = "batch/v1"
+BEGIN_S, HOPELESS_S, LOOK_S = 120.0, 20.0, 0.2
+HOPELESS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+}
+BOOT = "import sys,zlib,base64;exec(compile(zlib.decompress(base64.b64decode(sys.argv.pop(1))),'blackstart','exec'))"
 USER = 65532  # nobody that an image would know
 TMP = "/tmp"  # noqa: S108 - a volume of the pod's own
 
@@ -39,6 +52,11 @@ def own_pod(name: str, image: str, command: Sequence[str], room: str, container:
     }
 
 
+def packed(source: bytes, *arguments: str) -> list[str]:
+    """A one-file program as what python3 is started with: it lies nowhere in the image."""
+    return ["-c", BOOT, program(source).decode("ascii").strip(), *arguments]
+
+
 def why(pod: JSON) -> str:
     """What the kubelet or the scheduler says of a pod that does not run, or its program's last words."""
     status = pod.get("status") or {}
@@ -48,3 +66,25 @@ def why(pod: JSON) -> str:
         said += [str(state[key]) for key in ("reason", "message") if state.get(key)]
     said += [str(each["message"]) for each in status.get("conditions") or [] if each["status"] == "False" and each.get("message")]
     return "; ".join(dict.fromkeys(said)) or str(status.get("phase"))
+
+
+def await_running(pods: Callable[[], list[JSON]], what: str, namespace: str, given_up: Callable[[float], bool]) -> None:
+    """Until one of these pods runs. `given_up` lets so many seconds pass, and says whether to stop waiting.
+
+    Raises PlatformError with what is known of the pod, GivenUp.
+    """
+    waited = hopeless_s = 0.0
+    while not any(map(runs, found := pods())):
+        hopeless_s = hopeless_s + LOOK_S if not found or _stuck(found[-1]) else 0.0
+        if waited >= BEGIN_S or hopeless_s >= HOPELESS_S or any(map(is_ending, found)):
+            problem = why(found[-1]) if found else "the cluster makes none: a quota or an admission rule may forbid it"
+            raise PlatformError(f"{what} does not run in namespace {namespace}: {problem}")
+        if given_up(LOOK_S):
+            raise GivenUp("the drill was stopped meanwhile")
+        waited += LOOK_S
+
+
+def _stuck(pod: JSON) -> bool:
+    """Whether the kubelet has tried, failed, and will not do better by itself soon."""
+    states = [each["state"] for each in pod["status"].get("containerStatuses") or []]
+    return any((state.get("waiting") or {}).get("reason") in HOPELESS for state in states)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..values import JSON
 from .base import Means
-from .kube_api import KubeApi
+from .kube_api import KubeApi, place
 
 
 class Right(NamedTuple):
@@ -112,3 +112,16 @@ def _role(kind: str, meta: JSON, rights: Sequence[Right]) -> JSON:
         merged.setdefault((right.group, right.resource), []).extend(right.verbs)
     rules = [{"apiGroups": [group], "resources": [resource], "verbs": verbs} for (group, resource), verbs in merged.items()]
     return {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": meta, "rules": rules}
+
+
+def bound(role: JSON, account: str, namespace: str) -> list[tuple[str, JSON]]:
+    """A Role or ClusterRole and its binding to an account of that namespace: what is to be created, and where."""
+    kind, meta = role["kind"], role["metadata"]
+    binding: JSON = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": f"{kind}Binding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": meta["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+    }
+    return [(place(f"{each['kind'].lower()}s", meta.get("namespace", ""), group=f"{RBAC}/v1"), each) for each in (role, binding)]
