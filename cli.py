@@ -29,6 +29,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a scenario's field, e.g. observe=20s. Repeatable."),
 ]
+OneRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name or folder.")]
 Scenarios = Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="Scenario files, or names of shipped scenarios.")]
 
 
@@ -143,7 +144,10 @@ def plan(
     _leave(command(scenario, service, settings or [], "rbac" if rbac else "json" if as_json else "text", max_privilege))
 
 
-@app.command(epilog="Example: blackstart run drills/replica-kill.yaml --service service.yaml --yes --format json")
+@app.command(
+    epilog="Examples: blackstart run drills/replica-kill.yaml --service service.yaml --yes --format json; or from within the cluster: "
+    "blackstart run store-loss --service service.yaml --in-cluster --image blackstart:0.1.0 --detach"
+)
 def run(
     scenarios: Scenarios,
     *,
@@ -158,21 +162,33 @@ def run(
     ] = RunFormat.TEXT,
     kill_switch: Annotated[Path | None, typer.Option(help="Stop and undo as soon as this file exists.")] = None,
     max_privilege: MaxPrivilege = None,
+    inside: Annotated[bool, typer.Option("--in-cluster", help="The drill itself runs as a Job beside the service.")] = False,
+    image: Annotated[str | None, typer.Option(help="Of that Job: one with blackstart[kubernetes].", show_default=False)] = None,
+    claim: Annotated[str | None, typer.Option(help="A claim there that keeps the run's folder.", show_default=False)] = None,
+    keep: Annotated[str, typer.Option(help="How long it waits there to be fetched; without --claim it is lost then.")] = "1h",
+    detach: Annotated[bool, typer.Option("--detach", help="Leave once the Job runs; `blackstart fetch` follows it.")] = False,
 ) -> None:
     """Run drills one after another; the worst verdict is the exit code."""
     from .commands.drilling import RunOptions
     from .commands.drilling import run as command
+    from .commands.inside import options
 
-    _leave(
-        command(
-            scenarios, service, RunOptions(settings or [], out, kill_switch, yes, repeat, form is RunFormat.JSON, max_privilege)
-        )
-    )
+    job = options(service, image, claim, keep, wanted=inside, detach=detach)
+    as_json = form is RunFormat.JSON
+    _leave(command(scenarios, service, RunOptions(settings or [], out, kill_switch, yes, repeat, as_json, max_privilege, job)))
+
+
+@app.command(epilog="Example: blackstart fetch 20261122T101500-store-loss-7f3a --service service.yaml")
+def fetch(run: OneRun = None, *, service: ServiceFile, out: Out = RUNS) -> None:
+    """Follow a drill that `run --in-cluster` began to its end, and bring its folder here; without RUN the only one there."""
+    from .commands.inside import fetch as command
+
+    _leave(command(run, service, out))
 
 
 @app.command(epilog="Example: blackstart recover --all")
 def recover(
-    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name or folder.")] = None,
+    name: OneRun = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Every run that may have left something.")] = False,
     accept: Annotated[

@@ -23,11 +23,12 @@ from .console import EXPECTED, insist, say, tell
 if TYPE_CHECKING:
     from ..drills.finished import FinishedRun
     from ..drills.plan import Plan
+    from .inside import Inside
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of `run`."""
+    """The options of `run`. `inside`: the drill is carried out by a Job in the service's namespace."""
 
     settings: Sequence[str]
     out: Path
@@ -36,6 +37,7 @@ class RunOptions:
     repeat: int
     as_json: bool
     max_privilege: str | None = None
+    inside: "Inside | None" = None
 
 
 def find_scenario(name: str) -> Path:
@@ -65,12 +67,12 @@ def demo(name: str, settings: Sequence[str], out: Path, options: DemoOptions) ->
     _forget_dead_demos(out)
     try:
         with _demo_service(options) as service_file:
-            finished = _drill(scenario, load_service(service_file), RunOptions(settings, out, None, True, 1, False))
+            finished, code = _drill(scenario, load_service(service_file), RunOptions(settings, out, None, True, 1, False))
     except DemoFailed as failed:
         raise Refused([f"not injecting: {failed}"]) from failed
-    if options.show:
+    if options.show and finished:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())
-    return finished.judgement.exit_code
+    return code
 
 
 @contextmanager
@@ -120,6 +122,8 @@ def run(names: Sequence[str], service_file: Path, options: RunOptions) -> ExitCo
     if problems:
         raise InvalidFiles(tuple(problems))
     drills = [scenario for scenario in scenarios for _ in range(options.repeat)]
+    if options.inside and options.inside.detach and len(drills) > 1:
+        raise Refused([f"not injecting: --detach with {len(drills)} drills, which run one after another; start one at a time"])
     done: list[FinishedRun] = []
     try:
         return _each(drills, service, options, done)
@@ -135,20 +139,27 @@ def _each(drills: Sequence[Scenario], service: Service, options: RunOptions, don
     codes: list[ExitCode] = []
     for scenario in drills:
         try:
-            done.append(_drill(scenario, service, options))
+            finished, code = _drill(scenario, service, options)
         except EXPECTED as error:
             if not codes:
                 raise
             tell(str(error))
             codes.append(ExitCode.INCONCLUSIVE)  # something was drilled, and this was not
             continue
-        codes.append(done[-1].judgement.exit_code)
+        codes.append(code)
+        if finished:
+            done.append(finished)
         if codes[-1] in {ExitCode.ABORTED, ExitCode.DIRTY, ExitCode.INTERNAL}:
             break  # a stopped or broken drill is no ground to start the next one on
     return worst(codes)
 
 
-def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "FinishedRun":
+def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "tuple[FinishedRun | None, ExitCode]":
+    """One drill and its exit code; nothing of it is there yet where a Job goes on with it."""
+    if options.inside:
+        from .inside import drill_inside
+
+        return drill_inside(scenario, service, options)
     from ..drills.drill import Request, run_drill
     from ..drills.interruption import interruptible
     from ..drills.progress import Quieted
@@ -163,7 +174,7 @@ def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "Finish
                 options.out,
                 os.environ,
                 Quieted(progress),
-                lambda plan: options.yes or service.demo or _agreed(plan),
+                lambda plan: options.yes or service.demo or agreed(plan),
                 interruption,
                 options.kill_switch,
                 _load_reports,
@@ -175,13 +186,13 @@ def _drill(scenario: Scenario, service: Service, options: RunOptions) -> "Finish
         finished = read_run(folder)
         for problem in write_reports(finished):
             tell(problem)
-        _point_latest(folder)
+        point_latest(folder)
     if not options.as_json:
         insist(text(finished), lambda: show(finished, sys.stdout, os.environ))
-    return finished
+    return finished, finished.judgement.exit_code
 
 
-def _agreed(plan: "Plan") -> bool:
+def agreed(plan: "Plan") -> bool:
     """Show the plan and ask."""
     from ..reports.plan_text import plan_text
 
@@ -200,7 +211,8 @@ def _load_reports() -> None:
     template()
 
 
-def _point_latest(folder: Path) -> None:
+def point_latest(folder: Path) -> None:
+    """`latest` is the newest run."""
     link = folder.parent / "latest"
     try:
         if link.is_symlink() or not link.exists():

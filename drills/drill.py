@@ -4,14 +4,12 @@ import json
 import os
 import platform as machine
 import random
-import secrets
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +36,12 @@ from .refusal import Refused
 from .replay import INPUTS, digest_of_file, faults_of, read_run
 from .scenario import Scenario
 from .service import Service
-from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, state_folder
+from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, name_of_run, state_folder
 from .watched import addressed, replica_urls
 
 ROOM_NEEDED = 64 * 1024 * 1024  # bytes free in the run's folder before anything is injected: an hour of samples and reports
 KILL_SWITCH = "STOP"
+INSIDE = "BLACKSTART_INSIDE"  # in a pod of ours: where that is, in words
 READY_S = 60.0  # for what was just started to answer right; after that the baseline says what is wrong with it
 
 
@@ -67,18 +66,18 @@ def run_drill(request: Request) -> Path:
     """Run the drill and return its folder; `replay.read_run` makes sense of it. Raises Refused, with nothing touched."""
     scenario, service = request.scenario, request.service
     state = state_folder(request.environment)
-    run = f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{scenario.name}-{secrets.token_hex(2)}"
+    run = name_of_run(scenario.name, request.environment)
     with ExitStack() as stack:
         stack.enter_context(drilling(state, service, run))
-        _nothing_left(state, service)
-        folder = _make_folder(request.runs, run)
-        stack.callback(_remove_if_unused, folder)
+        nothing_left(state, service)
+        folder = make_folder(request.runs, run)
+        stack.callback(remove_if_unused, folder)
         prober, here = stack.enter_context(Prober()), service.probe.from_ == "here"
         if here:
             prober.begin(folder / "samples")
         request.progress.phase(Phase.STARTING, None, service.name)
         platform = stack.enter_context(_service_started(request, state))
-        _held(platform, run)
+        held(platform, run)
         service = addressed(service, platform)
         decided = plan(scenario, service, platform, seed_of(scenario))
         if not request.agree(decided):
@@ -100,7 +99,7 @@ def planned(scenario: Scenario, service: Service, environment: Mapping[str, str]
     if under_way := _under_way(state, service):
         warn(f"warning: {under_way}; this plan is made amid its faults")
     else:
-        _nothing_left(state, service)
+        nothing_left(state, service)
     with open_platform(service.where(), state, environment) as platform:
         return plan(scenario, addressed(service, platform), platform, seed_of(scenario))
 
@@ -149,7 +148,7 @@ def _under_way(state: Path, service: Service) -> str:
     return ""
 
 
-def _held(platform: Platform, run: str) -> None:
+def held(platform: Platform, run: str) -> None:
     """The service is this run's on the platform's side, too: no other machine drills it, or has left something on it."""
     try:
         reasons = platform.objections()
@@ -164,7 +163,7 @@ def _held(platform: Platform, run: str) -> None:
         raise Refused([f"not injecting: {reason}" for reason in reasons])
 
 
-def _nothing_left(state: Path, service: Service) -> None:
+def nothing_left(state: Path, service: Service) -> None:
     left = left_on(state, service)
     if left:
         raise Refused(
@@ -172,7 +171,7 @@ def _nothing_left(state: Path, service: Service) -> None:
         )
 
 
-def _make_folder(runs: Path, run: str) -> Path:
+def make_folder(runs: Path, run: str) -> Path:
     """The run's folder, proven writable and roomy before anything is injected."""
     folder = runs / run
     try:
@@ -184,7 +183,7 @@ def _make_folder(runs: Path, run: str) -> Path:
             [f"not injecting: the run's folder {folder} cannot be made: {error.strerror}; give another with --out"]
         ) from error
     if free < ROOM_NEEDED:
-        _remove_if_unused(folder)
+        remove_if_unused(folder)
         raise Refused(
             [
                 f"not injecting: {free // 2**20} MiB are free for {folder} and {ROOM_NEEDED // 2**20} MiB are needed; give another with --out"
@@ -193,7 +192,7 @@ def _make_folder(runs: Path, run: str) -> Path:
     return folder
 
 
-def _remove_if_unused(folder: Path) -> None:
+def remove_if_unused(folder: Path) -> None:
     if not (folder / JOURNAL).exists():
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -294,4 +293,5 @@ def environment() -> dict[str, str]:
         "system": f"{machine.system()} {machine.release()}",
         "cores": str(os.cpu_count()),
         "executable": Path(sys.executable).name,
+        **({"inside": where} if (where := os.environ.get(INSIDE)) else {}),
     }

@@ -109,6 +109,7 @@ def recover_run(
         lines += _end_started(platform) + _end_outpost(platform, service, run)
         if not gone and not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
             platform.forget(run)
+            platform.sweep(run)
     after, _ = read_journal(folder / JOURNAL)
     left = tuple(f"{fault.kind}: {fault.undo_problem}" for fault in faults_of(after) if _open(fault))
     if not left:
@@ -196,6 +197,7 @@ def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:
             with suppress(InvalidFiles, PlatformError):  # a platform that is gone remembers nothing
                 platform = stack.enter_context(open_platform(load_service(folder / "service.yaml").where(), state, environment))
                 platform.abandon(run)
+                platform.sweep(run)
         mark_clean(state, run)
 
 

@@ -7,17 +7,26 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .refusal import Refused
 from .service import Service
 
+NAMED = "BLACKSTART_RUN"  # in a pod of ours: the run that it was started for
+
 
 class BeingDrilled(Exception):
     """Another drill holds this service; nothing was touched."""
+
+
+def name_of_run(scenario: str, environment: Mapping[str, str]) -> str:
+    """What a run of that scenario is called that begins now; it sorts by time."""
+    return environment.get(NAMED) or f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{scenario}-{secrets.token_hex(2)}"
 
 
 def state_folder(environment: Mapping[str, str]) -> Path:

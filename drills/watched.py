@@ -55,7 +55,7 @@ def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
 def measured_from(service: Service) -> str:
     """Where the prober runs, in words."""
     if service.probe.from_ == "here" or service.kubernetes is None:
-        return "this machine"
+        return "where blackstart runs"
     return f"a pod in namespace {service.kubernetes.namespace} ({service.probe.image})"
 
 

@@ -72,5 +72,8 @@ class AloneHere:
     def abandon(self, run: str) -> None:
         """Its record is the run's folder."""
 
+    def sweep(self, run: str) -> None:
+        """Runs are carried out by this machine's own processes."""
+
     def forget(self, run: str) -> None:
         """Nothing was written elsewhere."""

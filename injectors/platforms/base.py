@@ -241,6 +241,9 @@ class Platform(Protocol):
     def abandon(self, run: str) -> None:
         """A person says that all is well, proven or not: neither the record nor what would still undo something is kept."""
 
+    def sweep(self, run: str) -> None:
+        """Remove what carried out a run that is dead, where that was on the platform; what could still be fetched of it stays."""
+
     def start_missing(self) -> tuple[str, ...]:
         """Start what the service file has a start command for and is not there; returns the names once they answer."""
 

@@ -44,6 +44,18 @@ GUARD = (
     Right(RBAC, "roles", ("create", "delete")),
     Right(RBAC, "rolebindings", ("create", "delete")),
 )
+# Who has a Job drill instead makes what that Job is, and grants it the drill's own rights.
+JOB = (
+    Right("batch", "jobs", ("list", "create", "patch", "delete")),
+    Right("", "pods", ("list",)),
+    INSIDE,
+    Right("", "configmaps", ("create", "delete")),
+    *GUARD[1:],
+)
+JOB_BEYOND = (
+    Right(RBAC, "clusterroles", ("create", "delete"), everywhere=True),
+    Right(RBAC, "clusterrolebindings", ("create", "delete"), everywhere=True),
+)
 CHANGES = {
     "workload": (
         Right("apps", "deployments", ("patch",)),
@@ -61,8 +73,7 @@ CHANGES = {
     "node": (
         Right("", "nodes", ("get", "patch"), everywhere=True),
         Right("", "pods", ("list",), everywhere=True),
-        Right(RBAC, "clusterroles", ("create", "delete"), everywhere=True),
-        Right(RBAC, "clusterrolebindings", ("create", "delete"), everywhere=True),
+        *JOB_BEYOND,
     ),
     "evict": (Right("", "pods/eviction", ("create",)),),
 }

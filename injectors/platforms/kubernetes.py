@@ -18,6 +18,7 @@ from . import Where
 from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
 from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
+from .kube_drills import DrillJob
 from .kube_exec import Container
 from .kube_files import PodFiles
 from .kube_find import Finder, container_of
@@ -231,6 +232,12 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
     def abandon(self, run: str) -> None:
         self.records.forget(run)
         self.guards.abandon(run)
+
+    def sweep(self, run: str) -> None:
+        with suppress(PlatformError):  # the cluster removes it later, and who may not has made none
+            job = DrillJob(self.api, self.spec.namespace, run)
+            if job.lost():
+                job.end()
 
     def start_missing(self) -> tuple[str, ...]:
         return ()
