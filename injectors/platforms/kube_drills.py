@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from ..values import JSON
 from . import drill_keeper
-from .base import PlatformError, Unavailable
+from .base import PlatformError, Unavailable, came
 from .kube_api import KNOWN_AS, Forbidden, KubeApi, place
 from .kube_exec import EXEC_S, Container, Session, begin_python
 from .kube_guard import RBAC, away
@@ -179,13 +179,8 @@ class DrillJob:
         """Remove all of it, as often as wished. Raises PlatformError."""
         self.hang_up()
         self.api.delete(place("jobs", self.namespace, self.name, BATCH))
-        waited, pause = 0.0, Event()
-        while left := self._pods():
-            if waited > GONE_S:
-                names = ", ".join(each["metadata"]["name"] for each in left)
-                raise PlatformError(f"pod {names} in namespace {self.namespace} is not gone; the cluster removes it with its Job")
-            pause.wait(LOOK_S)
-            waited += LOOK_S
+        if not came(lambda: not self._pods(), GONE_S, Event(), LOOK_S):
+            raise PlatformError(f"the pod of {self} is not gone; the cluster removes it with its Job")
         for kind in ("clusterrolebindings", "clusterroles"):
             with suppress(Forbidden):  # who may not has made none
                 self.api.delete(place(kind, name=self.name, group=RBAC))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..values import JSON
-from .base import PlatformError
+from .base import PlatformError, came
 from .kube_api import Conflict, KubeApi, place
 from .kube_exec import Container, Session, opened
 from .kube_own_pods import BATCH, LOOK_S, await_running, own_pod, why
@@ -69,13 +69,10 @@ class PodOutposts:
         name = name_of(run)
         found = self.api.delete(place("jobs", self.namespace, name, BATCH))
         found = self.api.delete(place("configmaps", self.namespace, name)) or found
-        waited = 0.0
-        while left := self._pods(run):
-            if waited >= GONE_S:
-                names = ", ".join(each["metadata"]["name"] for each in left)
-                raise PlatformError(f"pod {names} in namespace {self.namespace} is not gone; the cluster removes it with its Job")
-            self.given_up.wait(LOOK_S)
-            waited += LOOK_S
+        if not came(lambda: not self._pods(run), GONE_S, threading.Event(), LOOK_S):  # also where the drill is given up
+            raise PlatformError(
+                f"the pod of job/{name} in namespace {self.namespace} is not gone; the cluster removes it with its Job"
+            )
         return found
 
     def _pods(self, run: str) -> list[JSON]:

@@ -60,6 +60,12 @@ def _layer() -> bytes:
         _add(layer, f"{HOME}/bin/blackstart", COMMAND.encode(), 0o755)
         for name, path in sorted(_tree()):
             layer.add(path, f"{HOME}/lib/{name}", recursive=False, filter=_nobodys)
+        ours = distribution("blackstart")
+        for name, content in {
+            "METADATA": f"Metadata-Version: 2.1\nName: blackstart\nVersion: {ours.version}\n",
+            "entry_points.txt": ours.read_text("entry_points.txt") or "",
+        }.items():
+            _add(layer, f"{HOME}/lib/blackstart-{ours.version}.dist-info/{name}", content.encode())
     return written.getvalue()
 
 
@@ -82,10 +88,9 @@ def _tree() -> Iterator[tuple[str, Path]]:
         if path.is_file():
             yield f"blackstart/{path.relative_to(ROOT)}", path
     for each in _needed("blackstart", {"kubernetes"}, {}):
-        for file in each.files or ():
+        for file in each.files or () if each.name != "blackstart" else ():
             path = Path(str(file.locate()))
-            information = ".dist-info" in file.parts[0]
-            if path.is_file() and ".." not in file.parts and (information or each.name != "blackstart"):
+            if path.is_file() and ".." not in file.parts:
                 yield str(file), path
 
 

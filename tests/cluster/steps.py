@@ -31,6 +31,7 @@ OF_OURS = (
     ("rolebindings", RBAC),
     ("networkpolicies", NETWORKING),
 )
+SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")  # of a shipped scenario
 HEAD = (
     "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 20s}}\nsteady_state: {{hold: 3s}}\n"
     "settle: 2s\nobserve: {observe}\nblast_radius: {{share: 100%}}\nfaults:\n  - {fault}\n"

@@ -9,10 +9,9 @@ from blackstart.drills.measure.prober import RECORD
 from blackstart.drills.measure.samples import read_samples
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.injectors.platforms.kube_exec import Container, opened
-from blackstart.tests.cluster.steps import everything_ours, in_fault, login, namespace_of, pods, server_away, written
+from blackstart.tests.cluster.steps import SHORT, everything_ours, in_fault, login, namespace_of, pods, server_away, written
 from blackstart.tests.command import Blackstart, await_well, events, until
 
-SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 30s}"
 CUT = (
     "import glob,os,signal\n"

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.cluster.steps import login, namespace_of
+from blackstart.tests.cluster.steps import SHORT, login, namespace_of
 from blackstart.tests.command import Blackstart, events, until
 
-SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")
 HANG = (
     "apiVersion: blackstart/v1\nkind: Scenario\nname: hang\nobjectives: {rto: 60s}\n"
     "faults: [{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 3s}]\n"

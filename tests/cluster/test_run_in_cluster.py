@@ -5,28 +5,21 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_drills import MARK, drills_in, name_of
 from blackstart.injectors.platforms.kube_exec import Container, opened
 from blackstart.injectors.platforms.kube_pods import runs
+from blackstart.injectors.platforms.kube_records import LEASES
 from blackstart.injectors.platforms.kube_rights import JOB, roles
-from blackstart.tests.cluster.conftest import DEVKUBE
 from blackstart.tests.cluster.drill_image import build
-from blackstart.tests.cluster.test_in_cluster import namespace_of, written
-from blackstart.tests.cluster.test_rights import login
-from blackstart.tests.command import Blackstart, Done, await_well, events, kill_quietly, until
+from blackstart.tests.cluster.steps import DEVKUBE, RBAC, SHORT, everything_ours, login, namespace_of, scenario, written
+from blackstart.tests.command import Blackstart, Done, events, kill_quietly, until
 
-SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")
-HANG = (
-    "apiVersion: blackstart/v1\nkind: Scenario\nname: hang\nobjectives: {rto: 60s}\nsteady_state: {hold: 5s}\nsettle: 3s\n"
-    "observe: 60s\nfaults:\n  - {kind: process-hang, role: engine, target: {names: [replica-0]}, for: FOR}\n"
-)
+HANG = "{{kind: process-hang, role: engine, target: {{names: [replica-0]}}, for: {for_}}}"
 # What follows the drill is cut off once two of its lines are there: the first of them has been shown by then.
 CUT = (
     "import glob,os,signal\n"
@@ -34,12 +27,6 @@ CUT = (
     "for each in glob.glob('/proc/[0-9]*/cmdline') if begun else ():\n"
     "    if open(each,'rb').read().endswith(b'\\0reach\\0'): os.kill(int(each.split('/')[2]), signal.SIGKILL); print('cut')"
 )
-KINDS = {
-    "": ("configmaps", "pods", "serviceaccounts"),
-    "batch/v1": ("jobs",),
-    "coordination.k8s.io/v1": ("leases",),
-    "rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -56,37 +43,19 @@ def drill_image(api: KubeApi, tmp_path_factory: pytest.TempPathFactory) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def service(api: KubeApi, cluster: Path, image: str) -> Iterator[Path]:
-    before = os.environ.get("KUBECONFIG")
-    os.environ["KUBECONFIG"] = str(cluster)
-    with deployed(api, image, hardened=True, tell=print) as file:
-        yield file
-    os.environ.pop("KUBECONFIG") if before is None else os.environ.update(KUBECONFIG=before)
+@pytest.fixture
+def service(hardened_demo: Path) -> Path:
+    return hardened_demo
 
 
 @pytest.fixture
 def words(service: Path, blackstart: Blackstart, drill_image: str) -> list[str | Path]:
-    """What a drill by a Job is asked for with, on a service that is well."""
-    await_well(service)
+    """What a drill by a Job is asked for with."""
     return ["--service", written(service, blackstart.folder, {"rate": "30/s"}), "--in-cluster", "--image", drill_image, "--yes"]
 
 
 def hang(blackstart: Blackstart, for_: str) -> Path:
-    path = blackstart.folder / "hang.yaml"
-    path.write_text(HANG.replace("FOR", for_), encoding="utf-8")
-    return path
-
-
-def left(api: KubeApi, namespace: str) -> list[str]:
-    """What blackstart has in that namespace, apart from the demo service itself."""
-    ours = "app.kubernetes.io/managed-by=blackstart,app.kubernetes.io/part-of!=blackstart-demo"
-    return [
-        f"{kind}: {each['metadata']['name']}"
-        for group, kinds in KINDS.items()
-        for kind in kinds
-        for each in api.items(place(kind, namespace, "", group), labels=ours)[0]
-    ]
+    return scenario(blackstart, HANG.format(for_=for_))
 
 
 def pods_of(api: KubeApi, namespace: str, run: str) -> list[Any]:
@@ -134,7 +103,7 @@ def test_a_drill_by_a_job_comes_home_and_leaves_nothing(
     pod = until("its pod", lambda: next(filter(runs, pods_of(api, namespace, run)), None))
     where = Container(namespace, pod["metadata"]["name"], "drill")
     until("a connection to cut", lambda: b"cut" in opened(api, where, ["python3", "-c", CUT]).finish(20)[1])
-    role = api.get(place("roles", namespace, name_of(run), "rbac.authorization.k8s.io/v1"))
+    role = api.get(place("roles", namespace, name_of(run), RBAC))
     out, err = process.communicate(timeout=170)
     done = Done(process.returncode, out, err, blackstart.newest())
     assert done.code == done.result["exit_code"], out + err
@@ -147,7 +116,7 @@ def test_a_drill_by_a_job_comes_home_and_leaves_nothing(
     assert f"http://demo.{namespace}.svc:8000 is asked from inside its pod" in err
     assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
     assert role["rules"] == printed["rules"]
-    assert left(api, namespace) == []
+    assert everything_ours(api, service) == []
 
 
 @pytest.mark.timeout(240)
@@ -171,7 +140,7 @@ def test_it_outlives_whoever_began_it_and_is_fetched_later(
     assert done.code in {0, 3}, done.out + done.err
     assert "undo-verified" in events(done.folder)
     home(done, blackstart, run)
-    assert left(api, namespace) == []
+    assert everything_ours(api, service) == []
     gone = blackstart("fetch", run, *words[:2])
     assert gone.code == 2
     assert f"no drill {run} is in namespace {namespace}" in gone.err
@@ -193,11 +162,11 @@ def test_ctrl_c_stops_it_in_order(blackstart: Blackstart, service: Path, words: 
     assert done.result["verdict"] == "aborted"
     assert "undo-verified" in events(done.folder)
     home(done, blackstart, run)
-    assert left(api, namespace) == []
+    assert everything_ours(api, service) == []
 
 
 def leases(api: KubeApi, namespace: str) -> list[Any]:
-    return api.items(place("leases", namespace, "", "coordination.k8s.io/v1"))[0]
+    return api.items(place("leases", namespace, "", LEASES))[0]
 
 
 @pytest.mark.timeout(120)
@@ -239,7 +208,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_made(
         refused = blackstart("run", "replica-kill-midstream", *options, **environment)
         assert refused.code == 2, refused.out + refused.err
         assert why in refused.err
-        assert left(api, namespace) == []
+        assert everything_ours(api, service) == []
     unknown = blackstart("run", "replica-kill-midstream", "--service", words[1], "--image", "x:1", "--yes")
     assert unknown.code == 2
     assert "--image without --in-cluster" in unknown.err
