@@ -1,20 +1,19 @@
-"""Faults in the path between two components, by the link proxy that stands there (`process.links`), in a cluster by a NetworkPolicy.
+"""Faults in the path between two components, by the link proxy that stands there (`process.links`), in a cluster by a NetworkPolicy
+or a firewall in the target's own network.
 
-A partition, a delay, a reset or a stall is one rule on every link that joins the targets with their peers. The rule ends with
-the control connection that this process holds, at its deadline, or with the proxy. Proof is an ordinary client's connection
+A partition, or a delay, reset or stall of inline.py, is one rule on every link that joins the targets with their peers. The rule ends
+with the control connection that this process holds, at its deadline, or with the proxy. Proof is an ordinary client's connection
 through the same link, compared with one made before the fault: it goes silent, late or is reset.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
+from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .platforms.abilities import NAMES, Links
 from .platforms.base import Platform, PlatformError, Target, Unavailable
-from .values import JSON, Size
+from .values import JSON
 
 PROBE_LIMIT_S = 2.0  # for an answer without a fault
 SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, counts as silence
@@ -157,22 +156,43 @@ class NetworkPartition(LinkFault):
     summary: ClassVar[str] = "cuts the targets off from peers: bytes stop, and flow on after the heal"
     certifies: ClassVar[str] = (
         "that the service survives a peer that goes silent without closing anything. Connections still open at once (the proxy's "
-        "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised. In a cluster it is the other way "
-        "round: new connections are dropped, and those that stand go on where its network lets them"
+        "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised. In a cluster new connections are "
+        "dropped as they begin, and those that stand go on, where its network lets them, but for `standing`"
     )
     proven_by: ClassVar[str] = (
         "an ordinary client's connection through the same link, in a cluster from inside a peer, compared with one made before"
     )
-    undone_by: ClassVar[str] = "the link proxy drops the rule; in a cluster blackstart, or its guard there, deletes the policy"
+    undone_by: ClassVar[str] = (
+        "the link proxy drops the rule; in a cluster blackstart, or its guard there, deletes the policy, and a firewall's agent its "
+        "table, which the kernel itself lets lapse"
+    )
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC  # in a cluster, for the proof
     changes: ClassVar[frozenset[str]] = frozenset({"network"})
 
     peers: Annotated[tuple[str, ...], PEERS] = ()
-    direction: Annotated[Literal["both", "to", "from"], "what is cut: bytes to the target, from it, or both"] = "both"
+    direction: Annotated[
+        Literal["both", "to", "from"], "what is cut: bytes to the target, from it, or both; one way takes a firewall in a cluster"
+    ] = "both"
+    standing: Annotated[
+        bool,
+        "in a cluster: connections that stand fall silent as well, by a firewall in the target's own network; here they always do",
+    ] = False
+
+    def privilege_on(self, platform: str) -> Privilege:
+        beside = platform != "process" and self._firewall
+        return Privilege.EPHEMERAL if beside else super().privilege_on(platform)
+
+    def takes(self) -> frozenset[str]:
+        return frozenset({"container"}) if self._firewall else self.changes
+
+    @property
+    def _firewall(self) -> bool:
+        """A NetworkPolicy cuts new connections, both ways, and no more."""
+        return self.standing or self.direction != "both"
 
     def rule(self) -> JSON:
-        return {"type": "partition", "direction": self.direction}
+        return {"type": "partition", "direction": self.direction, "standing": self._firewall}
 
     def proven(self, before: JSON, seen: JSON) -> bool:
         del before
@@ -203,92 +223,3 @@ class DnsBreak(LinkFault):
     def proven(self, before: JSON, seen: JSON) -> bool:
         """Only the names: what could be connected to without one still can."""
         return bool(seen["outcome"] in {"silent", "refused"} and (seen["others"] or not before["others"]))
-
-
-class InPathFault(LinkFault):
-    """Something has to stand in the path: a link proxy here, in a cluster an agent with a proxy in the pod's own network."""
-
-    undone_by: ClassVar[str] = (
-        "the link proxy drops the rule; in a cluster the agent takes the proxy out of the pod's network, also by itself, and its "
-        "ephemeral container ends (the pod's spec keeps an entry of it until the pod is replaced)"
-    )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
-    changes: ClassVar[frozenset[str]] = frozenset({"container"})
-
-
-@dataclass(frozen=True)
-class NetworkDelay(InPathFault):
-    kind: ClassVar[str] = "network-delay"
-    summary: ClassVar[str] = "delays every byte between targets and peers, in each direction"
-    certifies: ClassVar[str] = (
-        "that the service stays right and within its objectives over a slow path; a question and its answer together take "
-        "twice the delay. Loss and reordering are not exercised"
-    )
-    example: ClassVar[Mapping[str, Any]] = {"delay": "100ms"}
-
-    delay: Annotated[timedelta, "one way; a round trip takes twice as long"]
-    jitter: Annotated[timedelta, "the delay varies by this much at random, up or down; order is kept"] = timedelta(0)
-    peers: Annotated[tuple[str, ...], PEERS] = ()
-
-    def problems(self) -> tuple[str, ...]:
-        if not self.delay:
-            return ("`delay` is 0s, which delays nothing; write a longer time",)
-        return ("`jitter` is larger than `delay`, and no byte can be early; lower it",) if self.jitter > self.delay else ()
-
-    def rule(self) -> JSON:
-        return {"type": "delay", "delay_s": self.delay.total_seconds(), "jitter_s": self.jitter.total_seconds()}
-
-    def limit_s(self, before: JSON) -> float:
-        return 2 * (self.delay + self.jitter).total_seconds() + 10.0 * float(before["first_byte_s"]) + 1.0
-
-    def proven(self, before: JSON, seen: JSON) -> bool:
-        """Later by at least the two ways' least delay; where jitter allows none, by half of one way's mean."""
-        least = max(2 * (self.delay - self.jitter), self.delay / 2).total_seconds()
-        usual = before["first_byte_s"]
-        bound = least if usual < least / 2 else usual + least / 2
-        return bool(seen["outcome"] in ANSWERS and seen["first_byte_s"] >= bound)
-
-
-@dataclass(frozen=True)
-class TcpReset(InPathFault):
-    kind: ClassVar[str] = "tcp-reset"
-    summary: ClassVar[str] = "resets connections between targets and peers, at once or mid-answer"
-    certifies: ClassVar[str] = (
-        "that clients of the path see a reset as an error and act on it, mid-answer too where `after` is given. A refused "
-        "connection attempt is not exercised: the connection opens and is then reset"
-    )
-    peers: Annotated[tuple[str, ...], PEERS] = ()
-    after: Annotated[Size | None, "so many bytes of answer pass before the reset; left out: at once"] = None
-
-    def rule(self) -> JSON:
-        return {"type": "reset", "after_bytes": self.after}
-
-    def want(self) -> int:
-        return self.after or 0
-
-    def proven(self, before: JSON, seen: JSON) -> bool:
-        del before
-        return bool(seen["outcome"] == "reset" and seen["received"] <= self.want())
-
-
-@dataclass(frozen=True)
-class StreamStall(InPathFault):
-    kind: ClassVar[str] = "stream-stall"
-    summary: ClassVar[str] = "lets answers fall silent after so many bytes, with the connection open"
-    certifies: ClassVar[str] = (
-        "that clients of the path notice an answer that stops without an end. Questions still arrive, and the answer flows on "
-        "when the fault ends"
-    )
-    after: Annotated[Size, "so many bytes of each answer pass first; of open ones counted from the fault"] = Size(0)
-    peers: Annotated[tuple[str, ...], PEERS] = ()
-
-    def rule(self) -> JSON:
-        return {"type": "stall", "after_bytes": self.after}
-
-    def want(self) -> int:
-        return self.after
-
-    def proven(self, before: JSON, seen: JSON) -> bool:
-        del before
-        return bool(seen["outcome"] == "silent" and seen["received"] == self.after)

@@ -63,20 +63,17 @@ class InlineProxies:
             ) from error
 
     def begin(self, fault: str, target: Target, rule: JSON, ways: Mapping[str, Sequence[str]], deadline_s: float) -> JSON:
-        """Send what peers and target open to each other through a proxy in the target's network, or past it where it is from `but`."""
+        """Send what peers and target open to each other through a proxy in the target's network, or drop what passes between them there;
+        what is from `but` passes.
+        """
         pod, name = standing_pod(self.api, target), name_of(fault, target)
         self._add(pod, self._container(name, fault, rule, deadline_s + SLACK_S))
         where = self._standing(target, name)
-        request = {
-            "rule": rule,
-            "peers": list(ways["peers"]),
-            "but": [*ways["but"], *self._gateways(where)],
-            "ports": [],
-            "sides": ["in", "out"],
-            "container": name,
-            "program": source("proxy.py").decode(),
-        }
-        return self.agents.begin(fault, target, "proxy", request, deadline_s)
+        between = {"peers": list(ways["peers"]), "but": [*ways["but"], *self._gateways(where)], "ports": [], "container": name}
+        if rule["type"] == "partition":
+            return self.agents.begin(fault, target, "cut", {**between, "direction": rule["direction"]}, deadline_s)
+        proxied = {"rule": rule, "sides": ["in", "out"], "program": source("proxy.py").decode()}
+        return self.agents.begin(fault, target, "proxy", {**between, **proxied}, deadline_s)
 
     def end(self, fault: str, target: Target) -> JSON:
         """From any process. A pod that is gone took its network along."""

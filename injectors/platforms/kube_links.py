@@ -1,11 +1,11 @@
-"""The ways between pods, and theirs to the resolver of names, cut by a NetworkPolicy, or broken by a proxy in the pod's own network
-(kube_inline.py): what a cluster has in the place of this machine's link proxies.
+"""The ways between pods, and theirs to the resolver of names, cut by a NetworkPolicy, or by a firewall or a proxy in the pod's own
+network (kube_inline.py): what a cluster has in the place of this machine's link proxies.
 
 A policy only ever allows. So the one that cuts allows all the others, and cuts nothing where a policy of somebody else selects the
 same pod: then it is refused. Pods are marked by a label for the policy to find; a guard puts labels and policy back. Whether the
 cluster enforces policies at all is told by the second source alone, a connection from inside a peer.
 
-Connections that stand when the policy comes go on in most networks; new ones are dropped.
+Connections that stand when the policy comes go on in most networks; new ones are dropped. The firewall drops both.
 """
 
 import hashlib
@@ -187,10 +187,8 @@ class PolicyLinks:
 
 
 def _is_policy(rule: JSON) -> bool:
-    """Whether a policy can do it: no more than cut, both ways. For the rest something has to stand in the target's network."""
-    if rule["type"] == "partition" and rule["direction"] != "both":
-        raise Unsupported("a network policy cuts connections, both ways; leave `direction` out")
-    return rule["type"] in {"partition", "names"}
+    """Whether a policy can do it: no more than cut what begins, both ways. For the rest something has to be in the target's network."""
+    return rule["type"] == "names" or (rule["type"] == "partition" and not rule["standing"])
 
 
 def mark_of(fault: str, link: str) -> str:

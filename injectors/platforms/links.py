@@ -97,6 +97,7 @@ class LinkControl:
         """
         rule = dict(rule)
         towards = rule.pop("towards", ())
+        rule.pop("standing", None)  # they always fall silent here
         ends = self._link(link)
         if rule.get("direction") in {"to", "from"} and ends.from_ in towards and ends.to not in towards:
             rule["direction"] = "from" if rule["direction"] == "to" else "to"

@@ -11,7 +11,7 @@ from blackstart.injectors.platforms.kube_agents import look, process_of
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container
 from blackstart.injectors.platforms.kube_pods import parts_of
-from blackstart.tests.cluster.steps import everything_ours, in_fault, namespace_of, phases, server_away, written
+from blackstart.tests.cluster.steps import everything_ours, in_fault, login, namespace_of, phases, server_away, written
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 from blackstart.tests.drills.expected import EXPECTED, contradiction
 
@@ -120,8 +120,14 @@ def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blacks
 @both
 @pytest.mark.parametrize("name", [*sorted({*EXPECTED} - {LAST}), LAST])
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
+    """Hardened under exactly the rights that are printed for it."""
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
-    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0)
+    environment = {}
+    if kind == "hardened":
+        role = json.loads(blackstart("plan", name, "--service", service, "--rbac").out)
+        role["metadata"]["name"] = f"drills-{name}"
+        environment["KUBECONFIG"] = str(login(api, namespace_of(service), role, blackstart.folder))
+    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, **environment)
     wrong = contradiction(name, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
     assert everything_ours(api, service) == []

@@ -1,11 +1,13 @@
 """Faults for which something has to stand in a pod's own network: delays, resets and stalls, in a namespace that allows the capability."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.injectors.platforms.kube_exec import Container, opened
 from blackstart.tests.cluster.steps import drilled, everything_ours, in_fault, kind_of, login, scenario
 from blackstart.tests.cluster.web import await_standing, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly
@@ -14,6 +16,13 @@ FAULTS = (
     "{kind: network-delay, delay: 300ms, target: {count: 1}, for: 6s}",
     "{kind: tcp-reset, target: {count: 1}, for: 6s}",
     "{kind: stream-stall, after: 20B, target: {count: 1}, for: 6s}",
+    "{kind: network-partition, direction: from, target: {count: 1}, for: 6s}",
+)
+CUT_S, PORT = 4, 9000
+ECHO = f"import socket\nwith socket.create_server(('', {PORT})).accept()[0] as c:\n while d := c.recv(1): c.sendall(d)"
+ASK = (  # and print when each answer came, and how long it took
+    f"import socket,sys,time\nc = socket.create_connection((sys.argv[1], {PORT}))\nwhile True:\n began = time.monotonic()\n"
+    " c.sendall(b'x')\n c.recv(1)\n print([time.time(), time.monotonic() - began], flush=True)\n time.sleep(0.2)"
 )
 
 
@@ -72,6 +81,35 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     assert everything_ours(api, service) == []
     monkeypatch.undo()
     assert blackstart("recover", "--all").code == 0  # this machine's own record of it
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("standing", [True, False])
+def test_a_connection_that_stands_falls_silent_where_that_is_asked_for_and_goes_on_afterwards(
+    blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, *, standing: bool
+) -> None:
+    fault = f"{{kind: network-partition, standing: {json.dumps(standing)}, target: {{count: 1}}, for: {CUT_S}s}}"
+    drill = scenario(blackstart, fault)
+    (planned,) = json.loads(blackstart("plan", drill, "--service", service, "--json").out)["faults"][0]["targets"]
+    every = api.items(place("pods", namespace))[0]
+    target, peer = (
+        next(pod for pod in every if (pod["metadata"]["uid"] in planned["identity"]) is wanted) for wanted in (True, False)
+    )
+    inside = [Container(namespace, pod["metadata"]["name"], "web") for pod in (target, peer)]
+    echo = opened(api, inside[0], ["python3", "-c", ECHO])
+    asking = opened(api, inside[1], ["python3", "-c", ASK, target["status"]["podIP"]])
+    assert asking.line(10), "an answer"
+    done = blackstart.telling("run", drill, "--service", service, "--yes")
+    ended = time.time()
+    assert done.result["faults"][0]["undo_verified"], done.out + done.err
+    took, over = [], False
+    while not over:  # also after the drill it is answered
+        moment, seconds = json.loads(asking.line(20) or "null")
+        took.append(seconds)
+        over = moment > ended
+    asking.close()
+    echo.close()
+    assert (max(took) > CUT_S / 2) is standing, took
 
 
 @pytest.mark.timeout(240)

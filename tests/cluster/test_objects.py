@@ -164,7 +164,7 @@ def test_what_somebody_else_changed_since_is_left_alone(
         ("{kind: bad-config, environment: {PORT: nonsense}}", {}, "write `target: {count: 3}`"),
         ("{kind: network-partition}", {"policy": True}, "no other policy can take them back"),
         ("{kind: network-partition, peers: [gateway]}", {}, "nothing is called gateway"),
-        ("{kind: network-partition, direction: to}", {}, "cuts connections, both ways"),
+        ("{kind: network-partition, direction: to}", {}, "violates PodSecurity"),
         ("{kind: network-delay, delay: 300ms}", {}, "violates PodSecurity"),
     ],
 )

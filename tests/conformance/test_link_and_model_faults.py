@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from blackstart.injectors import proxy
 from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
+from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.model_files import ModelCorrupt, when_it_bites
-from blackstart.injectors.network import NetworkDelay, NetworkPartition, StreamStall, TcpReset
+from blackstart.injectors.network import NetworkPartition
 from blackstart.injectors.platforms.base import Target
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, Link, ProcessSpec
