@@ -14,7 +14,7 @@ from .values import LaneInfo, Probe
 
 SETTLED_S = 12.0  # answers come in out of order by no more than a request's longest time; later ones are taken as they come
 KEPT_S = 3600.0  # of answers, for abort conditions
-SILENT_S = 1.0  # beside three periods and two slow limits: a lane without newer answers hangs
+SILENT_S = 0.5  # beside two periods and the time of a healthy answer: a lane without newer answers hangs
 
 
 @dataclass
@@ -100,7 +100,7 @@ class LiveView:
         least_s = max([self.scenario.settle.total_seconds(), *(lane.limit.silence_s for lane in needed)])
         if not needed or now_s - since_s < least_s:
             return False
-        return all(self._well(lane, now_s) for lane in needed)
+        return all(self._well(lane, since_s, now_s) for lane in needed)
 
     def answered(self, until_s: float) -> bool:
         """Whether every question asked before that moment has been answered; a lane without a schedule has no such moment."""
@@ -154,9 +154,13 @@ class LiveView:
         for probe in baseline:
             self._take(probe)
 
-    def _well(self, lane: _LiveLane, now_s: float) -> bool:
-        """Up, by recent answers, and no question hangs: half-dead services answer the other half in time."""
-        silent_s = SILENT_S + 3 * lane.info.period_s + 2 * lane.limit.slow_s
+    def _well(self, lane: _LiveLane, since_s: float, now_s: float) -> bool:
+        """Up, by recent answers to what was asked since then, and no question hangs: half-dead services answer the other half in time.
+
+        Of a question that no answer overtook nothing is known yet, but by the lane's period that it was asked.
+        """
+        silent_s = SILENT_S + 2 * lane.info.period_s + lane.limit.silence_s
         if any(now_s - sent_s > lane.limit.silence_s for sent_s in lane.waiting.values()):
             return False
-        return lane.newest_s is not None and now_s - lane.newest_s <= silent_s and lane.now().shown == "up"
+        newest_s = lane.newest_s
+        return newest_s is not None and newest_s >= max(since_s, now_s - silent_s) and lane.now().shown == "up"

@@ -88,6 +88,13 @@ def test_silence_is_no_recovery() -> None:
     assert not watch.view.recovered(12, 30)
 
 
+def test_a_lane_whose_questions_all_hang_is_not_well() -> None:
+    """Nothing of it is known before its clients give up, 5 s later."""
+    watch = Watch([Trouble(12, 99, "never", kinds=("semantic",))])
+    watch.until(12)
+    assert watch.recovered_at(12, 16.9) is None
+
+
 def test_one_lane_down_is_enough() -> None:
     watch = Watch([Trouble(12, 99, "503", kinds=("semantic",))])
     view = watch.until(25)
