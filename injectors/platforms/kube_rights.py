@@ -28,7 +28,7 @@ ALWAYS = (
     Right("apps", "daemonsets", ("get",)),
     Right("apps", "replicasets", ("list",)),
     Right("discovery.k8s.io", "endpointslices", ("list", "watch")),
-    Right("", "configmaps", ("create", "update", "delete", "list")),
+    Right("", "configmaps", ("get", "list", "create", "update", "delete")),
     Right("coordination.k8s.io", "leases", ("get", "create", "update", "delete")),
 )
 INSIDE = Right("", "pods/exec", ("get", "create"))
