@@ -140,6 +140,8 @@ def margin(judged: Judged) -> str:
     missed = (judged.target - hi) if upward else (lo - judged.target)
     if judged.censored and missed <= 0:
         return "watching ended before the objective could be judged"
+    if judged.verdict is Verdict.INCONCLUSIVE and (missed > 0 or spare >= 0):
+        return "too little was seen to judge it"
     if missed > 0:
         return f"missed by {'more than ' if judged.censored else ''}{_gap(missed, judged.unit)}"
     if spare > 0:

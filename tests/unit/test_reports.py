@@ -322,6 +322,16 @@ def test_margin_in_words(relation: str, target: float, value: Interval | float, 
     assert figures.margin(Judged("rto", target, relation, "s", "recovery_time", value, Verdict.PASSED, "")) == told
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.0, "too little was seen to judge it"), (Interval(1.0, 4.0), "the interval straddles the objective")]
+)
+def test_margin_of_what_could_not_be_judged(value: Interval | float, told: str) -> None:
+    judged = Judged(
+        "streams_cut", 2.0 if isinstance(value, Interval) else 0.0, "<=", "s", "streams", value, Verdict.INCONCLUSIVE, ""
+    )
+    assert figures.margin(judged) == told
+
+
 def test_anatomy_adds_up_and_names_the_longest_part() -> None:
     parts = runs.passed().measurement.anatomy
     assert sum(part.share for part in parts) == pytest.approx(1.0)
