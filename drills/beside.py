@@ -26,7 +26,7 @@ def outpost(decided: Plan, platform: Platform, prober: Prober, folder: Path, pro
         raise Refused([f"not injecting: platform {service.platform} has no place for a prober; write `probe: {{from: here}}`"])
     try:
         try:
-            outposts.outpost_begin(run, image, programs(), KEEP, longest_s(decided.scenario))
+            outposts.outpost_begin(run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
         except PlatformError as error:
             raise Refused([f"not injecting: {error}"]) from error
         distant = Distant(partial(outposts.outpost_line, run), partial(outposts.outpost_lost, run), folder / "samples")

@@ -45,7 +45,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
             beside = service.probe.from_ == "in-cluster"
             always = platform.denied(Means(inside=False, ends=False, beside=beside))
             findings += [Finding("rights", fine=False, text=why, needed=True) for why in always]
-            changes: frozenset[str] = frozenset({"evict"}).union(*(each.changes for each in registry().values()))
+            changes: frozenset[str] = frozenset({"evict", "helper"}).union(*(each.changes for each in registry().values()))
             most = Means(inside=True, ends=True, changes=changes, beside=beside)
             sometimes = [why for why in platform.denied(most) if why not in always]
             findings += [Finding("rights", fine=False, text=why) for why in sometimes]

@@ -42,7 +42,8 @@ class Errand:
         """What undoing all of it, and writing that down, does not exceed."""
         scenario = self.plan.scenario
         undo_s = max(UNDO_PATIENCE_S, scenario.observe.total_seconds())
-        return undo_s * len(scenario.faults) + scenario.settle.total_seconds() + LAST_S
+        waited_s = sum(each.for_.total_seconds() for each in scenario.faults if each.injector.longest is not None and each.for_)
+        return undo_s * len(scenario.faults) + waited_s + scenario.settle.total_seconds() + LAST_S
 
 
 @contextmanager
@@ -64,9 +65,7 @@ def errand(scenario: Scenario, service: Service, runs: Path, environment: Mappin
         decided = replace(decided, remarks=(*decided.remarks, remark))
         exactly = replace(scenario, seed=decided.seed)  # the plan that is agreed to, and no other choice of victims
         files = {"scenario.yaml": dump_scenario(exactly), "service.yaml": dump_service(service)}
-        closing = [fault for fault in decided.faults if "node" in fault.injector.changes]
-        nodes = {str(target.details.get("node")) for fault in closing for target in fault.targets}
-        yield Errand(run, decided, files, role, tuple(sorted(nodes)))
+        yield Errand(run, decided, files, role, decided.nodes_to_leave)
 
 
 def _asked_from_there(service: Service, platform: Platform) -> Service:

@@ -64,6 +64,12 @@ class Plan:
     place: str  # where that is, in words
     remarks: tuple[str, ...] = ()  # what else a person should know who agrees to it
 
+    @property
+    def nodes_to_leave(self) -> tuple[str, ...]:
+        """Nodes that faults will close, empty or cut off: nothing of ours should run there."""
+        closing = [fault for fault in self.faults if "node" in fault.injector.changes]
+        return tuple(sorted({str(target.details.get("node")) for fault in closing for target in fault.targets}))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "scenario": self.scenario.name,
@@ -170,6 +176,8 @@ def _planned(
     last_s = max(other.at.total_seconds() + other.injector.patience.total_seconds() for other in scenario.faults)
     held_s = for_s if for_s is not None else last_s - at_s + observe_s + 2 * settle_s
     deadline_s = fault.deadline.total_seconds() - at_s if fault.deadline is not None else held_s + EXPIRY_SLACK_S
+    if injector.longest is not None and for_s is not None:
+        deadline_s = for_s
     if for_s is None and not injector.instant and deadline_s < last_s - at_s + observe_s:
         raise Refusal(
             f"not injecting: {fault.kind} would end by itself after {deadline_s:g} s, while the service is still watched, and that would "

@@ -126,6 +126,9 @@ class Injector(ABC):
 
     For people: `proven_by` and `undone_by` name the means, `bites_when` the moment. `example` holds parameters as a scenario writes
     them, with which doctor asks `plan`; `depends_on` is said instead where only the user's own values can tell.
+
+    `longest` is given where nobody but the site can end the fault: then a scenario must say `for`, no longer than that, and it is the
+    fault's deadline as well.
     """
 
     kind: ClassVar[str]
@@ -138,6 +141,7 @@ class Injector(ABC):
     changes: ClassVar[frozenset[str]] = frozenset()  # what it changes of the platform's own objects: workload, node
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
+    longest: ClassVar[timedelta | None] = None
     proven_by: ClassVar[str] = ""
     undone_by: ClassVar[str] = ""
     bites_when: ClassVar[str] = "at once"

@@ -1,10 +1,10 @@
-"""What faults do with the objects that a cluster keeps: change them and put them back, and move pods off their nodes."""
+"""What faults do with the objects that a cluster keeps: change them and put them back, and move pods off their nodes; and with nodes."""
 
 from datetime import timedelta
 from typing import ClassVar
 
 from .base import ForeignChange, Injector, Privilege, Refusal, Undo
-from .platforms.abilities import Objects
+from .platforms.abilities import Isolation, Objects
 from .platforms.base import GivenUp, Platform, PlatformError, Target
 
 AGAIN_S = 1.0
@@ -16,6 +16,14 @@ def objects_of(platform: Platform) -> Objects:
     found: Objects | None = getattr(platform, "objects", None)
     if found is None:
         raise Refusal(f"not injecting: platform {platform.name} keeps no workloads and nodes of its own")
+    return found
+
+
+def isolation_of(platform: Platform) -> Isolation:
+    """Its ability to cut nodes off. Raises Refusal."""
+    found: Isolation | None = getattr(platform, "isolation", None)
+    if found is None:
+        raise Refusal(f"not injecting: platform {platform.name} has no nodes that could be cut off")
     return found
 
 

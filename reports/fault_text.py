@@ -36,6 +36,8 @@ def fault_text(injector: type[Injector]) -> str:
 def _lasts(injector: type[Injector]) -> str:
     if injector.instant:
         return "over the moment it is injected; there is nothing to hold"
+    if injector.longest is not None:
+        return f"for as long as `for` says, at most {injector.longest.total_seconds() / 60:g} min, whatever dies; nobody can end it before"
     return "until `for` is over, or to the end of the drill; ends by itself at its `deadline`, or when blackstart dies"
 
 

@@ -85,8 +85,11 @@ def keys_in_words(injector: type[Injector]) -> tuple[KeyInWords, ...]:
     everything = {**own, **keys_of(injector)}
     if injector.instant:
         del everything["for"]  # there is nothing to hold, and the loader refuses it
+    if injector.longest is not None:
+        del everything["deadline"]  # it is `for`
+    needed = {key for key, field in everything.items() if field.required} | ({"for"} if injector.longest is not None else set())
     return tuple(
-        KeyInWords(key, _in_short(field.shape), "needed" if field.required else _given(field), field.doc, key in own)
+        KeyInWords(key, _in_short(field.shape), "needed" if key in needed else _given(field), field.doc, key in own)
         for key, field in everything.items()
     )
 

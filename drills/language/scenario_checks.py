@@ -101,6 +101,16 @@ def check_fault(values: Values, node: MappingNode, report: Report) -> None:
     injector = values.get("injector")
     if held and injector is not None and injector.instant:
         report.add(node.place("for"), f"`{injector.kind}` is over at once, there is nothing to hold", "leave `for` out")
+    if injector is not None and (longest := injector.longest) is not None:
+        what = f"`{injector.kind}` can be ended by nobody but itself"
+        if held is None and "for_" in values:
+            report.add(node.place("kind"), f"{what}, and nothing says when", f"add `for:`, at most `{DURATION.show(longest)}`")
+        if held and held > longest:
+            report.add(
+                node.place("for"), f"{what}, and `for` is {DURATION.show(held)}", f"write at most `{DURATION.show(longest)}`"
+            )
+        if deadline:
+            report.add(node.place("deadline"), f"{what}, and that is when `for` is over", "leave `deadline` out")
     if at is None or not deadline:
         return
     end = at + (held or ZERO)

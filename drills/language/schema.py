@@ -81,6 +81,7 @@ def _fault(kinds: Kinds, definitions: dict[str, Any]) -> dict[str, Any]:
     for kind, injector in sorted(kinds.items()):
         definition = f"fault-{kind}"
         definitions[definition] = _mapping(keys_of(injector), kinds, definitions)
+        definitions[definition]["required"] += ["for"] if injector.longest is not None else []
         definitions[definition]["properties"]["kind"] = {"const": kind, "description": injector.summary}
         condition = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
         branches.append({"if": condition, "then": {"$ref": f"#/$defs/{definition}"}})

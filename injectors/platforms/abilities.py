@@ -79,6 +79,28 @@ class Objects(Protocol):
         """Whether the cluster's controllers take the node for closed to new pods."""
 
 
+class Isolation(Protocol):
+    """The ability to cut nodes off from everything for a time, at the end of which they come back by themselves."""
+
+    def refuse(self, targets: tuple[Target, ...], *, whole_node: bool) -> None:
+        """Raises Unsupported where the targets' nodes cannot or must not be cut off; with `whole_node` others may go along."""
+
+    def begin(self, fault: str, nodes: Sequence[str], for_s: float) -> None:
+        """All at one time. Raises PlatformError."""
+
+    def end(self, fault: str, nodes: Sequence[str], for_s: float) -> JSON:
+        """Wait until all are back, from any process, as often as wished; node -> what was said there last. Raises PlatformError."""
+
+    def words(self, fault: str) -> JSON:
+        """What `end` has heard in this process: node -> `reason`, and once it was cut off `held_s` and `counters`."""
+
+    def left(self, fault: str, nodes: Sequence[str]) -> str:
+        """What of ours is still there; empty: nothing."""
+
+    def seen(self, node: str) -> JSON | None:
+        """What the cluster has of a node now: `ready`, `reason`, `taints`, `silent_s`, `every_s`, `cut_s`; None: it is gone."""
+
+
 def nodes_of(targets: tuple[Target, ...]) -> list[str]:
     """The nodes that they run on, each once."""
     return list(dict.fromkeys(str(target.details["node"]) for target in targets))

@@ -14,6 +14,7 @@ from ..values import JSON
 from .base import PlatformError, came
 from .kube_api import Conflict, KubeApi, place
 from .kube_exec import Container, Session, opened
+from .kube_guard import away
 from .kube_own_pods import BATCH, LOOK_S, await_running, own_pod, why
 from .kube_pods import is_ending, runs
 from .kube_records import OURS
@@ -38,12 +39,19 @@ class PodOutposts:
     namespace: str
     given_up: threading.Event
 
-    def outpost_begin(
-        self, run: str, image: str, programs: Mapping[str, bytes], command: Sequence[str], longest_s: float
+    def outpost_begin(  # noqa: PLR0913 - as the protocol has it
+        self,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
     ) -> None:
         name = name_of(run)
+        job_of_it = self._job(run, _pod(run, image, command, away_from), longest_s)
         try:
-            job = self.api.create(place("jobs", self.namespace, "", BATCH), self._job(run, image, command, longest_s))
+            job = self.api.create(place("jobs", self.namespace, "", BATCH), job_of_it)
             self.api.create(place("configmaps", self.namespace), self._programs(run, programs, job))
         except Conflict as error:
             raise PlatformError(f"there is a {name} in namespace {self.namespace} already") from error
@@ -88,18 +96,18 @@ class PodOutposts:
         data = {name: program.decode() for name, program in programs.items()}
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
-    def _job(self, run: str, image: str, command: Sequence[str], longest_s: float) -> JSON:
+    def _job(self, run: str, pod: JSON, longest_s: float) -> JSON:
         spec = {
             "backoffLimit": 0,  # a second prober would know nothing of the first one's samples
             "activeDeadlineSeconds": max(1, round(longest_s)),
             "ttlSecondsAfterFinished": KEPT_S,
-            "template": {"metadata": {"labels": {**OURS, MARK: name_of(run)}}, "spec": _pod(run, image, command)},
+            "template": {"metadata": {"labels": {**OURS, MARK: name_of(run)}}, "spec": pod},
         }
         return {"apiVersion": BATCH, "kind": "Job", "metadata": self._metadata(run), "spec": spec}
 
 
-def _pod(run: str, image: str, command: Sequence[str]) -> JSON:
+def _pod(run: str, image: str, command: Sequence[str], away_from: Sequence[str]) -> JSON:
     programs = {"name": "programs", "mountPath": HOME, "readOnly": True}
     volume = {"name": "programs", "configMap": {"name": name_of(run)}}
     container = {"workingDir": HOME, "volumeMounts": [programs]}
-    return own_pod("prober", image, command, ROOM, container, volumes=[volume])
+    return own_pod("prober", image, command, ROOM, container, volumes=[volume], affinity=away(away_from))

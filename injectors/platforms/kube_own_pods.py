@@ -17,6 +17,8 @@ HOPELESS = {
     "InvalidImageName",
     "CreateContainerConfigError",
     "CreateContainerError",
+    "RunContainerError",
+    "CrashLoopBackOff",
 }
 BOOT = "import sys,zlib,base64;exec(compile(zlib.decompress(base64.b64decode(sys.argv.pop(1))),'blackstart','exec'))"
 USER = 65532  # nobody that an image would know

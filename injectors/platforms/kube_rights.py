@@ -75,8 +75,17 @@ CHANGES = {
         Right("", "pods", ("list",), everywhere=True),
         *JOB_BEYOND,
     ),
+    "helper": (
+        Right("batch", "jobs", ("get", "list", "create", "delete")),
+        Right("", "pods", ("create",)),  # by a dry run, so that what admission says is heard before a drill
+        Right("", "pods", ("list",), everywhere=True),
+        Right("", "nodes", ("get", "list"), everywhere=True),
+        Right("coordination.k8s.io", "leases", ("get",), everywhere=True),
+    ),
     "evict": (Right("", "pods/eviction", ("create",)),),
 }
+
+UNGUARDED = {"evict", "container", "helper"}
 
 
 def needed(means: Means) -> tuple[Right, ...]:
@@ -88,7 +97,7 @@ def needed(means: Means) -> tuple[Right, ...]:
         *((INSIDE,) if inside else ()),
         *((ENDS,) if means.ends else ()),
         *((BESIDE,) if means.beside else ()),
-        *(GUARD if means.changes - {"evict", "container"} else ()),
+        *(GUARD if means.changes - UNGUARDED else ()),
         *changes,
     )
 

@@ -24,6 +24,7 @@ from .kube_files import PodFiles
 from .kube_find import Finder, container_of
 from .kube_guard import Guards
 from .kube_inline import InlineProxies
+from .kube_isolation import NodeCuts
 from .kube_links import PolicyLinks
 from .kube_objects import ClusterObjects
 from .kube_outpost import PodOutposts
@@ -55,6 +56,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
+        self.isolation = NodeCuts(api, self.finder, where.image, where.protected, self.given_up)
         self.outposts = PodOutposts(api, spec.namespace, self.given_up)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])
 
@@ -232,6 +234,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
     def abandon(self, run: str) -> None:
         self.records.forget(run)
         self.guards.abandon(run)
+        self.isolation.abandon(run)
 
     def sweep(self, run: str) -> None:
         with suppress(PlatformError):  # the cluster removes it later, and who may not has made none

@@ -23,10 +23,18 @@ class Outposts(Protocol):
     Each lies in its working folder under its name and is started by that; /tmp can be written to.
     """
 
-    def outpost_begin(
-        self, run: str, image: str, programs: Mapping[str, bytes], command: Sequence[str], longest_s: float
+    def outpost_begin(  # noqa: PLR0913 - what it is, how long it is needed, and where it must not be
+        self,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
     ) -> None:
-        """Start it; `command` is a program with its arguments. Returns when it runs; ends by itself after `longest_s`."""
+        """Start it; `command` is a program with its arguments. Returns when it runs; ends by itself after `longest_s`. It runs elsewhere
+        than on the nodes `away_from`, if it can be helped.
+        """
 
     def outpost_line(self, run: str, command: Sequence[str]) -> Line:
         """Start another program in there. Raises PlatformError."""

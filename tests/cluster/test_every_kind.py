@@ -8,6 +8,7 @@ from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.tests.cluster.steps import everything_ours, in_fault, kind_of
 from blackstart.tests.cluster.test_drills import ALL_AT_ONCE
 from blackstart.tests.cluster.test_inline import FAULTS as INLINE
+from blackstart.tests.cluster.test_node_isolate import FAULT as ISOLATED
 from blackstart.tests.cluster.test_objects import RECOVERED
 from blackstart.tests.command import Blackstart, events, kill_quietly
 
@@ -30,8 +31,8 @@ FAULTS = {
     "rollout": (f"{{kind: bad-image, {R1}}}",),
     "node": ("{kind: node-drain}",),
 }
-# Killed and recovered in test_objects.py, test_drills.py and test_inline.py.
-ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE)}
+# Killed and recovered in test_objects.py, test_drills.py, test_inline.py and test_node_isolate.py.
+ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE, ISOLATED)}
 
 
 def test_all_kinds_are_here() -> None:
