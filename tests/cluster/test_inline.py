@@ -88,7 +88,7 @@ def test_a_killed_drill_is_recovered_from_another_machine(
 def test_a_connection_that_stands_falls_silent_where_that_is_asked_for_and_goes_on_afterwards(
     blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, *, standing: bool
 ) -> None:
-    fault = f"{{kind: network-partition, standing: {json.dumps(standing)}, target: {{count: 1}}, for: {CUT_S}s}}"
+    fault = f"{{kind: network-partition, standing: {json.dumps(standing)}, target: {{names: [web-1]}}, for: {CUT_S}s}}"
     drill = scenario(blackstart, fault)
     (planned,) = json.loads(blackstart("plan", drill, "--service", service, "--json").out)["faults"][0]["targets"]
     every = api.items(place("pods", namespace))[0]

@@ -14,7 +14,7 @@ from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_pods import ready
 from blackstart.tests.cluster.steps import RBAC, drilled, everything_ours, in_fault, login, scenario
 from blackstart.tests.cluster.web import await_standing, pod, profile_of, running
-from blackstart.tests.command import Blackstart, events, kill_quietly
+from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
 FAULT = "{kind: node-isolate, for: 14s}"
 LONGER = "{kind: node-isolate, for: 16s}"
@@ -25,8 +25,14 @@ ENFORCE = "pod-security.kubernetes.io~1enforce"
 
 @pytest.fixture(scope="module")
 def namespace(api: KubeApi, image: str) -> Iterator[str]:
+    """What an earlier test had on the nodes is gone: a node that carries pods of others is not cut off."""
+    until("no pods of earlier tests on the nodes", lambda: not any(map(of_tests, api.items(place("pods"))[0])), 90)
     with running(api, image, profile="privileged") as name:
         yield name
+
+
+def of_tests(each: dict[str, Any]) -> bool:
+    return each["metadata"]["namespace"].startswith("blackstart-")
 
 
 @pytest.fixture
