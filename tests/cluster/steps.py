@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,26 @@ def login(api: KubeApi, namespace: str, role: dict, folder: Path) -> Path:
     path = folder / f"{name}.kubeconfig"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
+
+
+@contextmanager
+def everywhere(api: KubeApi, role: dict[str, Any], namespace: str) -> Iterator[None]:
+    """The part of the rights that reaches beyond the namespace, for an account of the same name."""
+    name = role["metadata"]["name"]
+    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    api.create(place("clusterroles", group=RBAC), role)
+    binding = {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]}
+    api.create(place("clusterrolebindings", group=RBAC), binding)
+    try:
+        yield
+    finally:
+        api.delete(place("clusterrolebindings", name=name, group=RBAC))
+        api.delete(place("clusterroles", name=name, group=RBAC))
+
+
+def nodes(api: KubeApi) -> list[dict[str, Any]]:
+    return api.items(place("nodes"))[0]
 
 
 def written(service: Path, folder: Path, probe: dict[str, Any]) -> Path:

@@ -5,14 +5,14 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_pods import ready
-from blackstart.tests.cluster.steps import RBAC, drilled, everything_ours, in_fault, login, scenario
+from blackstart.tests.cluster.steps import drilled, everything_ours, everywhere, in_fault, login, nodes, scenario
 from blackstart.tests.cluster.web import await_standing, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
@@ -41,10 +41,6 @@ def service(api: KubeApi, namespace: str, image: str, tmp_path: Path) -> Path:
     return profile_of(namespace, image, tmp_path)
 
 
-def nodes(api: KubeApi) -> list[dict[str, Any]]:
-    return api.items(place("nodes"))[0]
-
-
 def all_well(api: KubeApi) -> bool:
     return all(ready(each) and not each["spec"].get("taints") for each in nodes(api))
 
@@ -61,22 +57,6 @@ def reaches(api: KubeApi, node: str) -> bool:
 def undo_evidence(folder: Path) -> dict[str, Any]:
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     return next(each["evidence"] for each in records if each["event"] == "undo-verified")
-
-
-@contextmanager
-def everywhere(api: KubeApi, role: dict[str, Any], namespace: str) -> Iterator[None]:
-    """The part of the rights that reaches beyond the namespace, for an account of the same name."""
-    name = role["metadata"]["name"]
-    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-    api.create(place("clusterroles", group=RBAC), role)
-    binding = {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]}
-    api.create(place("clusterrolebindings", group=RBAC), binding)
-    try:
-        yield
-    finally:
-        api.delete(place("clusterrolebindings", name=name, group=RBAC))
-        api.delete(place("clusterroles", name=name, group=RBAC))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.tests.cluster.steps import DEVKUBE, NETWORKING, RBAC, drilled, everything_ours, in_fault, kind_of, login, scenario
+from blackstart.tests.cluster.steps import (
+    DEVKUBE,
+    NETWORKING,
+    drilled,
+    everything_ours,
+    everywhere,
+    in_fault,
+    kind_of,
+    login,
+    nodes,
+    scenario,
+)
 from blackstart.tests.cluster.web import APPS, REPLICAS, await_standing, deployment, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
@@ -30,10 +41,6 @@ def namespace(api: KubeApi, image: str) -> Iterator[str]:
 def service(api: KubeApi, namespace: str, image: str, tmp_path: Path) -> Path:
     await_standing(api, namespace)
     return profile_of(namespace, image, tmp_path)
-
-
-def nodes(api: KubeApi) -> list[dict[str, Any]]:
-    return api.items(place("nodes"))[0]
 
 
 def closed(api: KubeApi) -> list[str]:
@@ -213,20 +220,12 @@ def test_a_node_drain_takes_the_rights_that_are_printed(
     fault = "{kind: node-drain, for: 4s}"
     printed = json.loads(blackstart("plan", scenario(blackstart, fault), "--service", service, "--rbac").out)
     role, cluster_role = printed["items"]
-    role["metadata"]["name"] = cluster_role["metadata"]["name"] = name = f"drain-{namespace}"
+    role["metadata"]["name"] = cluster_role["metadata"]["name"] = f"drain-{namespace}"
     kubeconfig = login(api, namespace, role, blackstart.folder)
-    about = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     refused = drilled(blackstart, service, fault, KUBECONFIG=str(kubeconfig))
     assert refused.code == 2
     assert "nodes in the whole cluster" in refused.err
-    api.create(place("clusterroles", group=RBAC), cluster_role)
-    binding = {"metadata": {"name": name}, "roleRef": about, "subjects": [subject]}
-    api.create(place("clusterrolebindings", group=RBAC), binding)
-    try:
+    with everywhere(api, cluster_role, namespace):
         done = drilled(blackstart, service, fault, KUBECONFIG=str(kubeconfig))
         assert done.code == 0, done.out + done.err
-    finally:
-        api.delete(place("clusterrolebindings", name=name, group=RBAC))
-        api.delete(place("clusterroles", name=name, group=RBAC))
     assert everything_ours(api, service) == []

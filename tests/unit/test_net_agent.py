@@ -1,7 +1,6 @@
 """The network agent in real network namespaces: a victim and a peer, a veth pair between them, real connections through it."""
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from blackstart.injectors import net_agent, proxy
 from blackstart.injectors.platforms.agent_programs import program
+from blackstart.tests.unit.net_namespaces import inside, ip, refuse, run
 
 SOURCE = Path(net_agent.__file__).read_text(encoding="utf-8")
 PROXY = Path(proxy.__file__).read_text(encoding="utf-8")
@@ -29,23 +29,12 @@ VICTIM6, PEER6 = "fd77::2", "fd77::1"
 DELAY, SLOW_S = {"type": "delay", "delay_s": 0.25}, 0.5  # a question and its answer, one way each
 
 
-def refuse(why):
-    """In CI a machine on which nothing could be proven is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
-
-
 def wait_for(condition, what):
     limit = time.monotonic() + LIMIT_S
     while not (found := condition()):
         assert time.monotonic() < limit, f"waited {LIMIT_S} s for {what}"
         time.sleep(0.01)
     return found
-
-
-def run(*command, **more):
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S, **more)
 
 
 class Echo:
@@ -91,7 +80,7 @@ class Net:
             f"netns exec {self.victim} ip address add {VICTIM6}/64 dev eth0 nodad",
             f"netns exec {self.peer} ip address add {PEER6}/64 dev eth0 nodad",
         )
-        for line in (
+        lines = (
             f"netns add {self.victim}",
             f"netns add {self.peer}",
             f"-n {self.victim} link add eth0 type veth peer name eth0 netns {self.peer}",
@@ -100,10 +89,8 @@ class Net:
             f"-n {self.peer} address add {OTHER}/24 dev eth0",
             *(v6 if self.ipv6 else ()),
             *(f"-n {name} link set {device} up" for name in (self.victim, self.peer) for device in ("lo", "eth0")),
-        ):
-            done = run("ip", *line.split())
-            if done.returncode:
-                refuse(f"no network namespaces here: ip {line}: {done.stderr.strip()}")
+        )
+        ip(lines)
 
     def close(self):
         self.opened.close()
@@ -114,26 +101,15 @@ class Net:
             run("ip", "netns", "delete", name)
         shutil.rmtree(self.short)
 
-    @contextlib.contextmanager
-    def inside(self, name):
-        """Sockets that this thread makes meanwhile belong to that namespace."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        with Path("/proc/thread-self/ns/net").open("rb") as here, Path("/run/netns", name).open("rb") as there:
-            assert libc.setns(there.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
-            try:
-                yield
-            finally:
-                assert libc.setns(here.fileno(), 0) == 0
-
     def serve(self, name, address, port, dual=False):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with self.inside(name):
+        with inside(name):
             server = Echo(socket.create_server((address, port), family=family, dualstack_ipv6=dual))
         self.opened.callback(server.close)
         return server
 
     def connect(self, name, address, port, source=None):
-        with self.inside(name):
+        with inside(name):
             return self.opened.enter_context(socket.create_connection((address, port), LIMIT_S, source and (source, 0)))
 
     def needs(self, address):
@@ -241,7 +217,7 @@ def silent(connection):
 def unreachable(net, address, port, name=None, source=None):
     """A new connection gets no answer at all: neither accepted nor refused."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with net.inside(name or net.peer), socket.socket(family, socket.SOCK_STREAM) as probe:
+    with inside(name or net.peer), socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(QUIET_S)
         if source:
             probe.bind((source, 0))
@@ -363,7 +339,7 @@ def test_cut_of_ipv6_leaves_ipv4_and_neighbours_alone(net):
 
 def asked(net, port, kind=socket.SOCK_DGRAM):
     """What comes back to a question; None when nothing does. An error while asking is an error."""
-    with net.inside(net.victim), socket.socket(socket.AF_INET, kind) as asking:
+    with inside(net.victim), socket.socket(socket.AF_INET, kind) as asking:
         asking.settimeout(QUIET_S)
         try:
             asking.connect((PEER, port))
@@ -374,7 +350,7 @@ def asked(net, port, kind=socket.SOCK_DGRAM):
 
 
 def answer_by_udp(net, port):
-    with net.inside(net.peer):
+    with inside(net.peer):
         server = net.opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         server.bind((PEER, port))
 
@@ -390,7 +366,7 @@ def answer_by_udp(net, port):
     thread.start()
 
     def stop():
-        with net.inside(net.peer), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+        with inside(net.peer), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"end", (PEER, port))
         thread.join(LIMIT_S)
 

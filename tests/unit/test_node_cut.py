@@ -1,7 +1,7 @@
 """The program that cuts a node off, on a node that is a network namespace: one cable leads off it, and a pod of its own hangs on another."""
 
 import contextlib
-import ctypes
+import functools
 import json
 import os
 import secrets
@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from blackstart.injectors.platforms import node_cut
 from blackstart.tests.command import until
+from blackstart.tests.unit import net_namespaces
+from blackstart.tests.unit.net_namespaces import inside, ip, refuse
 
 PROGRAM = node_cut.__file__
 LIMIT_S, QUIET_S, FOR_S = 20.0, 0.5, 3
@@ -25,15 +27,7 @@ OUTSIDE, NODE, NODES_POD_SIDE, POD = "10.78.0.1", "10.78.0.2", "10.78.1.1", "10.
 PORT = 8000
 
 
-def refuse(why: str) -> None:
-    """In CI a machine on which nothing could be proven is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
-
-
-def run(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+run = functools.partial(net_namespaces.run, timeout=LIMIT_S)
 
 
 class Place:
@@ -47,7 +41,7 @@ class Place:
 
     def make(self) -> None:
         outside, node, pod = self.names.values()
-        for line in (
+        lines = (
             *(f"netns add {name}" for name in self.names.values()),
             f"-n {node} link add eth0 type veth peer name eth0 netns {outside}",
             f"-n {node} link add pod0 type veth peer name eth0 netns {pod}",
@@ -61,10 +55,8 @@ class Place:
             f"-n {pod} route add default via {NODES_POD_SIDE}",
             f"-n {outside} route add 10.78.1.0/24 via {NODE}",
             f"netns exec {node} sysctl -qw net.ipv4.ip_forward=1",
-        ):
-            done = run("ip", *line.split())
-            if done.returncode:
-                refuse(f"no network namespaces here: ip {line}: {done.stderr.strip()}")
+        )
+        ip(lines)
         for where in self.names:
             self.serve(where)
 
@@ -73,25 +65,14 @@ class Place:
         for name in self.names.values():
             run("ip", "netns", "delete", name)
 
-    @contextlib.contextmanager
-    def inside(self, where: str) -> Iterator[None]:
-        """Sockets that this thread makes meanwhile belong to that namespace."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        with Path("/proc/thread-self/ns/net").open("rb") as here, Path("/run/netns", self.names[where]).open("rb") as there:
-            assert libc.setns(there.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
-            try:
-                yield
-            finally:
-                assert libc.setns(here.fileno(), 0) == 0
-
     def serve(self, where: str) -> None:
-        with self.inside(where):
+        with inside(self.names[where]):
             listener = self.opened.enter_context(socket.create_server(("", PORT)))
         self.opened.callback(listener.shutdown, socket.SHUT_RDWR)
         threading.Thread(target=echo, args=(listener,), daemon=True).start()
 
     def connected(self, where: str, address: str) -> socket.socket:
-        with self.inside(where):
+        with inside(self.names[where]):
             return self.opened.enter_context(socket.create_connection((address, PORT), QUIET_S))
 
     def reaches(self, where: str, address: str) -> bool:
