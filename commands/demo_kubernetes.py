@@ -1,34 +1,23 @@
 """The bundled model service in a cluster: a namespace of its own, up to its first good answers, and away with it at the end."""
 
-import json
-import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from ..drills.drill import boot_id
 from ..injectors.platforms.base import PlatformError
 from ..injectors.platforms.kube_api import Forbidden, KubeApi, NotThere, place
-from ..injectors.platforms.process_table import LINUX, alive, snapshot
-from ..injectors.values import JSON
+from ..injectors.platforms.process_table import alive
 from ..scenarios.demo import DemoFailed
 from ..scenarios.demo.kubernetes import OURS, REPLICAS, manifests, namespace_manifest, profile
 from .demo_pods import EveryPod
+from .demo_ready import Tell, ask, creator, until, warm_up
 
 DEPLOY_S, HOPELESS_S, PODS_S, DELETE_S = 240.0, 20.0, 30.0, 120.0
-TELL_S, LOOK_S, ANSWER_S = 4.0, 0.2, 2.0
-WARM_TOKENS, WARM_S = 60, 30.0  # as many as service.py's --cold-steps; the first answer of a cold engine takes seconds
 RESOURCES = {"ConfigMap": ("configmaps", ""), "Service": ("services", ""), "StatefulSet": ("statefulsets", "apps/v1")}
 SELECTOR = ",".join(f"{key}={value}" for key, value in OURS.items())
-
-Tell = Callable[[str], None]
 
 
 @contextmanager
@@ -41,14 +30,14 @@ def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_cl
     _remove_leftovers(api, tell)
     namespace = f"blackstart-demo-{secrets.token_hex(2)}"
     tell(f"deploying the {'hardened ' if hardened else ''}demo service into namespace {namespace} of {api.context} ({image})")
-    api.create(place("namespaces"), namespace_manifest(namespace, _creator()))
+    api.create(place("namespaces"), namespace_manifest(namespace, creator()))
     try:
         for each in manifests(namespace, image, hardened=hardened, storage_class=storage_class or _default_class(api)):
             resource, group = RESOURCES[each["kind"]]
             api.create(place(resource, namespace, group=group), each)
         url = _ready(api, namespace, tell)
         if not hardened:
-            _warm_up(url)
+            warm_up(url, REPLICAS)
         with tempfile.TemporaryDirectory(prefix="blackstart-demo-") as folder:
             service_file = Path(folder) / "service.yaml"
             context = None if api.context == "in-cluster" else api.context
@@ -58,19 +47,9 @@ def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_cl
         remove(api, namespace, tell)
 
 
-def _creator() -> str:
-    """Who made a namespace, so that a later demo on this machine can tell that it is dead; empty where it could not tell.
-
-    A pid says nothing outside its pid namespace: containers share their machine's boot, and not its pids.
-    """
-    if not LINUX:
-        return ""
-    return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()} {snapshot()[os.getpid()].identity}"
-
-
 def _remove_leftovers(api: KubeApi, tell: Tell) -> None:
     """Demos whose command was killed on this machine. Everybody else's are left alone, dead or not: who could tell from here?"""
-    here = _creator().rpartition(" ")[0]
+    here = creator().rpartition(" ")[0]
     with suppress(Forbidden):
         for found in api.items(place("namespaces"), labels=SELECTOR)[0]:
             where, _, who = found["metadata"].get("annotations", {}).get("blackstart-creator", "").rpartition(" ")
@@ -102,7 +81,7 @@ def _ready(api: KubeApi, namespace: str, tell: Tell) -> str:
             if hopeless_since and time.monotonic() - hopeless_since > HOPELESS_S:
                 raise DemoFailed(f"the demo service cannot start: {missing}\n{pods.last_words()}")
             return missing
-        said = _ask(url(), "/ready")
+        said = ask(url(), "/ready")
         ready = len(said.get("routed", ())) == REPLICAS and said.get("status") == "ready"
         return "" if ready else f"all pods are ready, but {url()}/ready says from here: {said.get('error') or said}"
 
@@ -110,47 +89,8 @@ def _ready(api: KubeApi, namespace: str, tell: Tell) -> str:
         service = api.get(place("services", namespace, "demo"))
         return f"http://{pods.node_address('gateway-0')}:{service['spec']['ports'][0]['nodePort']}"
 
-    _until(look, DEPLOY_S, tell, pods.last_words)
+    until(look, DEPLOY_S, tell, pods.last_words)
     return url()
-
-
-def _until(look: Callable[[], str], limit_s: float, tell: Tell, explain: Callable[[], str]) -> None:
-    """Wait until `look` has nothing more to name; say now and then what it named."""
-    limit, told = time.monotonic() + limit_s, time.monotonic()
-    while missing := look():
-        now = time.monotonic()
-        if now > limit:
-            raise DemoFailed(f"waited {limit_s:g} s in vain: {missing}\n{explain()}")
-        if now - told > TELL_S:
-            told = now
-            tell(f"waiting: {missing}")
-        time.sleep(LOOK_S)
-
-
-def _ask(url: str, path: str, body: JSON | None = None, limit_s: float = ANSWER_S) -> Any:
-    """A JSON answer with the gateway's choice of a replica as `backend`, whatever its status; without an answer what was wrong."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=limit_s)
-    try:
-        connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
-        answer = connection.getresponse()
-        return {**json.load(answer), "backend": answer.headers.get("x-backend")}
-    except (OSError, HTTPException, ValueError) as error:
-        return {"error": str(error)}
-    finally:
-        connection.close()
-
-
-def _warm_up(url: str) -> None:
-    """What a careful person does after a deployment: requests until each replica had one, so that users meet warm engines."""
-    warm: set[str] = set()
-    limit = time.monotonic() + WARM_S * REPLICAS
-    body = {"prompt": "", "max_tokens": WARM_TOKENS}
-    while len(warm) < REPLICAS:
-        with ThreadPoolExecutor(REPLICAS) as pool:  # at once: in each round the gateway asks each replica once
-            answers = list(pool.map(lambda _: _ask(url, "/v1/completions", body, WARM_S), range(REPLICAS)))
-        warm |= {said["backend"] for said in answers if "choices" in said}
-        if time.monotonic() > limit:
-            raise DemoFailed(f"the demo service does not answer at {url}: {answers}")
 
 
 def remove(api: KubeApi, namespace: str, tell: Tell) -> None:
@@ -165,7 +105,7 @@ def remove(api: KubeApi, namespace: str, tell: Tell) -> None:
                 api.delete(place("statefulsets", namespace, found["metadata"]["name"], group="apps/v1"))
             _end_pods(api, namespace, tell)
         if api.delete(place("namespaces", name=namespace)):
-            _until(lambda: _namespace_left(api, namespace), DELETE_S, tell, lambda: "")
+            until(lambda: _namespace_left(api, namespace), DELETE_S, tell, lambda: "")
     except (PlatformError, DemoFailed) as error:
         command = f"kubectl --context {api.context} delete namespace {namespace}"
         raise DemoFailed(f"namespace {namespace} is not gone: {error}; remove it with: {command}") from error
@@ -178,7 +118,7 @@ def _end_pods(api: KubeApi, namespace: str, tell: Tell) -> None:
         for resource in ("pods", "persistentvolumeclaims"):
             api.ask("DELETE", place(resource, namespace), options)
         with suppress(*([DemoFailed] if grace_s else [])):
-            _until(lambda: _pods_left(api, namespace), limit_s, tell, lambda: "")
+            until(lambda: _pods_left(api, namespace), limit_s, tell, lambda: "")
             return
 
 

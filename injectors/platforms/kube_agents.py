@@ -1,153 +1,42 @@
-"""Agents inside pods: the same one-file programs as on this machine, piped into the victim's container by `exec`.
+"""Agents inside pods (exec_agents.py), by the API's `exec`: which container of a pod they go into."""
 
-An agent there holds its fault for as long as its lease is renewed, so that an API server that is away for a while does not end the
-fault, and a blackstart that is gone for good does. Its undo record lies in the container, in the first of look.py's places that can
-be written to.
-"""
-
-import base64
-import json
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from urllib.parse import quote
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..values import JSON
-from .agent_programs import INJECTORS, program
-from .base import GivenUp, PlatformError, Target, Unsupported
+from .base import Target, Unsupported
+from .exec_agents import EXEC_S, ContainerAgents, process_of, source
+from .exec_agents import look as look_by
 from .kube_api import KubeApi
-from .kube_exec import EXEC_S, Container, Session, begin_python, run_python
+from .kube_exec import Container, Session, begin_python, run_python
 
-LEASE_S, RENEW_S = 45.0, 10.0
-DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
-BEGIN_SLACK_S = 30.0
-LISTEN_S = 0.2
-UNDO_SLACK_S = 30.0
-RECORD_LIMIT = 1 << 20
+__all__ = ["PodAgents", "PodDoors", "look", "process_of", "source"]
 
 
-def source(name: str) -> bytes:
-    return (INJECTORS / name).read_bytes()
+@dataclass(frozen=True)
+class PodDoors:
+    """The API's `exec`."""
+
+    api: KubeApi
+
+    def begin(self, where: Container, source: bytes, arguments: Sequence[str]) -> Session:
+        return begin_python(self.api, where, source, arguments)
+
+    def run(self, where: Container, source: bytes, arguments: Sequence[str], limit_s: float = EXEC_S) -> tuple[int, bytes, str]:
+        return run_python(self.api, where, source, arguments, limit_s)
 
 
 def look(api: KubeApi, where: Container, verb: str, request: JSON) -> JSON:
     """What look.py says of the container's inside. Raises Unsupported where there is no python3."""
-    limit_s = DIGEST_S if verb == "digest" else EXEC_S
-    code, said, errors = run_python(api, where, source("look.py"), [verb, json.dumps(request)], limit_s)
-    if code or not said:
-        missing = code in {126, 127} or "not found" in errors
-        problem = f"{where}: {errors.strip()[-300:] or f'exit {code}'}"
-        raise Unsupported(f"no python3 in {where}: {errors.strip()[-200:]}") if missing else PlatformError(problem)
-    answer: JSON = json.loads(said)
-    if "error" in answer:
-        raise PlatformError(f"{where}: {answer['error']}")
-    return answer
+    return look_by(PodDoors(api), where, verb, request)
 
 
 @dataclass
-class PodAgents:
-    """Starts and ends agents; keeps those of this process alive."""
+class PodAgents(ContainerAgents[Container]):
+    """Those of one namespace."""
 
-    api: KubeApi
-    given_up: threading.Event
-    container_of: Callable[[Target], Container | None]  # the main one; None: the pod is gone
-    containers_of: Callable[[Container], Sequence[Container]]  # all of the same pod
-    _held: dict[tuple[str, str], Session] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _keeper: threading.Thread | None = None
-
-    def begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
-        """The agent's `effective` record. Raises Unsupported when it refuses or cannot run, PlatformError when it fails."""
-        where = self._container(target, parameters)
-        places = look(self.api, where, "around", {})["places"]
-        if not places:
-            raise Unsupported(
-                f"{where} has no folder that can be written to (/tmp, /dev/shm, /var/tmp), and an undo record needs one"
-            )
-        request = {
-            "fault": fault,
-            "state": f"{places[0]}/{_prefix(fault, target)}.json",
-            "deadline_s": deadline_s,
-            "lease_s": LEASE_S,
-        }
-        request |= {"detached": True, **_inside(parameters)}
-        session = begin_python(self.api, where, program(verb).read_bytes(), [verb, json.dumps(request)])
-        answer = self._answer(session, deadline_s + BEGIN_SLACK_S)
-        if answer.get("event") == "effective":
-            with self._lock:
-                self._held[fault, target.name] = session
-            self._keep()
-            return answer
-        session.close()
-        why = str(
-            answer.get("why")
-            or answer.get("reason")
-            or session.errors.decode("utf-8", "replace").strip()[-500:]
-            or "it said nothing"
-        )
-        if answer.get("event") == "refused":
-            raise Unsupported(why)
-        raise PlatformError(f"the agent could not {verb} in {where}: {why}")
-
-    def end(self, fault: str, target: Target, now: Target | None, beside: Sequence[str]) -> JSON:
-        """The agent's `undone` record, or its `foreign` one. Raises PlatformError when something is left.
-
-        `now` is the target, or what stands in its place.
-        """
-        with self._lock:
-            session = self._held.pop((fault, target.name), None)
-        where = self.container_of(now) if now else None
-        if where is None:
-            if beside:
-                raise PlatformError(
-                    f"{target.name} is gone, and nothing stands in its place from which {beside[0]} could be read"
-                )
-            return {"event": "undone", "reason": "the pod is gone, and what was done inside it went along"}
-        answer: JSON = {"event": "undone", "reason": "nothing was left"}
-        for at, path, record in self._left(where, fault, target, beside):
-            undoing = program(record["verb"]).read_bytes()
-            limit_s = 2 * float(record.get("undo_s", 10.0)) + UNDO_SLACK_S
-            _, said, errors = run_python(self.api, at, undoing, ["undo", f"@{path}"], limit_s)
-            answer = json.loads(said.splitlines()[-1]) if said.strip() else {"event": "failed", "why": errors.strip()[-500:]}
-            if answer["event"] not in {"undone", "foreign"}:
-                raise PlatformError(f"{fault} on {target.name} is not undone: {answer.get('why')}")
-        if session:
-            session.close()
-        return answer
-
-    def _left(self, main: Container, fault: str, target: Target, beside: Sequence[str]) -> list[tuple[Container, str, JSON]]:
-        """Undo records of that fault in every container of the pod; where there is none, copies that lie beside what was changed."""
-        found = []
-        for where in self.containers_of(main):
-            with suppress(Unsupported):  # no python3 there, so no agent ever was
-                found += [(where, path, record) for path, record in self.records(where, fault, target).items()]
-        for path in beside if not found else ():
-            with suppress(PlatformError):  # it is not there
-                copy = look(self.api, main, "read", {"path": path, "limit": RECORD_LIMIT})["content"]
-                found.append((main, path, json.loads(base64.b64decode(copy))))
-        return found
-
-    def records(self, where: Container, fault: str, target: Target) -> JSON:
-        """Undo records in the container: path -> record."""
-        found: JSON = look(self.api, where, "records", {"prefix": _prefix(fault, target)})["records"]
-        return found
-
-    def close(self) -> None:
-        """End the sessions; agents whose lease nobody renews end by themselves."""
-        self._over.set()
-        if self._keeper:
-            self._keeper.join()
-        for session in self._held.values():
-            session.close()
-        self._held.clear()
-
-    def _container(self, target: Target, parameters: JSON) -> Container:
+    def chosen(self, where: Container, target: Target, parameters: JSON) -> Container:
         """The one that is named, or that of the processes which are meant, or the main one."""
-        where = self.container_of(target)
-        if where is None:
-            raise PlatformError(f"{target.name} ({target.identity}) is gone")
         if "container" in parameters:
             return Container(where.namespace, where.pod, parameters["container"])
         names = {identity.rpartition("/pid:")[0].rpartition("/")[2] for identity in parameters.get("processes", ())}
@@ -156,50 +45,3 @@ class PodAgents:
                 f"the processes lie in several containers of {target.name}: {', '.join(sorted(names))}; take one role each"
             )
         return Container(where.namespace, where.pod, names.pop()) if names else where
-
-    def _answer(self, session: Session, limit_s: float) -> JSON:
-        waited = 0.0
-        while session.open and waited < limit_s:
-            if line := session.line(LISTEN_S):
-                answer: JSON = json.loads(line)
-                return answer
-            waited += LISTEN_S
-            if self.given_up.is_set():
-                session.close()
-                raise GivenUp("the drill was stopped meanwhile")
-        return {}
-
-    def _keep(self) -> None:
-        if self._keeper is None:
-            self._keeper = threading.Thread(target=self._renew, name="agent leases", daemon=True)
-            self._keeper.start()
-
-    def _renew(self) -> None:
-        """Renews every lease; where the connection was cut, through a new one that tells the agent by a signal."""
-        while not self._over.wait(RENEW_S):
-            with self._lock:
-                held = list(self._held.items())
-            for (fault, name), session in held:
-                with suppress(PlatformError):
-                    if session.open:
-                        session.send(b"renew\n")
-                    else:
-                        target = Target("", name, "")
-                        for path in self.records(session.where, fault, target):
-                            run_python(self.api, session.where, source("agent.py"), ["renew", f"@{path}"])
-
-
-def _prefix(fault: str, target: Target) -> str:
-    return f"blackstart-{quote(fault, safe='')}--{quote(target.name, safe='')}"
-
-
-def _inside(parameters: JSON) -> JSON:
-    """Identities as the container knows them."""
-    if "processes" not in parameters:
-        return parameters
-    return {**parameters, "processes": [process_of(identity) for identity in parameters["processes"]]}
-
-
-def process_of(identity: str) -> str:
-    """`pid:12@345` of a process target's identity."""
-    return "pid:" + identity.rpartition("/pid:")[2]

@@ -20,8 +20,9 @@ from typing import Final, NamedTuple
 from ..values import JSON
 from . import drill_keeper
 from .base import PlatformError, Unavailable, came
+from .exec_agents import EXEC_S
 from .kube_api import KNOWN_AS, Forbidden, KubeApi, place
-from .kube_exec import EXEC_S, Container, Session, begin_python
+from .kube_exec import Container, Session, begin_python
 from .kube_guard import RBAC, away
 from .kube_own_pods import BATCH, TMP, await_running, own_pod, packed, why
 from .kube_pods import OVER, runs

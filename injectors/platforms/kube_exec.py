@@ -1,25 +1,17 @@
 """Commands inside containers, by the API's `exec` subresource: short ones to their end, and agents whose channel stays open."""
 
-import base64
 import json
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from ..values import JSON
 from .base import PlatformError, Unavailable, Unsupported
+from .exec_agents import BOOT, EXEC_S, packed
 from .kube_api import ApiError, Forbidden, KubeApi, place
 
-EXEC_S = 20.0
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
-# Takes a program as its first line of standard input and leaves what follows to it: byte by byte, so that nothing is read ahead.
-BOOT = (
-    "import sys,zlib,base64;f=open(0,'rb',0,closefd=False);"
-    "exec(compile(zlib.decompress(base64.b64decode(f.readline())),'blackstart','exec'))"
-)
 NOT_FOUND = ("executable file not found", "no such file or directory", "exec format error")
 
 
@@ -134,16 +126,10 @@ def opened(api: KubeApi, where: Container, command: Sequence[str]) -> Session:
         raise PlatformError(f"{where}: no command can be started: {error}") from error
 
 
-@cache
-def program(source: bytes) -> bytes:
-    """A program as the one line that BOOT takes."""
-    return base64.b64encode(zlib.compress(source, 9)) + b"\n"
-
-
 def begin_python(api: KubeApi, where: Container, source: bytes, arguments: Sequence[str]) -> Session:
     """A one-file Python program, started in the container without writing it there."""
     session = opened(api, where, ["python3", "-I", "-c", BOOT, *arguments])
-    session.send(program(source))
+    session.send(packed(source))
     return session
 
 

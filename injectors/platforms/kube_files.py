@@ -1,10 +1,9 @@
 """What pods are, and their files as their containers see them."""
 
-import base64
-
 from ..values import JSON
-from .base import PlatformError, Target
-from .kube_agents import look
+from .base import Target
+from .container_files import ContainerFiles
+from .kube_agents import PodAgents, PodDoors
 from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import container_of, pod_of
@@ -12,44 +11,22 @@ from .kube_inline import running_beside
 from .kube_pods import OVER, main_container, volume_of
 
 
-class PodFiles:
+class PodFiles(ContainerFiles[Container]):
     """Looks by look.py, in a process of its own."""
 
+    agents: PodAgents
+
     def __init__(self, api: KubeApi) -> None:
-        self.api = api
-
-    def space(self, target: Target, folder: str) -> tuple[int, int]:
-        found = self._look(target, "space", path=folder)
-        return found["size_bytes"], found["free_bytes"]
-
-    def exists(self, target: Target, path: str) -> bool:
-        return bool(self._look(target, "exists", path=path)["exists"])
+        self.api, self.doors = api, PodDoors(api)
 
     def file(self, target: Target, path: str) -> JSON:
         found, pod = self._look(target, "exists", path=path), self._pod(target)
         owner, outlives = volume_of(pod, target.details["container"], found["real"]) if pod else ("", False)
         return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives}
 
-    def around(self, target: Target) -> list[JSON]:
-        """Every process that can be seen from inside the target: `identity`, `parent`, `state`, `command`."""
-        where = self._container(target)
-        found: list[JSON] = look(self.api, where, "around", {})["processes"] if where else []
-        return found
-
-    def pids(self, target: Target) -> tuple[int, ...]:
-        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in self.around(target))
-
-    def read_file(self, target: Target, path: str, limit: int) -> bytes:
-        return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])
-
-    def digest(self, target: Target, path: str) -> str:
-        return str(self._look(target, "digest", path=path)["digest"])
-
-    def _look(self, target: Target, verb: str, **request: object) -> JSON:
-        where = self._container(target)
-        if where is None:
-            raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return look(self.api, where, verb, request)
+    @property
+    def _agents(self) -> PodAgents:
+        return self.agents
 
     def _pod(self, target: Target) -> JSON | None:
         """The very pod that is meant, as long as its containers may run."""

@@ -20,10 +20,11 @@ from typing import Any, Final
 
 from ..values import JSON
 from .base import PlatformError, Target, Unsupported, came
-from .kube_agents import PodAgents, look, source
+from .kube_agents import PodAgents, PodDoors, look
 from .kube_api import ApiError, KubeApi, place
 from .kube_exec import Container, run_python
 from .kube_find import container_of, pod_of, standing_pod
+from .net_rooms import OVER, SLEEP, asked, counted, proxy_request
 
 OURS: Final = "blackstart-net-"
 FAULT, RULE = "BLACKSTART_FAULT", "BLACKSTART_RULE"
@@ -33,11 +34,6 @@ HOPELESS, HOPELESS_S = (
     10.0,
 )
 ROUTES = "/proc/net/route"
-OVER = "/tmp/blackstart-over"  # noqa: S108 - in the container's own file system
-SLEEP = (  # not by a signal to its first process: where a pod shares its processes, that is the pod's own
-    "import os,signal,sys,time\nsignal.signal(15,lambda *_:sys.exit(0))\nend=time.monotonic()+float(sys.argv[1])\n"
-    f"while time.monotonic()<end and not os.path.exists({OVER!r}): time.sleep(0.2)"
-)
 LOCKED = {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}, "allowPrivilegeEscalation": False}
 ROOT = {"runAsUser": 0, "runAsNonRoot": False}  # a capability that was added is effective for root only
 
@@ -69,11 +65,11 @@ class InlineProxies:
         pod, name = standing_pod(self.api, target), name_of(fault, target)
         self._add(pod, self._container(name, fault, rule, deadline_s + SLACK_S))
         where = self._standing(target, name)
-        between = {"peers": list(ways["peers"]), "but": [*ways["but"], *self._gateways(where)], "ports": [], "container": name}
+        but = [*ways["but"], *self._gateways(where)]
         if rule["type"] == "partition":
-            return self.agents.begin(fault, target, "cut", {**between, "direction": rule["direction"]}, deadline_s)
-        proxied = {"rule": rule, "sides": ["in", "out"], "program": source("proxy.py").decode()}
-        return self.agents.begin(fault, target, "proxy", {**between, **proxied}, deadline_s)
+            request = {"peers": list(ways["peers"]), "but": but, "ports": [], "container": name, "direction": rule["direction"]}
+            return self.agents.begin(fault, target, "cut", request, deadline_s)
+        return self.agents.begin(fault, target, "proxy", proxy_request(rule, ways["peers"], but, name), deadline_s)
 
     def end(self, fault: str, target: Target) -> JSON:
         """From any process. A pod that is gone took its network along."""
@@ -92,7 +88,7 @@ class InlineProxies:
             )
         answer = self.agents.end(fault, target, target, ())
         where = container_of(target, name)
-        self._asked(where, "sweep", fault)
+        asked(self.doors, where, "sweep", fault)
         run_python(self.api, where, f"open({OVER!r}, 'w').close()".encode(), [])
         if not came(lambda: not self._runs(target, name), STANDS_S, self.given_up, LOOK_EVERY_S):
             raise PlatformError(f"{where} does not end")
@@ -104,18 +100,15 @@ class InlineProxies:
         found = []
         for each in [container for container in _ephemeral(pod) if _running(pod, container["name"])] if pod else ():
             known = {pair["name"]: pair.get("value", "") for pair in each.get("env") or []}
-            if FAULT in known and (counted := self._asked(container_of(target, each["name"]), "count", known[FAULT]))["there"]:
-                connections = sum(way["packets"] for way in counted["counters"].values())
-                found.append({"fault": known[FAULT], "rule": json.loads(known[RULE]), "connections": connections})
+            if FAULT in known and (
+                rule := counted(self.doors, container_of(target, each["name"]), known[FAULT], json.loads(known[RULE]))
+            ):
+                found.append(rule)
         return found
 
-    def _asked(self, where: Container, verb: str, fault: str) -> JSON:
-        """What net_agent.py says there, of a verb that holds nothing."""
-        code, said, errors = run_python(self.api, where, source("net_agent.py"), [verb, json.dumps({"fault": fault})])
-        if code:
-            raise PlatformError(f"{where}: {(said.decode() or errors).strip()[-300:]}")
-        answer: JSON = json.loads(said)
-        return answer
+    @property
+    def doors(self) -> PodDoors:
+        return PodDoors(self.api)
 
     def _container(self, name: str, fault: str, rule: JSON, seconds: float) -> JSON:
         if self.image is None:

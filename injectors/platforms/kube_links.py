@@ -25,12 +25,12 @@ from .kube_inline import InlineProxies
 from .kube_pods import selects
 from .kube_records import OURS
 from .link_probe import CONNECT_LIMIT_S
+from .net_rooms import ANYBODY, best_seen, ends_of
 from .object_guard import MARK
 
 NETWORKING = "networking.k8s.io/v1"
 CUT, PEER = "blackstart/cut", "blackstart/peer"
 EVERYWHERE = ("0.0.0.0/0", "::/0")
-ANYBODY = "anybody"
 IGNORED = "the policy is there, and the cluster's network does not enforce it"
 SLACK_S = 10.0
 KNOWN = "kubernetes.default.svc"  # a name that every cluster's resolver knows
@@ -127,7 +127,7 @@ class PolicyLinks:
                 problems.append(str(error))
         if not seen:
             raise Unsupported(f"from nowhere can it be proven that {target.name} is cut off: {'; '.join(problems)}")
-        return next((each for each in seen if each["outcome"] != "silent"), seen[0])
+        return best_seen(seen)
 
     def _probed(self, target: Target, inside: Target, request: JSON) -> JSON:
         """What a client there meets on its way to the target. Silence counts once it was met twice, and before there was a connection:
@@ -148,20 +148,7 @@ class PolicyLinks:
 
     def _ends(self, link: str) -> tuple[Target, list[Target]]:
         """The target, and its peers as they stand now; of `anybody` the other parts of the service."""
-        name, _, words = link.rpartition("--")
-        everything = self.finder.all()
-        target = next((each for each in everything if each.name == name), None)
-        if target is None:
-            raise PlatformError(f"{name} is gone, and nothing stands in its place")
-        peers = words.split(",")
-        others = [each for each in everything if each.name != name]
-        if words in {ANYBODY, NAMES}:
-            return target, others
-        for peer in peers:
-            if not any(peer in {each.name, each.role} for each in others):
-                there = ", ".join(f"{each.name} ({each.role})" for each in others)
-                raise Unsupported(f"nothing is called {peer} or has that role; beside {name} there is {there or 'nothing'}")
-        return target, [each for each in others if {each.name, each.role} & set(peers)]
+        return ends_of(link, self.finder.all())
 
     def _addresses(self, target: Target) -> tuple[list[str], int]:
         """Of both families, where it has both; the first is the one that its URL has."""

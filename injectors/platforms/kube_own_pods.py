@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from ..values import JSON
 from .base import GivenUp, PlatformError
-from .kube_exec import program
+from .exec_agents import packed as as_line
 from .kube_pods import is_ending, runs
 
 BATCH: Final = "batch/v1"
@@ -56,7 +56,7 @@ def own_pod(name: str, image: str, command: Sequence[str], room: str, container:
 
 def packed(source: bytes, *arguments: str) -> list[str]:
     """A one-file program as what python3 is started with: it lies nowhere in the image."""
-    return ["-c", BOOT, program(source).decode("ascii").strip(), *arguments]
+    return ["-c", BOOT, as_line(source).decode("ascii").strip(), *arguments]
 
 
 def why(pod: JSON) -> str:

@@ -19,7 +19,6 @@ from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
 from .kube_agents import PodAgents, look, process_of
 from .kube_api import Forbidden, KubeApi, place
 from .kube_drills import DrillJob
-from .kube_exec import Container
 from .kube_files import PodFiles
 from .kube_find import Finder, container_of
 from .kube_guard import Guards
@@ -32,7 +31,6 @@ from .kube_pods import parts_of, runs
 from .kube_records import Records
 from .kube_rights import BY_NAME, PULLS, denied, needed, roles
 from .kube_watch import Watched, Watcher
-from .process_table import Usage
 
 STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to run; an image may have to be pulled
 LOOK_EVERY_S = 0.25
@@ -51,7 +49,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.inside_roles, self.protected, self.opt_in = dict(where.inside), where.protected, where.opt_in
         self.given_up = Event()
         self.finder = Finder(api, spec)
-        self.agents = PodAgents(api, self.given_up, self._container, self._siblings)
+        self.agents = PodAgents(self.doors, self.given_up, self._container, self._siblings)
         self.watcher = Watcher(api, self.finder)
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
@@ -260,30 +258,6 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         """Where the pod was replaced, what its volumes kept is undone from the pod that stands in its place."""
         now = target if self._pod(target) else self.finder.one(target.name.partition("/")[0])
         return self.agents.end(fault, target, now, beside)
-
-    def agent_usage(self, fault: str, target: Target) -> Usage | None:
-        where = self._container(target)
-        records = self.agents.records(where, fault, target) if where else {}
-        return self._usage(where, [record["agent"] for record in records.values()]) if where and records else None
-
-    def target_usage(self, target: Target) -> Usage | None:
-        where, first = self._container(target), [each["identity"] for each in self.around(target)][:1]
-        return self._usage(where, first) if where and first else None
-
-    def _usage(self, where: Container, identities: list[str]) -> Usage | None:
-        used = look(self.api, where, "usage", {"identities": identities})
-        if not used["processes"]:
-            return None
-        return Usage(used["cpu_s"], used["waited_s"], used["age_s"], used["resident_bytes"])
-
-    def cores(self, target: Target) -> int:
-        where = self._container(target)
-        return int(look(self.api, where, "around", {})["cores"] or 1) if where else 1
-
-    def memory_available(self, target: Target) -> int | None:
-        where = self._container(target)
-        found = look(self.api, where, "memory", {})["available_bytes"] if where else None
-        return None if found is None else int(found)
 
     def address(self, service: str, port: int) -> str:
         return self.finder.address(service, port)

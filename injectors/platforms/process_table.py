@@ -106,10 +106,14 @@ def split_identity(identity: str) -> tuple[int, str]:
     return int(found[1]), found[2]
 
 
+def process_at(pid: int) -> Process | None:
+    return _from_proc(pid) if LINUX else from_ps(pid).get(pid)
+
+
 def alive(identity: str) -> Process | None:
     """That very process, or None when it is gone, whoever has its pid now."""
     pid, start = split_identity(identity)
-    process = _from_proc(pid) if LINUX else from_ps(pid).get(pid)
+    process = process_at(pid)
     return process if process and process.start == start else None
 
 

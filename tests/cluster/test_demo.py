@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from blackstart.commands import demo_kubernetes
+from blackstart.commands import demo_kubernetes, demo_ready
 from blackstart.commands.demo_kubernetes import deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container, opened
@@ -181,7 +181,7 @@ def test_hardened_it_heals_and_a_claim_keeps_what_is_on_it(api: KubeApi, image: 
 def test_what_cannot_start_says_why_and_is_removed(api: KubeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the demo of a dead command on this machine is removed first, and nobody else's."""
     monkeypatch.setattr(demo_kubernetes, "HOPELESS_S", 0.0)
-    where, _, _ = demo_kubernetes._creator().rpartition(" ")
+    where, _, _ = demo_ready.creator().rpartition(" ")
     dead, foreign = (f"blackstart-demo-test-{name}-{secrets.token_hex(2)}" for name in ("dead", "foreign"))
     gone = subprocess.Popen(["true"])
     gone.wait()
