@@ -41,7 +41,7 @@ $(VENV)/core: $(VENV)/bin/python pyproject.toml
 	@touch $@
 
 $(VENV)/test: $(VENV)/core
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[kubernetes,test]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docker,kubernetes,test]'
 	@touch $@
 
 # A server to drill in the tests, apart from the tool because of all that it depends on (330 MB). Its workers die with newer uvloops.
@@ -51,7 +51,7 @@ $(VENV)/mlserver: Makefile
 	@touch $@
 
 $(VENV)/check: $(VENV)/test
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[kubernetes,test,check]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docker,kubernetes,test,check]'
 	@touch $@
 
 clean:

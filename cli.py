@@ -48,6 +48,7 @@ class On(StrEnum):
 
     PROCESS = "process"
     KUBERNETES = "kubernetes"
+    DOCKER = "docker"
 
 
 class Means(StrEnum):
@@ -77,9 +78,12 @@ def demo(
     *,
     hardened: Annotated[bool, typer.Option(help="Switch the demo service's flaws off.")] = False,
     on: Annotated[
-        On, typer.Option("--on", help="Where the service runs: on this machine, or in the current context's cluster.")
+        On,
+        typer.Option(
+            "--on", help="Where the service runs: as processes here, in the current context's cluster, or on a Docker engine."
+        ),
     ] = On.PROCESS,
-    image: Annotated[str, typer.Option(help="On kubernetes: any image with python3.")] = "python:3.12-slim",
+    image: Annotated[str, typer.Option(help="On kubernetes and docker: any image with python3.")] = "python:3.12-slim",
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     settings: Settings = None,
     out: Out = RUNS,
@@ -103,11 +107,12 @@ def init(
         typer.Option("--from-cluster", metavar="KIND/NAME", help="Its workload, e.g. deployment/llm.", show_default=False),
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="With --from-cluster: where that is.")] = "default",
+    container: Annotated[str | None, typer.Option("--from-docker", metavar="NAME", help="A container of it.")] = None,
 ) -> None:
     """Write service.yaml and a first scenario, with what the service says of itself."""
     from .commands.looking import init as command
 
-    _leave(command(folder, url, workload, namespace))
+    _leave(command(folder, url, workload, namespace, container))
 
 
 @app.command(epilog="Example: blackstart validate service.yaml drills/*.yaml")

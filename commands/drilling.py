@@ -51,7 +51,7 @@ def find_scenario(name: str) -> Path:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The options of `demo`. `on`: process or kubernetes; `image`: what the service runs in there."""
+    """The options of `demo`. `on`: process, kubernetes or docker; `image`: what the service runs in there."""
 
     hardened: bool
     show: bool
@@ -85,6 +85,16 @@ def _demo_service(options: DemoOptions) -> Iterator[Path]:
         with Demo.started(hardened=options.hardened) as running:
             yield running.service_file
         return
+    if options.on == "docker":
+        from ..injectors.platforms.docker_api import DockerApi
+        from .demo_docker import contained
+
+        with (
+            closing(DockerApi.opened(os.environ)) as engine,
+            contained(engine, options.image, hardened=options.hardened, tell=tell) as service_file,
+        ):
+            yield service_file
+        return
     from ..injectors.platforms.kube_api import KubeApi
     from .demo_kubernetes import deployed
 
@@ -102,7 +112,7 @@ def _forget_dead_demos(out: Path) -> None:
     for name, folder in runs_to_recover(None, out, os.environ).items():
         with suppress(BeingDrilled, InvalidFiles, OSError, PlatformError):  # another demo is under way, or its folder is gone
             left = load_service(folder / "service.yaml")
-            if left.demo and left.platform == "process":
+            if left.demo and left.platform in {"process", "docker"}:
                 recover_run(name, folder, os.environ, tell)
 
 

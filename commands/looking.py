@@ -38,18 +38,24 @@ def doctor(service_file: Path) -> ExitCode:
     return ExitCode.PASSED if all(line.fine for line in lines if line.needed) else ExitCode.USAGE
 
 
-def init(folder: Path, url: str | None, workload: str | None, namespace: str) -> ExitCode:
+def init(folder: Path, url: str | None, workload: str | None, namespace: str, container: str | None = None) -> ExitCode:
     """Write a service profile and a first scenario."""
-    if url and not workload:
+    if sum(map(bool, (url, workload, container))) != 1:
+        raise Refused(
+            ["say where the service is: one of --from-url http://HOST:PORT, --from-cluster KIND/NAME and --from-docker CONTAINER"]
+        )
+    if url:
         from ..drills.discovery import write_files
 
         written = write_files(folder, url)
-    elif workload and not url:
+    elif workload:
         from ..drills.cluster_discovery import write_cluster_files
 
         written = write_cluster_files(folder, workload, namespace, os.environ)
     else:
-        raise Refused(["say where the service is: either --from-url http://HOST:PORT or --from-cluster KIND/NAME"])
+        from ..drills.docker_discovery import write_docker_files
+
+        written = write_docker_files(folder, container or "", os.environ)
     for path in written.paths:
         say(f"wrote {path}")
     for warning in written.warnings:

@@ -25,6 +25,11 @@ def recover(name: str | None, out: Path, *, everything: bool, accept: bool) -> E
     if everything or not runs:
         elsewhere, context, asked = _remembered_by_the_cluster(name, out)
         codes.append(asked)
+    if (everything or not runs) and not elsewhere:
+        on_engine, asked = _left_on_the_engine(name)
+        codes.append(asked)
+        if on_engine and name:
+            return max(codes)
     if not runs and not elsewhere and name:
         tell(f"no run is called {name}: neither a folder, nor in {out}, nor among the runs that may have left something")
         return ExitCode.USAGE
@@ -55,6 +60,34 @@ def _remembered_by_the_cluster(name: str | None, out: Path) -> tuple[dict[str, P
     if only:
         tell(f"of the cluster only namespace {only} was asked: this login may look in no other")
     return found, None if context == "in-cluster" else context, ExitCode.PASSED
+
+
+def _left_on_the_engine(name: str | None) -> tuple[bool, ExitCode]:
+    """Containers of ours on the Docker engine, of runs that this machine does not know: those of the named one are ended, of others told.
+
+    Whoever names a run says that it is dead: nobody can tell from here.
+    """
+    from ..drills.recovery import runs_to_recover
+    from ..injectors.platforms import engine_configured
+    from ..injectors.platforms.base import PlatformError
+
+    if not engine_configured(os.environ):
+        return False, ExitCode.PASSED
+    from ..injectors.platforms.docker_left import opened_left
+
+    known = runs_to_recover(None, Path(), os.environ)
+    try:
+        with opened_left(os.environ) as left:
+            for run, names in left.runs().items() if name is None else ():
+                if run not in known:
+                    tell(f"{run} is of another machine and has {', '.join(names)} here; if it is dead: blackstart recover {run}")
+            if name is None or name not in left.runs():
+                return False, ExitCode.PASSED
+            insist(f"{name}: {'; '.join(left.end(name))}")
+    except PlatformError as error:
+        tell(f"the Docker engine was not asked what other machines left: {error}")
+        return False, ExitCode.USAGE if name and os.environ.get("DOCKER_HOST") else ExitCode.PASSED
+    return True, ExitCode.PASSED
 
 
 def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) -> ExitCode:

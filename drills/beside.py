@@ -37,7 +37,7 @@ def outpost(decided: Plan, platform: Platform, prober: Prober, folder: Path, pro
         try:
             outposts.outpost_end(run)
         except PlatformError as error:  # nothing of it is a fault, and it ends by itself
-            progress.note(f"the prober's pod is not removed: {error}; it ends by itself")
+            progress.note(f"what the prober ran in is not removed: {error}; it ends by itself")
 
 
 def longest_s(scenario: Scenario) -> float:

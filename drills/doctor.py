@@ -42,7 +42,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
         with open_platform(service.where(), state_folder(environment), environment) as platform:
             findings.append(Finding("place", fine=True, text=platform.place))
             findings += [Finding("place", fine=False, text=why, needed=True) for why in platform.objections()]
-            beside = service.probe.from_ == "in-cluster"
+            beside = service.probe.beside
             always = platform.denied(Means(inside=False, ends=False, beside=beside))
             findings += [Finding("rights", fine=False, text=why, needed=True) for why in always]
             changes: frozenset[str] = frozenset({"evict", "helper"}).union(*(each.changes for each in registry().values()))
@@ -61,7 +61,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
 
 def _answers(service: Service) -> Finding:
     url = service.endpoint.url or ""
-    if service.probe.from_ == "in-cluster":
+    if service.probe.beside:
         return Finding("endpoint", fine=None, text=f"{url} is asked from {measured_from(service)}; a drill tells")
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310 - the scheme was checked when the URL was read

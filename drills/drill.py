@@ -72,7 +72,7 @@ def run_drill(request: Request) -> Path:
         nothing_left(state, service)
         folder = make_folder(request.runs, run)
         stack.callback(remove_if_unused, folder)
-        prober, here = stack.enter_context(Prober()), service.probe.from_ == "here"
+        prober, here = stack.enter_context(Prober()), not service.probe.beside
         if here:
             prober.begin(folder / "samples")
         request.progress.phase(Phase.STARTING, None, service.name)

@@ -123,7 +123,7 @@ def means(injectors: Sequence[Injector], service: Service) -> Means:
     inside = any(each.privilege >= Privilege.EXEC for each in injectors)
     ends = any((each.restarts and not each.changes) or isinstance(each, ModelCorrupt) for each in injectors)
     changes: frozenset[str] = frozenset().union(*(each.takes() for each in injectors))
-    return Means(inside, ends, changes, beside=service.probe.from_ == "in-cluster")
+    return Means(inside, ends, changes, beside=service.probe.beside)
 
 
 def _nothing_there(service: Service) -> str:

@@ -177,8 +177,9 @@ def _end_started(platform: Platform) -> list[str]:
 
 def _end_outpost(platform: Platform, service: Service, run: str) -> list[str]:
     """A prober beside the service ends by itself, too; until then it goes on asking."""
-    outposts = platform.outposts if service.probe.from_ == "in-cluster" else None
-    return ["removed the prober's pod"] if outposts and outposts.outpost_end(run) else []
+    outposts = platform.outposts if service.probe.beside else None
+    what = "pod" if service.kubernetes else "container"
+    return [f"removed the prober's {what}"] if outposts and outposts.outpost_end(run) else []
 
 
 def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 from ..injectors.platforms import Where
+from ..injectors.platforms.docker_spec import DockerSpec
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.platforms.process_spec import ProcessSpec
 from ..injectors.values import Rate
@@ -32,14 +33,21 @@ class Probe:
     """How hard the service is probed, and from where: from a pod of its own beside it, what users inside the cluster see."""
 
     from_: Annotated[
-        Literal["here", "in-cluster"],
-        "where the prober runs: with this command, or in a pod of its own (a Job) in the service's namespace",
+        Literal["here", "in-cluster", "in-network"],
+        "where the prober runs: with this command; in a pod of its own (a Job) in the service's namespace; on Docker in a container of its "
+        "own on the service's network",
     ] = "here"
     rate: Annotated[Rate | None, "of the fresh lane; by default 100 probes within the RTO, 10/s to 50/s"] = None
     image: Annotated[
         str | None,
-        "any image with python3 (3.8 or newer), for what a drill runs in the cluster: a prober, the guard of what it changes",
+        "any image with python3 (3.8 or newer), for what a drill runs beside the service: a prober, the guard of what it changes, an "
+        "agent in a target's network (with nft)",
     ] = None
+
+    @property
+    def beside(self) -> bool:
+        """Whether it runs beside the service."""
+        return self.from_ != "here"
 
 
 @dataclass(frozen=True)
@@ -95,23 +103,6 @@ class Protect:
 
 
 @dataclass(frozen=True)
-class Compose:
-    """A service of a Compose project."""
-
-    project: Annotated[str, "the project's name"]
-    service: Annotated[str, "the service's name in it"]
-
-
-@dataclass(frozen=True)
-class DockerBlock:
-    """Which containers the service is made of, by exactly one of the three."""
-
-    compose: Annotated[Compose | None, "all containers of a Compose service"] = None
-    label: Annotated[str | None, "all containers with a label: `app=llm`"] = None
-    containers: Annotated[tuple[str, ...], "these containers, by name"] = ()
-
-
-@dataclass(frozen=True)
 class InnerRole:
     """A role inside a pod or container."""
 
@@ -127,7 +118,7 @@ class Service:
     endpoint: Annotated[Endpoint, "where and how the service is asked"]
     process: Annotated[ProcessSpec | None, "for platform process: its components"] = None
     kubernetes: Annotated[KubernetesSpec | None, "for platform kubernetes: where in the cluster"] = None
-    docker: Annotated[DockerBlock | None, "for platform docker: which containers"] = None
+    docker: Annotated[DockerSpec | None, "for platform docker: which containers"] = None
     probe: Annotated[Probe, "how it is probed"] = field(default_factory=Probe)
     model: Annotated[Model | None, "the model artefact"] = None
     roles: Annotated[dict[str, InnerRole], "processes inside a pod or container, by command line"] = field(default_factory=dict)
@@ -143,8 +134,8 @@ class Service:
         """What its platform's adapter needs to know."""
         inside = {role: inner.command_line for role, inner in self.roles.items()}
         protected, image = self.protect.namespaces, self.probe.image
-        opt_in = self.protect.opt_in
-        return Where(self.platform, self.folder, inside, protected, self.process, self.kubernetes, image, opt_in)
+        opt_in, docker, beside = self.protect.opt_in, self.docker, self.probe.beside
+        return Where(self.platform, self.folder, inside, protected, self.process, self.kubernetes, image, opt_in, docker, beside)
 
     def limited(self, privilege: str | None) -> "Service":
         """With no more privilege than that, nor than the file allows."""

@@ -60,6 +60,10 @@ def lock_names(service: Service) -> list[str]:
                 names.add(f"port {component.port}")
             elif component.pid_file:
                 names.add(f"pid file {(service.folder / component.pid_file).resolve()}")
+    for part in service.docker.parts() if service.docker else ():
+        names |= {f"container {name}" for name in part.containers}
+        names |= {f"label {part.label}"} if part.label else set()
+        names |= {f"compose {part.compose.project}/{part.compose.service}"} if part.compose else set()
     return sorted(names)
 
 

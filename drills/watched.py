@@ -54,8 +54,10 @@ def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
 
 def measured_from(service: Service) -> str:
     """Where the prober runs, in words."""
-    if service.probe.from_ == "here" or service.kubernetes is None:
+    if not service.probe.beside:
         return "where blackstart runs"
+    if service.kubernetes is None:
+        return f"a container on the service's network ({service.probe.image})"
     return f"a pod in namespace {service.kubernetes.namespace} ({service.probe.image})"
 
 
@@ -66,6 +68,8 @@ def addressed(service: Service, platform: Platform) -> Service:
     """
     if service.kubernetes:
         service = replace(service, kubernetes=replace(service.kubernetes, context=platform.context))
+    if service.docker:
+        service = replace(service, docker=replace(service.docker, context=platform.context))
     endpoint = service.endpoint
     if endpoint.url is not None or endpoint.service is None or endpoint.port is None:
         return service

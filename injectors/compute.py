@@ -60,7 +60,7 @@ class CpuStress(Injector):
     )
     proven_by: ClassVar[str] = "the kernel's account of the time that the agent's workers computed or waited for a core"
     undone_by: ClassVar[str] = "the agent and its workers end"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def problems(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class MemoryStress(Injector):
     )
     proven_by: ClassVar[str] = "the kernel's account of what the agent holds in memory"
     undone_by: ClassVar[str] = "the agent ends, and its memory with it"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def problems(self) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ class InPathFault(LinkFault):
     """One rule of a proxy on the target's connections."""
 
     undone_by: ClassVar[str] = (
-        "the link proxy drops the rule; in a cluster the agent takes the proxy out of the pod's network, also by itself, and its "
-        "ephemeral container ends (the pod's spec keeps an entry of it until the pod is replaced)"
+        "the link proxy drops the rule; in a cluster or on Docker the agent takes the proxy out of the target's network, also by itself, and "
+        "the container that it is in ends (in a cluster the pod's spec keeps an entry of it until the pod is replaced)"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EPHEMERAL  # in a cluster
     changes: ClassVar[frozenset[str]] = frozenset({"container"})
 

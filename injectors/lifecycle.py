@@ -29,7 +29,7 @@ class ReplicaKill(Injector):
     )
     proven_by: ClassVar[str] = "the process table: every process of it is gone, and none of them stands under its name"
     undone_by: ClassVar[str] = "whatever starts it again in production; where nothing did, blackstart does at the end"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
     patience: ClassVar[timedelta] = timedelta(seconds=60)  # a pod's own grace can be that long
@@ -96,7 +96,7 @@ class ProcessKill(Injector):
     )
     proven_by: ClassVar[str] = "the process table: the processes are gone"
     undone_by: ClassVar[str] = "the service itself; where it did not, the target is started again at the end"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     instant: ClassVar[bool] = True
 
@@ -154,7 +154,7 @@ class ProcessHang(Injector):
     )
     proven_by: ClassVar[str] = "the process table: the processes are in state T (stopped)"
     undone_by: ClassVar[str] = "SIGCONT, sent by the agent that stopped them"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
@@ -202,7 +202,7 @@ class RolloutRestart(Injector):
     )
     proven_by: ClassVar[str] = "the process table: another process stands under each name"
     undone_by: ClassVar[str] = "nothing is left to undo; a target that did not come back is started again at the end"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.API
     instant: ClassVar[bool] = True
 
@@ -254,10 +254,8 @@ def _chosen(targets: tuple[Target, ...], role: str | None, platform: Platform, *
     chosen: list[Target] = []
     for target in targets:
         found = list(platform.inside(target, role)) if role else _tree(target) if whole else [target]
-        if not role and platform.name != "process":
-            raise Refusal(
-                f"not injecting: {target.name} is hit through the processes inside it; name theirs by `role`, e.g. role: engine"
-            )
+        if not role and (why := platform.whole(target, signal.SIGSTOP if whole else signal.SIGKILL)):
+            raise Refusal(f"not injecting: {target.name} {why}")
         if not found:
             raise Refusal(f"not injecting: no process inside {target.name} ({target.identity}) has the role {role}")
         chosen += found

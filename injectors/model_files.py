@@ -103,7 +103,7 @@ class ModelCorrupt(Injector):
     undone_by: ClassVar[str] = "the agent that keeps the originals puts them back, byte for byte; the digest is compared"
     bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def with_model(self, path: str, load: str) -> "ModelCorrupt":
@@ -188,6 +188,9 @@ class ModelCorrupt(Injector):
             raise Refusal("not injecting: which file is the model? give `file`, or `model: {path: ...}` in the service file")
         path = path_of(target, self.model, self.file, platform)
         try:
+            found = platform.file(target, path)
+            if found.get("unfit"):
+                raise Refusal(f"not injecting: {path} {found['unfit']}")
             if self.mutation.partition(":")[0] in file_agent.IN_PLACE:
                 check_layout(target, path, self.mutation, platform)
             digest = platform.digest(target, path)
@@ -196,7 +199,6 @@ class ModelCorrupt(Injector):
         in_memory = mapped(target, path, platform)
         bites = when_it_bites(self.mutation, self.load, in_memory)
         source = _source(target, path, self.source) if self.mutation == "stale-version" else None
-        found = platform.file(target, path)
         about = {key: found[key] for key in ("real", "id", "outlives")}
         before = {"path": path, "digest": digest, "mode": found["mode"]}
         return {**before, "mapped": in_memory, "bites": bites, "source": source, **about}

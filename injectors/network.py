@@ -1,5 +1,5 @@
-"""Faults in the path between two components, by the link proxy that stands there (`process.links`), in a cluster by a NetworkPolicy
-or a firewall in the target's own network.
+"""Faults in the path between two components: by the link proxy that stands there (`process.links`), in a cluster by a NetworkPolicy or a
+firewall in the target's own network, on Docker by such a firewall.
 
 A partition, or a delay, reset or stall of inline.py, is one rule on every link that joins the targets with their peers. The rule ends
 with the control connection that this process holds, at its deadline, or with the proxy. Proof is an ordinary client's connection
@@ -45,8 +45,8 @@ class LinkFault(Injector):
     peers: tuple[str, ...]
 
     def privilege_on(self, platform: str) -> Privilege:
-        """On processes the proxy stands in the path already."""
-        return Privilege.API if platform == "process" else self.privilege
+        """On processes the proxy stands in the path already; on Docker something always has to stand in the target's network."""
+        return {"process": Privilege.API, "docker": Privilege.EPHEMERAL}.get(platform, self.privilege)
 
     @abstractmethod
     def rule(self) -> JSON:
@@ -157,16 +157,16 @@ class NetworkPartition(LinkFault):
     certifies: ClassVar[str] = (
         "that the service survives a peer that goes silent without closing anything. Connections still open at once (the proxy's "
         "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised. In a cluster new connections are "
-        "dropped as they begin, and those that stand go on, where its network lets them, but for `standing`"
+        "dropped as they begin, and those that stand go on, where its network lets them, but for `standing`. On Docker both are dropped"
     )
     proven_by: ClassVar[str] = (
-        "an ordinary client's connection through the same link, in a cluster from inside a peer, compared with one made before"
+        "an ordinary client's connection through the same link, in a cluster or on Docker from inside a peer, compared with one made before"
     )
     undone_by: ClassVar[str] = (
-        "the link proxy drops the rule; in a cluster blackstart, or its guard there, deletes the policy, and a firewall's agent its "
-        "table, which the kernel itself lets lapse"
+        "the link proxy drops the rule; in a cluster blackstart, or its guard there, deletes the policy; a firewall's agent, in a cluster "
+        "or on Docker, deletes its table, which the kernel itself lets lapse"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC  # in a cluster, for the proof
     changes: ClassVar[frozenset[str]] = frozenset({"network"})
 
@@ -176,7 +176,7 @@ class NetworkPartition(LinkFault):
     ] = "both"
     standing: Annotated[
         bool,
-        "in a cluster: connections that stand fall silent as well, by a firewall in the target's own network; here they always do",
+        "in a cluster: connections that stand fall silent as well, by a firewall in the target's own network; elsewhere they always do",
     ] = False
 
     def privilege_on(self, platform: str) -> Privilege:
@@ -209,9 +209,11 @@ class DnsBreak(LinkFault):
         "that the service bears a resolver that is silent for its targets; not one that answers wrongly, nor one that is away for "
         "its clients as well"
     )
-    proven_by: ClassVar[str] = "a name that every cluster knows, asked for from inside the target, compared with before"
-    undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, deletes the policy"
-    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
+    proven_by: ClassVar[str] = "a name that the platform knows, asked for from inside the target, compared with before"
+    undone_by: ClassVar[str] = (
+        "blackstart, or its guard in the cluster, deletes the policy; on Docker the agent beside the target deletes its rules"
+    )
+    platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC  # in a cluster, for the proof
     changes: ClassVar[frozenset[str]] = frozenset({"network"})
 

@@ -43,7 +43,7 @@ class DiskFill(Injector):
     undone_by: ClassVar[str] = "the agent removes the one file that it wrote"
     example: ClassVar[Mapping[str, Any]] = {"path": "/var/lib/llm", "at_most": "10GiB"}
     depends_on: ClassVar[str] = "`path`"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def problems(self) -> tuple[str, ...]:

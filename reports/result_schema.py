@@ -143,7 +143,7 @@ def _anatomy() -> _Schema:
 
 def _clock() -> _Schema:
     late = {"prober_late_p50_s": _SECONDS, "prober_late_max_s": _SECONDS, "clock_step_s": _SECONDS}
-    late |= {"clock_uncertainty_s": _SECONDS, "measured_from": {"enum": ["here", "in-cluster"]}}
+    late |= {"clock_uncertainty_s": _SECONDS, "measured_from": {"enum": ["here", "in-cluster", "in-network"]}}
     trust = {"coverage": _SHARE, "void_share": _SHARE, "trusted": {"type": "boolean"}, "why_not": _list(_TEXT)}
     return _object({"prober_period_s": _SECONDS, "prober_late_p99_s": _SECONDS}, late | trust)
 

@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..service import PORTS, Probe
 from .nodes import MappingNode
 from .problems import Report, shown
 
 Values = Mapping[str, Any]
+BESIDE = {"kubernetes": "in-cluster", "docker": "in-network"}
 _WORKLOAD = re.compile(r"(deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
@@ -28,7 +30,35 @@ def check_workload(values: Values, node: MappingNode, report: Report) -> None:
         )
 
 
-def check_docker(_values: Values, node: MappingNode, report: Report) -> None:
+def check_docker(values: Values, node: MappingNode, report: Report) -> None:
     given = [key for key in ("compose", "label", "containers") if node.get(key) is not None]
     if len(given) != 1:
         report.add(node, f"{len(given)} ways to find the containers", "give exactly one of `compose`, `label` and `containers`")
+    if values.get("port") is not None and values["port"] not in PORTS:
+        report.add(node.place("port"), f"`port` is {values['port']}, out of range", "write 1 to 65535")
+
+
+def check_part(values: Values, node: MappingNode, report: Report) -> None:
+    check_docker(values, node, report)
+    if values.get("role") in {"", "replica"}:
+        report.add(
+            node.place("role"),
+            "a component beside the replicas needs a role of its own",
+            "write `gateway`, `store`, ...; the replicas are what `docker` itself names",
+        )
+
+
+def check_probe_place(platform: str, probe: Any, node: MappingNode, report: Report) -> None:
+    """Beside the service there is another place on each platform, and it needs an image."""
+    if not isinstance(probe, Probe) or not probe.beside:
+        return
+    fitting = BESIDE.get(platform)
+    if probe.from_ != fitting:
+        instead = f"write `from: here` or `from: {fitting}`" if fitting else "write `from: here`"
+        report.add(node.place("probe"), f"`from: {probe.from_}` on platform `{platform}`", instead)
+    elif probe.image is None:
+        report.add(
+            node.place("probe"),
+            f"`from: {probe.from_}` without an `image`",
+            'add one with python3, e.g. `image: "python:3.12-slim"`',
+        )

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from ...injectors.platforms.docker_spec import DockerSpec, Part
 from ...injectors.platforms.kubernetes_spec import KubernetesSpec, Workload
 from ...injectors.platforms.process_spec import Component, Link, ProcessSpec
-from ..service import PORTS, DockerBlock, Endpoint, InnerRole, LedgerRoutes, Model, Probe, Service
+from ..service import PORTS, Endpoint, InnerRole, LedgerRoutes, Model, Probe, Service
 from .decoding import Check
 from .nodes import MappingNode, Node, ScalarNode, SequenceNode
-from .platform_checks import check_docker, check_workload
+from .platform_checks import check_docker, check_part, check_probe_place, check_workload
 from .problems import Report, shown
 from .scenario_checks import NAME, check_duplicates, check_name
 
@@ -229,15 +230,7 @@ class ServiceCheck:
                 report.add(
                     place, "`endpoint` names neither a service with its port nor a URL", "add `service:` and `port:`, or `url:`"
                 )
-        probe = values.get("probe")
-        if isinstance(probe, Probe) and probe.from_ == "in-cluster" and platform != "kubernetes":
-            report.add(node.place("probe"), f"`from: in-cluster` on platform `{platform}`", "write `from: here`")
-        elif isinstance(probe, Probe) and probe.from_ == "in-cluster" and probe.image is None:
-            report.add(
-                node.place("probe"),
-                "`from: in-cluster` without an `image`",
-                'add one with python3, e.g. `image: "python:3.12-slim"`',
-            )
+        check_probe_place(platform, values.get("probe"), node, report)
 
     @staticmethod
     def _health(node: MappingNode, report: Report) -> None:
@@ -276,7 +269,8 @@ def checks() -> dict[type, Check]:
         ProcessSpec: patterns.process,
         KubernetesSpec: check_workload,
         Workload: check_workload,
-        DockerBlock: check_docker,
+        DockerSpec: check_docker,
+        Part: check_part,
         InnerRole: patterns.role,
         Probe: check_probe,
         Model: check_model,

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..values import JSON
 from .base import Platform, Unsupported
+from .docker_spec import DockerSpec
 from .kubernetes_spec import KubernetesSpec
 from .process_spec import ProcessSpec
 
@@ -14,8 +16,8 @@ from .process_spec import ProcessSpec
 @dataclass(frozen=True)
 class Where:
     """What a service file says of where a service lives. `inside`: roles below a pod or container by command line;
-    `protected`: namespaces that no drill may touch; `image`: with python3, for what a drill runs in a cluster; `opt_in`: a label that
-    workloads must carry.
+    `protected`: namespaces that no drill may touch; `image`: with python3, for what a drill runs beside the service; `opt_in`: a label
+    that workloads must carry; `beside`: it is measured from beside the service.
     """
 
     platform: str
@@ -26,6 +28,8 @@ class Where:
     kubernetes: KubernetesSpec | None = None
     image: str | None = None
     opt_in: str | None = None
+    docker: DockerSpec | None = None
+    beside: bool = False
 
 
 @contextmanager
@@ -42,6 +46,12 @@ def cluster_configured(environment: Mapping[str, str]) -> bool:
     """Whether a cluster is there to be asked: a kubeconfig, or the pod that this runs in."""
     named = environment.get("KUBECONFIG") or environment.get("KUBERNETES_SERVICE_HOST")
     return bool(named) or (Path(environment.get("HOME", "/nonexistent")) / ".kube" / "config").exists()
+
+
+def engine_configured(environment: Mapping[str, str]) -> bool:
+    """Whether a Docker engine is there to be asked, and can be."""
+    named = environment.get("DOCKER_HOST") or environment.get("DOCKER_CONTEXT") or Path("/var/run/docker.sock").exists()
+    return bool(named) and find_spec("docker") is not None
 
 
 @contextmanager
@@ -67,4 +77,9 @@ def _opened(where: Where, state: Path, environment: Mapping[str, str]) -> Platfo
 
         api = KubeApi.opened(environment, where.kubernetes.context)
         return KubernetesPlatform(api, where)
-    raise Unsupported(f"platform {where.platform} cannot be drilled by this version; process and kubernetes can")
+    if where.platform == "docker" and where.docker:
+        from .docker import DockerPlatform  # noqa: PLC0415
+        from .docker_api import DockerApi  # noqa: PLC0415
+
+        return DockerPlatform(DockerApi.opened(environment, where.docker.context), where, state, environment)
+    raise Unsupported(f"platform {where.platform} cannot be drilled by this version; process, kubernetes and docker can")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..values import JSON
 from .base import Means, Milestone, Unsupported
+from .outposts import Outposts
 
 
 class AloneHere:
@@ -22,8 +23,9 @@ class AloneHere:
         return []
 
     @property
-    def outposts(self) -> None:
-        """None: whatever runs on this machine is beside the service."""
+    def outposts(self) -> Outposts | None:
+        """Whatever runs on this machine is beside the service."""
+        return None
 
     def objections(self) -> list[str]:
         return []

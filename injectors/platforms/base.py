@@ -166,6 +166,9 @@ class Platform(Protocol):
     def unseen(self) -> list[str]:
         """Which milestones cannot be seen, and why."""
 
+    def whole(self, target: Target, number: int) -> str:
+        """Why that signal cannot reach the target as a whole, without naming processes inside it; empty: it can."""
+
     def signal(self, target: Target, number: int) -> None:
         """Send a signal to that identity alone; one that is gone already is left alone."""
 
@@ -196,7 +199,7 @@ class Platform(Protocol):
     def file(self, target: Target, path: str) -> JSON:
         """A file as the target sees it: `exists`, `mode` and `changed_s` (its ctime, UNIX time; None: not there), `real` (its path
         without links), `id` (equal for two targets that see the very same file), `outlives` (it is still there once the target was
-        replaced).
+        replaced); where the platform tells, `unfit`: why it must not be changed.
         """
 
     def started_s(self, target: Target) -> float | None:

@@ -153,6 +153,10 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
 
     # --- lifecycle ---
 
+    def whole(self, target: Target, number: int) -> str:
+        del target, number
+        return "is hit through the processes inside it; name theirs by `role`, e.g. role: engine"
+
     def signal(self, target: Target, number: int) -> None:
         if "/pid:" not in target.identity:
             raise Unsupported(

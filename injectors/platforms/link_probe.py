@@ -58,10 +58,10 @@ def probe(host: str, port: int, limit_s: float, want: int) -> Dict[str, Any]:
     return {"outcome": outcome, "received": received, "first_byte_s": first_byte_s, "connected": True}
 
 
-def resolve(name: str, limit_s: float) -> Dict[str, Any]:
+def resolve(name: str, limit_s: float, other: str = "") -> Dict[str, Any]:
     """What a client meets that asks for the address of a name, in the same words. A resolver of its own tries on for long.
 
-    `others`: whether the API server's address, for which no name is needed, can be connected to all the same.
+    `others`: whether `other` (HOST:PORT; by default the API server's), for which no name is needed, can be connected to all the same.
     """
     found: List[Any] = []
     asked = time.monotonic()
@@ -70,6 +70,8 @@ def resolve(name: str, limit_s: float) -> Dict[str, Any]:
     asking.join(limit_s)
     took_s = round(time.monotonic() - asked, 6)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if other:
+        host, _, port = other.rpartition(":")
     others = probe(host, int(port), 1.0, 0)["connected"] if host else None
     outcome = "answered" if found and found[0] else "refused" if found else "silent"
     received = len(found[0]) if found else 0
@@ -91,7 +93,7 @@ def ask_again(connection: socket.socket) -> None:
 if __name__ == "__main__":
     asked_for = json.loads(sys.argv[1])
     if "name" in asked_for:
-        seen = resolve(asked_for["name"], asked_for["limit_s"])
+        seen = resolve(asked_for["name"], asked_for["limit_s"], asked_for.get("other", ""))
     else:
         seen = probe(asked_for["host"], asked_for["port"], asked_for["limit_s"], asked_for["want"])
     sys.stdout.write(json.dumps(seen) + "\n")

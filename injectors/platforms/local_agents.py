@@ -80,6 +80,11 @@ class LocalAgents:
         record.with_suffix(".stderr").unlink(missing_ok=True)
         return answer or {"event": "undone", "reason": "nothing was left"}
 
+    def holds(self, fault: str, target: Target) -> bool:
+        """Whether an agent of that fault may have left something, whoever started it."""
+        record = self._record(fault, target)
+        return record in self._held or record.exists()
+
     def usage(self, fault: str, target: Target) -> Usage | None:
         """What the agent and its children have used, by the kernel's account; None when none of them lives."""
         record = self._record(fault, target)

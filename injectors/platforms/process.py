@@ -101,6 +101,11 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     # --- lifecycle ---
 
+    def whole(self, target: Target, number: int) -> str:
+        """A component is processes."""
+        del target, number
+        return ""
+
     def signal(self, target: Target, number: int) -> None:
         _refuse_protected([target.identity])
         send(target.identity, number)

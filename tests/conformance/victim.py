@@ -1,6 +1,6 @@
 """A small model service for tests: an HTTP server in one process, its engine in a child process that answers over a pipe.
 
-victim.py serve PORT    GET / answers 200 when the engine does within half a second, otherwise 504; a dead engine is replaced
+victim.py serve PORT [HOST]    GET / answers 200 when the engine does within half a second, otherwise 504; a dead engine is replaced
 victim.py engine        started by the above
 """
 
@@ -66,9 +66,9 @@ def end(*_: object) -> None:
     raise SystemExit(0)
 
 
-def serve(port: int) -> None:
+def serve(port: int, host: str = "127.0.0.1") -> None:
     signal.signal(signal.SIGTERM, end)
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server((host, port), Handler)
     try:
         server.serve_forever(poll_interval=0.1)
     finally:
@@ -76,4 +76,4 @@ def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[2])) if sys.argv[1] == "serve" else engine()
+    serve(int(sys.argv[2]), *sys.argv[3:]) if sys.argv[1] == "serve" else engine()

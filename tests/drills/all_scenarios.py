@@ -19,6 +19,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=1, help="how often each")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field, for a quick look")
+    parser.add_argument("--on", default="process", help="where the demo service runs, as for `blackstart demo`")
+    parser.add_argument("--image", default="python:3.12-slim", help="what it runs in there")
     parser.add_argument("scenarios", nargs="*", default=list(shipped()))
     asked = parser.parse_args()
     if unknown := set(asked.scenarios) - set(shipped()):
@@ -28,7 +30,7 @@ def main() -> int:
         for name in asked.scenarios:
             for kind in ("plain", "hardened"):
                 for number in range(asked.times):
-                    code, result, said = drill(name, kind, Path(folder) / f"{name}-{kind}-{number}", asked.set)
+                    code, result, said = drill(name, kind, Path(folder) / f"{name}-{kind}-{number}", asked)
                     why = contradiction(name, kind, result)
                     drilled, wrong = drilled + 1, wrong + bool(why)
                     print(
@@ -42,11 +44,12 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def drill(name: str, kind: str, out: Path, settings: list[str]) -> tuple[int, dict[str, Any] | None, list[str]]:
+def drill(name: str, kind: str, out: Path, asked: argparse.Namespace) -> tuple[int, dict[str, Any] | None, list[str]]:
     """Exit code, result.json where there is one, and the last lines on standard error."""
     command = [sys.executable, "-m", "blackstart", "demo", name, "--out", str(out)]
     command += ["--hardened"] if kind == "hardened" else []
-    command += [word for setting in settings for word in ("--set", setting)]
+    command += ["--on", asked.on, "--image", asked.image] if asked.on != "process" else []
+    command += [word for setting in asked.set for word in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     found = out / "latest" / "result.json"
     result = json.loads(found.read_text(encoding="utf-8")) if found.exists() else None

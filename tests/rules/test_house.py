@@ -33,7 +33,7 @@ ALLOWED = {
 }
 HEAVY = {
     "kubernetes": {"injectors"},
-    "docker": set(),
+    "docker": {"injectors"},
     "jinja2": {"reports"},
     "rich": {"reports"},
     "typer": {"cli"},

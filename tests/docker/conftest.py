@@ -1,0 +1,102 @@
+"""A real engine for the tests of this folder, and the demo service on it once, plain and then hardened, for all tests that drill it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from blackstart.commands.demo_docker import contained
+from blackstart.injectors.platforms.docker_api import DockerApi
+from blackstart.tests.command import await_well
+from blackstart.tests.docker import engine as engines
+from blackstart.tests.docker.engine import IMAGE, SOCKET, Engine
+
+DEMOS = ("", "plain", "hardened")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that need no demo first, then those on the plain one, then those on the hardened one. There is one engine for all."""
+    places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    for number in places:
+        items[number].add_marker("alone")
+    for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
+        items[number] = item
+
+
+def demo_of(item: pytest.Item) -> int:
+    assert isinstance(item, pytest.Function)
+    named = {name.removesuffix("_demo") for name in item.fixturenames if name.endswith("_demo")}
+    if hasattr(item, "callspec"):
+        named.add(item.callspec.params.get("kind", ""))
+    return max(DEMOS.index(name) for name in {*DEMOS} & {*named, ""})
+
+
+def refuse(why: str) -> None:
+    """In CI an engine that is missing is a failure: there the tests are what proves the platform."""
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """What every command here uses."""
+    if find_spec("docker") is None:
+        refuse("the Docker SDK is not installed: pip install 'docker>=7.1,<8'")
+    if why := engines.missing():
+        refuse(why)
+    before = os.environ.get("DOCKER_HOST")
+    with engines.started() as one:
+        os.environ["DOCKER_HOST"] = f"unix://{SOCKET}"
+        yield one
+        os.environ.pop("DOCKER_HOST") if before is None else os.environ.update(DOCKER_HOST=before)
+
+
+@pytest.fixture(scope="session")
+def api(engine: Engine) -> Iterator[DockerApi]:
+    opened = engine.api()
+    yield opened
+    opened.close()
+
+
+@dataclass
+class Stage:
+    """The one demo that stands on the engine."""
+
+    api: DockerApi
+    kind: str = ""
+    file: Path = Path()
+    _close: ExitStack = field(default_factory=ExitStack)
+
+    def showing(self, kind: str) -> Path:
+        """The service file of that demo, which is well: also what an earlier drill has restarted is back."""
+        if self.kind != kind:
+            self.close()
+            demo = contained(self.api, IMAGE, hardened=kind == "hardened", tell=print)
+            self.file, self.kind = self._close.enter_context(demo), kind
+        await_well(self.file)
+        return self.file
+
+    def close(self) -> None:
+        self._close.close()
+        self.kind = ""
+
+
+@pytest.fixture(scope="session")
+def stage(api: DockerApi) -> Iterator[Stage]:
+    one = Stage(api)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def plain_demo(stage: Stage) -> Path:
+    return stage.showing("plain")
+
+
+@pytest.fixture
+def hardened_demo(stage: Stage) -> Path:
+    return stage.showing("hardened")
