@@ -11,7 +11,7 @@ from ..injectors.platforms import Where
 from ..injectors.platforms.base import PlatformError
 from ..injectors.platforms.docker import DockerPlatform
 from ..injectors.platforms.docker_api import DockerApi, at
-from ..injectors.platforms.docker_find import COMPOSE, name_of, port_of, restarts_itself
+from ..injectors.platforms.docker_find import COMPOSE, name_of, port_of, published, restarts_itself
 from ..injectors.platforms.docker_spec import Compose, DockerSpec
 from ..injectors.values import JSON
 from .cluster_discovery import ENGINES
@@ -24,10 +24,11 @@ FIT_NAME = re.compile(r"[^a-z0-9-]+")
 
 @dataclass(frozen=True)
 class Found:
-    """A container, its Compose project's other containers, and whether its engine runs here."""
+    """A container, its Compose project's other containers, and their engine."""
 
     container: JSON
     others: tuple[JSON, ...]
+    engine: str
     context: str | None
 
     @property
@@ -68,26 +69,20 @@ def _found(api: DockerApi, name: str) -> Found:
     filters = {"label": [f"{COMPOSE}project={compose.project}"]} if compose else {"label": ["blackstart.nothing"]}
     listed = [str(each["Id"]) for each in api.get("/containers/json", filters=filters)]
     others = [found for number in listed if (found := api.there(at("containers", number, "json")))]
-    return Found(container, tuple(each for each in others if compose_of(each) != compose), api.context)
+    return Found(container, tuple(each for each in others if compose_of(each) != compose), api.host, api.context)
 
 
 def _front(found: Found, own: list[str]) -> tuple[str, Answers]:
     """Where users knock: a port that is published, of the container or else of its project, or its own address."""
-    published = [url for each in (found.container, *found.others) for url in _published(each)]
+    knocked = [url for each in (found.container, *found.others) for url in published(each, None, found.engine)]
     problems: list[str] = []
-    for url in (*published, *own):
+    for url in (*knocked, *own):
         try:
             return url, asked(url)
         except Refused as refused:
             problems += refused.reasons
     hint = f"{name_of(found.container)} publishes no port that answers here; publish one (docker run -p 127.0.0.1:8000:8000)"
     raise Refused(problems or [hint])
-
-
-def _published(container: JSON) -> list[str]:
-    ports = container["NetworkSettings"].get("Ports") or {}
-    bindings = [each for port, published in sorted(ports.items()) if port.endswith("/tcp") for each in published or []]
-    return [f"http://127.0.0.1:{each['HostPort']}" for each in bindings if ":" not in str(each.get("HostIp") or "")]
 
 
 def _lines(found: Found, url: str, answers: Answers, commands: list[str] | None) -> list[str]:

@@ -42,14 +42,24 @@ def around(_request: Request) -> Request:
     """Everything that can be seen from here, without this process and its parent in the exec."""
     mine = {os.getpid()}
     found = [process(int(name)) for name in os.listdir("/proc") if name.isdigit() and int(name) not in mine]
+    found = [dict(each, may_signal=may_signal(each["identity"])) for each in found if each]
     places = [path for path in PLACES if os.path.isdir(path) and os.access(path, os.W_OK)]
-    return {"processes": [each for each in found if each], "places": places, "uid": os.getuid(), "cores": os.cpu_count()}
+    return {"processes": found, "places": places, "uid": os.getuid(), "cores": os.cpu_count()}
 
 
 def pid_of(identity: str) -> int:
     pid, _, start = identity[len("pid:") :].partition("@")
     fields = stat_of(int(pid))
     return int(pid) if fields and fields[0] not in "ZX" and fields[19] == start else 0
+
+
+def may_signal(identity: str) -> bool:
+    """Whether this user's signals reach it: not where it is another's and the container lacks the capability KILL."""
+    try:
+        os.kill(int(identity[len("pid:") :].partition("@")[0]), 0)
+    except OSError:
+        return False
+    return True
 
 
 def states(request: Request) -> Request:
@@ -111,8 +121,8 @@ def memory(_request: Request) -> Request:
 
 
 def space(request: Request) -> Request:
-    found = os.statvfs(request["path"])
-    return {"size_bytes": found.f_blocks * found.f_frsize, "free_bytes": found.f_bavail * found.f_frsize}
+    found, writable = os.statvfs(request["path"]), os.access(request["path"], os.W_OK)
+    return {"size_bytes": found.f_blocks * found.f_frsize, "free_bytes": found.f_bavail * found.f_frsize, "writable": writable}
 
 
 def read(request: Request) -> Request:

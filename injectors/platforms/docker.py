@@ -139,24 +139,32 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
             raise Unsupported(
                 f"the service file says of no role {role} how it is found inside a container (`roles`); it has {known}"
             )
-        pattern, container = re.compile(self.inside_roles[role]), self.finder.very(target)
+        container = self.finder.very(target)
         if container is None:
             return ()
-        mark = "/pid:"
-        try:
-            around = self.around(target)
-        except Unsupported:
-            seen = processes_at_home(container)
-            if seen is None:
-                raise
-            around, mark = seen, AT_HOME
-        matching = [each for each in around if pattern.search(each["command"])]
+        mark, matching = self._matching(target, container, re.compile(self.inside_roles[role]))
         found = []
         for number, each in enumerate(matching):
             name = f"{target.name}/{role}" if len(matching) == 1 else f"{target.name}/{role}-{number}"
             identity = f"{target.identity}{mark}{each['identity'].removeprefix('pid:')}"
             found.append(Target(identity, name, role, {"command": each["command"]}))
         return tuple(found)
+
+    def _matching(self, target: Target, container: JSON, pattern: re.Pattern[str]) -> tuple[str, list[JSON]]:
+        """As they are seen inside; where no agent there could reach them, as this machine sees them. Raises Unsupported."""
+        try:
+            found = [each for each in self.around(target) if pattern.search(each["command"])]
+        except Unsupported as error:
+            why = str(error)
+        else:
+            barred = ", ".join(each["identity"] for each in found if not each["may_signal"])
+            if not barred:
+                return "/pid:", found
+            why = f"{target.name}: {barred} is another user's, and the container lacks the capability KILL, which signals to it take"
+        seen = processes_at_home(container)
+        if seen is None:
+            raise Unsupported(why)
+        return AT_HOME, [each for each in seen if pattern.search(each["command"])]
 
     def current(self, name: str) -> Target | None:
         slot, _, inner = name.partition("/")
@@ -225,6 +233,15 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
                 f"{name} does not run, so what was done inside it cannot be looked at; start it: docker start {name}"
             )
         return self.agents.end(fault, target, self.finder.one(slot), beside)
+
+    def space(self, target: Target, folder: str) -> tuple[int, int]:
+        """Raises Unsupported where nothing can be written: said before a drill, because its plan asks."""
+        found = self._look(target, "space", path=folder)
+        if not found["writable"]:
+            raise Unsupported(
+                f"{folder} cannot be written to by the user that commands in {target.name} have, or is mounted read-only"
+            )
+        return found["size_bytes"], found["free_bytes"]
 
     def file(self, target: Target, path: str) -> JSON:
         found, container = self._look(target, "exists", path=path), self.finder.very(target)

@@ -6,8 +6,8 @@ start: what ran before a restart is gone.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..values import JSON
 from .base import PlatformError, Target
@@ -16,6 +16,7 @@ from .docker_exec import Room
 from .docker_spec import DockerSpec, Part
 
 COMPOSE = "com.docker.compose."
+ANY_HOST = {"", "0.0.0.0"}  # noqa: S104 - what it is published at
 RESTARTS = {"always", "unless-stopped", "on-failure"}
 
 
@@ -70,6 +71,16 @@ def port_of(container: JSON, port: int | None) -> int | None:
         int(each.partition("/")[0]) for each in container["Config"].get("ExposedPorts") or {} if each.endswith("/tcp")
     )
     return port or (exposed[0] if exposed else None)
+
+
+def published(container: JSON, port: int | None, engine: str) -> list[str]:
+    """URLs at which that TCP port of it (None: any) can be reached from other machines than the engine's, or there."""
+    found, here = [], urlsplit(engine).hostname or "127.0.0.1"
+    for named, bindings in sorted((container["NetworkSettings"].get("Ports") or {}).items()):
+        if named.endswith("/tcp") and port in {None, int(named.removesuffix("/tcp"))}:
+            hosts = [(str(each["HostIp"]), each["HostPort"]) for each in bindings or [] if ":" not in each["HostIp"]]
+            found += [f"http://{here if host in ANY_HOST else host}:{number}" for host, number in hosts]
+    return found
 
 
 @dataclass
@@ -153,11 +164,7 @@ class Finder:
         if addresses and self.reaches(container):
             host = addresses[0]
             return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        published = (container["NetworkSettings"].get("Ports") or {}).get(f"{port}/tcp") or []
-        with suppress(IndexError):
-            host = published[0]["HostIp"]
-            return f"http://{'127.0.0.1' if host in {'', '0.0.0.0'} else host}:{published[0]['HostPort']}"  # noqa: S104 - a comparison
-        return None
+        return next(iter(published(container, port, self.api.host)), None)
 
 
 def _slot(part: Part, container: JSON) -> str:

@@ -1,7 +1,6 @@
 """A real engine for the tests of this folder, and the demo service on it once, plain and then hardened, for all tests that drill it."""
 
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from blackstart.tests.docker import engine as engines
 from blackstart.tests.docker.engine import IMAGE, SOCKET, Engine
 
 DEMOS = ("", "plain", "hardened")
+OPEN = ExitStack()  # what stands until the last test of this folder is over
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,25 +41,33 @@ def refuse(why: str) -> None:
     pytest.skip(why)
 
 
+@pytest.hookimpl(trylast=True)  # after what single tests and modules have set up is away
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The engine ends with the last test of this folder: other tests measure on the same two cores."""
+    del item
+    if nextitem is None or nextitem.path.parent != Path(__file__).parent:
+        OPEN.close()
+
+
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+def engine() -> Engine:
     """What every command here uses."""
     if find_spec("docker") is None:
         refuse("the Docker SDK is not installed: pip install 'docker>=7.1,<8'")
     if why := engines.missing():
         refuse(why)
+    one = OPEN.enter_context(engines.started())
     before = os.environ.get("DOCKER_HOST")
-    with engines.started() as one:
-        os.environ["DOCKER_HOST"] = f"unix://{SOCKET}"
-        yield one
-        os.environ.pop("DOCKER_HOST") if before is None else os.environ.update(DOCKER_HOST=before)
+    os.environ["DOCKER_HOST"] = f"unix://{SOCKET}"
+    OPEN.callback(lambda: os.environ.pop("DOCKER_HOST") if before is None else os.environ.update(DOCKER_HOST=before))
+    return one
 
 
 @pytest.fixture(scope="session")
-def api(engine: Engine) -> Iterator[DockerApi]:
+def api(engine: Engine) -> DockerApi:
     opened = engine.api()
-    yield opened
-    opened.close()
+    OPEN.callback(opened.close)
+    return opened
 
 
 @dataclass
@@ -86,10 +94,10 @@ class Stage:
 
 
 @pytest.fixture(scope="session")
-def stage(api: DockerApi) -> Iterator[Stage]:
+def stage(api: DockerApi) -> Stage:
     one = Stage(api)
-    yield one
-    one.close()
+    OPEN.callback(one.close)
+    return one
 
 
 @pytest.fixture

@@ -79,9 +79,10 @@ def planned(blackstart: Blackstart, fault: str, service: Path, **environment: st
         ({"HostConfig": {"RestartPolicy": {}, "AutoRemove": True}}, "{kind: replica-kill}", "nothing would bring v-extra back"),
         ({}, "{kind: model-corrupt, mutation: header, file: /victim.py}", "the container's own layer"),
         ({}, "{kind: process-kill}", "dies as a whole by replica-kill"),
+        ({}, "{kind: disk-fill, path: /sys, at_most: 1GiB}", "/sys cannot be written to"),
         ({}, "{kind: scale-down}", "keeps no workloads"),
     ],
-    ids=["no place", "host network", "removed at its end", "image layer", "first process", "no workload"],
+    ids=["no place", "host network", "removed at its end", "image layer", "first process", "read-only", "no workload"],
 )
 def test_refused_before_the_drill(blackstart: Blackstart, extra: Any, more: Any, fault: str, why: str) -> None:
     extra(**more)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from blackstart.injectors import look
 from blackstart.injectors.platforms import docker_api
 from blackstart.injectors.platforms.base import Target, Unavailable, Unsupported
 from blackstart.injectors.platforms.docker_api import DockerApi, pieces
@@ -40,6 +41,8 @@ def container(**more: Any) -> dict[str, Any]:
 
 class Engine:
     """Answers from a table, as far as a finder asks."""
+
+    host = "unix:///var/run/docker.sock"
 
     def __init__(self, *found: dict[str, Any]) -> None:
         self.found = {each["Id"]: each for each in found}
@@ -110,6 +113,10 @@ def test_a_container_that_cannot_be_reached_is_asked_at_its_published_port() -> 
     one["NetworkSettings"]["Ports"] = {"8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "18000"}]}
     finder = Finder(Engine(one), DockerSpec(containers=("shop-llm-1",)), lambda _: False)  # type: ignore[arg-type]
     assert finder.all()[0].details["url"] == "http://127.0.0.1:18000"
+    finder.api.host = "tcp://lab.example:2376"
+    assert finder.all()[0].details["url"] == "http://lab.example:18000"
+    one["NetworkSettings"]["Ports"]["8000/tcp"][0]["HostIp"] = "10.1.2.3"
+    assert finder.all()[0].details["url"] == "http://10.1.2.3:18000"
     one["NetworkSettings"]["Ports"] = {}
     assert finder.all()[0].details["url"] is None
 
@@ -182,6 +189,16 @@ def test_a_socket_without_permission_is_named() -> None:
             docker_api._refuse_useless(f"unix://{folder}/docker.sock")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_whom_signals_reach_is_seen() -> None:
+    mine, first = look.process(os.getpid()), look.process(1)
+    assert look.may_signal(mine["identity"])
+    with somebody_else():
+        assert not look.may_signal(first["identity"])
+    around = {each["identity"]: each for each in look.around({})["processes"]}
+    assert around[first["identity"]]["may_signal"] is True
+
+
 def test_ends_of_a_link() -> None:
     everything = [Target("a", "r-1", "replica"), Target("b", "r-2", "replica"), Target("c", "g-1", "gateway")]
     assert [each.name for each in ends_of("r-1--gateway", everything)[1]] == ["g-1"]
@@ -201,7 +218,7 @@ def test_the_compose_file_is_the_demo(hardened: bool) -> None:
     made = containers(project, "image", PORT, "", hardened=hardened)
     for role, service in compose["services"].items():
         assert service.get("scale", 1) == (REPLICAS if role == "replica" else 1)
-        said = service["command"][2].replace("$HARDENED", flag).replace("$$HOSTNAME", "replica-1").strip()
+        said = service["command"][2].replace("${HARDENED:-}", flag).replace("$$HOSTNAME", "replica-1").strip()
         assert said.split() == command_of(project, role, 1, hardened=hardened)[2].split()
         body = made[f"{project}-{role}-1"]
         assert service["cap_drop"] == body["HostConfig"]["CapDrop"]
