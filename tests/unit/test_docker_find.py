@@ -17,9 +17,11 @@ from blackstart.injectors.platforms.docker_api import DockerApi, pieces
 from blackstart.injectors.platforms.docker_find import Finder, identity_of, parts_of, port_of, restarts_itself, runs, volume_of
 from blackstart.injectors.platforms.docker_inline import SLEEP
 from blackstart.injectors.platforms.docker_spec import Compose, DockerSpec
+from blackstart.injectors.platforms.docker_watch import Addresses
 from blackstart.injectors.platforms.net_rooms import ends_of
 from blackstart.scenarios.demo import HERE
 from blackstart.scenarios.demo.docker import PORT, REPLICAS, command_of, containers, profile
+from blackstart.tests.command import until
 
 
 def container(**more: Any) -> dict[str, Any]:
@@ -119,6 +121,16 @@ def test_a_container_that_cannot_be_reached_is_asked_at_its_published_port() -> 
     assert finder.all()[0].details["url"] == "http://10.1.2.3:18000"
     one["NetworkSettings"]["Ports"] = {}
     assert finder.all()[0].details["url"] is None
+
+
+def test_a_container_that_starts_again_under_another_address_is_told() -> None:
+    one = container()
+    finder = Finder(Engine(one), DockerSpec(containers=("shop-llm-1",)), lambda _: True)  # type: ignore[arg-type]
+    with closing(Addresses(finder)) as addresses:
+        addresses.begin_from(finder.all())
+        assert addresses.moved() == ()
+        one["NetworkSettings"]["Networks"]["shop"]["IPAddress"] = "172.18.0.9"
+        assert until("the move", addresses.moved, 10) == (("shop-llm-1", "http://172.18.0.9:8000"),)
 
 
 @pytest.mark.parametrize(
