@@ -116,7 +116,8 @@ class Engine:
 
 
 def swept() -> None:
-    """dockerd leaves its bridge and its rules in the firewall of this machine, which others' tests share."""
+    """dockerd leaves a mount, its bridge and its rules in the firewall of this machine, which others' tests share."""
+    subprocess.run(["umount", str(RUN / "exec" / "netns" / "default")], capture_output=True, check=False)
     subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
     for table in ("filter", "nat"):
         listed = subprocess.run(["iptables", "-t", table, "-S"], capture_output=True, text=True, check=True).stdout.splitlines()
