@@ -17,7 +17,7 @@ from .docker_exec import Room, RoomDoors
 from .docker_find import parts_of
 from .docker_helpers import FAULT, OURS, RUN, TARGET, UNDO, Helpers, name_of, run_of
 from .exec_agents import ContainerAgents
-from .net_rooms import asked, counted, proxy_request
+from .net_rooms import asked, counted, request_of
 
 SLACK_S, END_S, LOOK_EVERY_S = 60.0, 5.0, 0.1
 TRY: Final = "blackstart-net-try"
@@ -79,12 +79,7 @@ class InlineRooms:
         undo = {"fault": fault, "link": way.link, "rule": rule, "target": target.name}
         labels = {OURS: "network", RUN: run_of(fault), FAULT: fault, TARGET: number, UNDO: json.dumps(undo)}
         room = self.helpers.begin(name, labels, _body(f"container:{number}", deadline_s + SLACK_S))
-        verb = {"partition": "cut", "names": "names"}.get(rule["type"], "proxy")
-        request: JSON = {"container": room.name}
-        if verb == "proxy":
-            request = proxy_request(rule, way.peers, [], room.name)
-        elif verb == "cut":
-            request |= {"peers": list(way.peers), "but": [], "ports": [], "direction": rule["direction"]}
+        verb, request = request_of(rule, way.peers, (), room.name)
         try:
             return self.agents.begin(fault, target, verb, request, deadline_s)
         except PlatformError:

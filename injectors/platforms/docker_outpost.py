@@ -25,10 +25,16 @@ class RoomOutposts:
     helpers: Helpers
     networks: Callable[[], Sequence[str]]
 
-    def outpost_begin(
-        self, run: str, image: str, programs: Mapping[str, bytes], command: Sequence[str], longest_s: float
+    def outpost_begin(  # noqa: PLR0913 - as the protocol has it
+        self,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
     ) -> None:
-        del image, longest_s  # the helpers' own; it ends by itself when nobody asks it any more
+        del image, longest_s, away_from  # the helpers' own; it ends by itself when nobody asks it any more; there is one node
         self.helpers.named_image("python3")
         name, networks = name_of("prober", run), list(dict.fromkeys(self.networks()))
         if not networks:

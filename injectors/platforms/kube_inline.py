@@ -24,7 +24,7 @@ from .kube_agents import PodAgents, PodDoors, look
 from .kube_api import ApiError, KubeApi, place
 from .kube_exec import Container, run_python
 from .kube_find import container_of, pod_of, standing_pod
-from .net_rooms import OVER, SLEEP, asked, counted, proxy_request
+from .net_rooms import OVER, SLEEP, asked, counted, request_of
 
 OURS: Final = "blackstart-net-"
 FAULT, RULE = "BLACKSTART_FAULT", "BLACKSTART_RULE"
@@ -65,11 +65,8 @@ class InlineProxies:
         pod, name = standing_pod(self.api, target), name_of(fault, target)
         self._add(pod, self._container(name, fault, rule, deadline_s + SLACK_S))
         where = self._standing(target, name)
-        but = [*ways["but"], *self._gateways(where)]
-        if rule["type"] == "partition":
-            request = {"peers": list(ways["peers"]), "but": but, "ports": [], "container": name, "direction": rule["direction"]}
-            return self.agents.begin(fault, target, "cut", request, deadline_s)
-        return self.agents.begin(fault, target, "proxy", proxy_request(rule, ways["peers"], but, name), deadline_s)
+        verb, request = request_of(rule, ways["peers"], [*ways["but"], *self._gateways(where)], name)
+        return self.agents.begin(fault, target, verb, request, deadline_s)
 
     def end(self, fault: str, target: Target) -> JSON:
         """From any process. A pod that is gone took its network along."""

@@ -18,17 +18,16 @@ SLEEP: Final = (
 )
 
 
-def proxy_request(rule: JSON, peers: Sequence[str], but: Sequence[str], container: str) -> JSON:
-    """For net_agent.py: what peers and target open to each other goes through a proxy, but for what is `but`'s."""
-    return {
-        "rule": rule,
-        "peers": list(peers),
-        "but": list(but),
-        "ports": [],
-        "sides": ["in", "out"],
-        "container": container,
-        "program": source("proxy.py").decode(),
-    }
+def request_of(rule: JSON, peers: Sequence[str], but: Sequence[str], container: str) -> tuple[str, JSON]:
+    """The verb of net_agent.py that does it, and its request: names are kept from the target, what peers and target send each other is
+    cut, or what they open to each other goes through a proxy; but for what is `but`'s.
+    """
+    if rule["type"] == "names":
+        return "names", {"container": container}
+    between = {"peers": list(peers), "but": list(but), "ports": [], "container": container}
+    if rule["type"] == "partition":
+        return "cut", {**between, "direction": rule["direction"]}
+    return "proxy", {**between, "rule": rule, "sides": ["in", "out"], "program": source("proxy.py").decode()}
 
 
 def asked(doors: Doors[W], where: W, verb: str, fault: str | None) -> JSON:
