@@ -10,9 +10,10 @@ from .kube_exec import Container
 from .kube_find import container_of, pod_of
 from .kube_inline import running_beside
 from .kube_pods import OVER, main_container, volume_of
+from .looked_contents import LookedContents
 
 
-class PodFiles:
+class PodFiles(LookedContents):
     """Looks by look.py, in a process of its own."""
 
     def __init__(self, api: KubeApi) -> None:
