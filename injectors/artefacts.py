@@ -2,10 +2,7 @@
 
 import json
 import os
-import posixpath
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from . import file_agent
@@ -13,7 +10,6 @@ from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, 
 from .lifecycle import end_agent
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
-from .platforms.abilities import Contents
 from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
 
@@ -22,53 +18,11 @@ RECORD_LIMIT = 1 << 20
 DIGEST = "sha256 of the file, read by the platform"
 
 
-@dataclass(frozen=True)
-class SeenFile:
-    """A file as a target sees it."""
-
-    files: "SeenFiles"
-    path: str
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        length = max(0, min(length, self.size - offset))
-        return self.files.contents.read_ranges(self.files.target, self.path, [(offset, length)])[0] if length else b""
-
-
-@dataclass(frozen=True)
-class SeenFiles:
-    """Files and folders as a target sees them; each folder is listed once."""
-
-    contents: Contents
-    target: Target
-    listed: dict[str, Mapping[str, int | None]] = field(default_factory=dict)
-
-    def listing(self, folder: str) -> Mapping[str, int | None]:
-        if folder not in self.listed:
-            try:
-                self.listed[folder] = self.contents.listing(self.target, folder)
-            except Unavailable:
-                raise
-            except PlatformError as error:
-                raise Unreadable(str(error)) from error
-        return self.listed[folder]
-
-    def source(self, path: str) -> SeenFile:
-        there = self.listing(posixpath.dirname(path) or ".")
-        name = posixpath.basename(path)
-        if name not in there:
-            raise Unreadable(f"{path}: No such file")
-        if (size := there[name]) is None:
-            raise Unreadable(f"{path} is a folder, or a link to nothing")
-        return SeenFile(self, path, size)
-
-
-def seen_by(target: Target, platform: Platform) -> SeenFiles:
-    if not isinstance(platform, Contents):
-        raise Refusal(
-            f"not injecting: platform {platform.name} cannot read parts of a file or list a folder, which finding the bytes takes"
-        )
-    return SeenFiles(platform, target)
+def refuse_elsewhere(injector: Injector, platform: Platform) -> None:
+    """Where a kind has no means the plan says so."""
+    if platform.name not in injector.platforms:
+        names = " and ".join(sorted(injector.platforms))
+        raise Refusal(f"not injecting: {injector.kind} has means on platform {names} alone, and this is {platform.name}")
 
 
 def mapped(target: Target, path: str, platform: Platform) -> bool | None:
@@ -119,6 +73,7 @@ class FileFault(Injector):
         return True
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        refuse_elsewhere(self, platform)
         files = {target.name: self._look(target, platform) for target in targets}
         _refuse_shared(self, targets, files, platform)
         return Undo(targets, {"files": files})

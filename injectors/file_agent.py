@@ -17,8 +17,10 @@ told in `do`: whoever asks has read the layout (model_formats/), and `expected` 
     {op: cut | zero, offset}                                     all from there on (in place)
     {op: exchange, pairs: [[OFFSET, OFFSET, LENGTH], ...]}       ranges that take each other's place (in place)
     {op: replace, source: PATH | text: TEXT | other: JOB}        another file under its name (rename)
+    {op: expire}                                                 a credential with all that is secret in it made worthless (rename)
     {op: remove}                                                 moved aside (rename)
     {op: chmod}                                                  takes all permissions away (chmod 000)
+    {op: empty}                                                  of a folder: all that it holds is moved aside in it (rename)
 
 The undo record (offsets, original bytes or the name of their copy, digests, size, mode, times, inode) is on disk twice before
 the first write: in `state`, and beside each file as `.NAME.blackstart-FAULT`, so that losing either folder loses nothing; `undo`
@@ -29,10 +31,11 @@ One file, Python 3.8 and the standard library only, and so longer than others: l
 that have nothing but python3.
 """
 # Python 3.8 and plain system calls: what is done to a file must be seen step by step.
-# ruff: noqa: PTH100, PTH101, PTH104, PTH105, PTH108, PTH110, PTH112, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH110, PTH112, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import hashlib
@@ -41,7 +44,9 @@ import json
 import math
 import os
 import random
+import re
 import select
+import shutil
 import signal
 import stat
 import struct
@@ -55,6 +60,7 @@ from typing import Any, Callable, Dict, Iterator  # noqa: UP035 - Python 3.8
 UNCHANGED, AS_BEFORE = UNTOUCHED = ("it had not been changed", "it was as before already")
 LINUX = sys.platform.startswith("linux")
 CHUNK = 1 << 20  # bytes read or written at once
+WIPED = "wiped"  # what stands for a folder's content in the names of what lies beside it
 ROOM_RESERVE = 16 << 20  # bytes that stay free beside a copy
 SLOWEST = 50 << 20  # bytes a second at which an undo is assumed to read, for how long others wait for it
 UNDO_S = 10.0  # how long an undo may take before another process does it instead, for a small file
@@ -328,8 +334,10 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
 
 def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Record:
     path, do = os.path.realpath(job["path"]), job["do"]
+    if do["op"] == "empty":
+        return prepare_folder(request, path)
     if do["op"] not in PREPARE:
-        raise Refused(f"{do['op']} is nothing that can be done to a file; there are {', '.join(PREPARE)}")
+        raise Refused(f"{do['op']} is nothing that can be done to a file; there are {', '.join([*PREPARE, 'empty'])}")
     found = regular(path)
     held = [entry for entry in os.listdir(os.path.dirname(path)) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
     if held:
@@ -487,6 +495,67 @@ def prepare_replace(request: Record, path: str, do: Record, go_on: Callable[[], 
     return record
 
 
+CASES = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+SECRET = re.compile(
+    r"""(?P<key>["']?[\w.-]*(?:token|secret|passw(?:or)?d|api_?key|access_?key|credential)[\w.-]*["']?\s*[:=]\s*["']?)(?P<value>[^\s"',}]+)""",
+    re.IGNORECASE,
+)
+SIGNED = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")  # a JSON Web Token
+NEXT = {ord(c): ord(row[(at + 1) % len(row)]) for row in ("0123456789", *CASES) for at, c in enumerate(row)}
+LONG_AGO = 946684800  # 2000-01-01, in UNIX time
+CREDENTIAL_LIMIT = 1 << 20
+
+
+def worthless(text: str) -> str:
+    """Each letter and digit becomes the next of its kind: as long, of the same look, and nobody's. What tells the kind (`hf_`) stays."""
+    kind = re.match(r"[A-Za-z]{1,8}[_-]", text)
+    start = kind[0] if kind else ""
+    return start + text[len(start) :].translate(NEXT)
+
+
+def expired(content: str) -> str:
+    """A signed token that ended long ago; else every secret that a key names; else the whole, where it is one word. Raises Refused."""
+
+    def ended(found: Any) -> str:
+        head, body, signature = found[0].split(".")
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            claims.update(exp=LONG_AGO + 3600, iat=LONG_AGO)
+        except (ValueError, AttributeError):
+            return worthless(found[0])
+        packed = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode("utf-8"))
+        return f"{head}.{packed.decode('ascii').rstrip('=')}.{signature}"
+
+    if SIGNED.search(content):
+        return SIGNED.sub(ended, content)
+    if SECRET.search(content):
+        return SECRET.sub(lambda found: found["key"] + worthless(found["value"]), content)
+    if len(content.split()) == 1:
+        return worthless(content)
+    raise Refused(
+        "no credential is recognised in it (a signed token, a key named token, secret, password or the like, or one word)"
+    )
+
+
+def expired_bytes(content: bytes) -> bytes:
+    """Raises Refused for what is no credential."""
+    if len(content) > CREDENTIAL_LIMIT:
+        raise Refused(f"it has more than {CREDENTIAL_LIMIT} bytes, so it is no credential")
+    try:
+        return expired(content.decode("utf-8")).encode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused("it is no text, so no credential is recognised in it") from None
+
+
+def prepare_expire(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    """What is secret stays in the file: no record of ours holds it, and none holds what takes its place."""
+    del request
+    with opened(path, os.O_RDONLY) as handle:
+        after = expired_bytes(os.pread(handle, CREDENTIAL_LIMIT + 1, 0))
+    both = {"digest_before": digest_of(path, go_on), "digest_after": name_of(hashlib.sha256(after))}
+    return {"how": "swap", "do": do, "other": None, **both}
+
+
 def ignores_modes(pid: int | None) -> bool:
     """Whether that process (without a pid: this one) reads files whatever their mode says. The euid decides where /proc does not tell."""
     if LINUX:
@@ -517,6 +586,7 @@ PREPARE = {
     "cut": prepare_tail,
     "zero": prepare_tail,
     "exchange": prepare_exchange,
+    "expire": prepare_expire,
     "remove": prepare_remove,
     "replace": prepare_replace,
     "chmod": prepare_mode,
@@ -536,10 +606,10 @@ def apply(body: Record, go_on: Callable[[], None]) -> Record:
     for record in records:
         if record["how"] == "bytes" and record["do"]["op"] != "edit":
             set_aside(record, go_on)
-        elif record["how"] == "swap" and record["do"]["op"] == "replace" and record["other"] is None:
+        elif record["how"] == "swap" and record["do"]["op"] != "remove" and record["other"] is None:
             write_other(record, go_on)
     for record in records:
-        if identity_of(record["path"]) != (record["inode"], record["mtime_ns"]):
+        if record["how"] != "folder" and identity_of(record["path"]) != (record["inode"], record["mtime_ns"]):
             raise Failed(f"{record['path']} was changed by somebody else just now; it was left alone")
     keep(body, "writing")
     for record in records:
@@ -590,7 +660,7 @@ def write_other(record: Record, go_on: Callable[[], None]) -> None:
                     copy_range((source, 0), (copy, 0), size, go_on)
                     os.ftruncate(copy, size)
             else:
-                write_at(copy, do["text"].encode("utf-8"), 0)
+                write_at(copy, other_content(record), 0)
             os.fchmod(copy, record["mode"])
             owner = os.stat(record["path"])
             with suppress(PermissionError):
@@ -598,6 +668,13 @@ def write_other(record: Record, go_on: Callable[[], None]) -> None:
             os.fsync(copy)
     except OSError as problem:
         raise Refused(f"the copy of {what} could not be written: {problem.strerror}") from None
+
+
+def other_content(record: Record) -> bytes:
+    if record["do"]["op"] != "expire":
+        return str(record["do"]["text"]).encode("utf-8")
+    with opened(record["path"], os.O_RDONLY) as handle:
+        return expired_bytes(os.pread(handle, CREDENTIAL_LIMIT + 1, 0))
 
 
 def do_bytes(record: Record, records: list[Record], go_on: Callable[[], None]) -> None:
@@ -649,7 +726,88 @@ def do_mode(record: Record, records: list[Record], go_on: Callable[[], None]) ->
     os.chmod(record["path"], 0)
 
 
-DO = {"bytes": do_bytes, "swap": do_swap, "mode": do_mode}
+# --- a folder that is emptied: what it holds is moved aside inside it, so that a mount point can be emptied as well -------
+
+
+def prepare_folder(request: Record, path: str) -> Record:
+    try:
+        found, names = os.stat(path), sorted(os.listdir(path))
+    except OSError as problem:
+        raise Refused(f"{path}: {problem.strerror}") from None
+    held = [name for name in names if name.startswith(f".{WIPED}.blackstart-")]
+    if held:
+        raise Refused(f"{path} is held by a fault already: {held[0]} lies in it; recover that one first")
+    if not names:
+        raise Refused(f"{path} is empty already")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise Refused(f"{path} may not be written to, so nothing in it can be moved")
+    for name in names:
+        inside = os.path.join(path, name)
+        if os.lstat(inside).st_dev != found.st_dev or os.path.ismount(inside):
+            raise Refused(f"{inside} is a file system of its own, which cannot be moved aside")
+    return {
+        "how": "folder",
+        "do": {"op": "empty"},
+        "path": path,
+        "beside": beside(os.path.join(path, WIPED), request["fault"]),
+        "size": 0,
+        "inode": found.st_ino,
+        "atime_ns": found.st_atime_ns,
+        "mtime_ns": found.st_mtime_ns,
+        "digest_before": None,
+        "digest_after": "",
+        "needs": 0,
+        "facts": {"entries": len(names)},
+    }
+
+
+def do_folder(record: Record, records: list[Record], go_on: Callable[[], None]) -> None:
+    del records
+    aside, mine = record["beside"] + ".original", os.path.basename(record["beside"])
+    os.mkdir(aside, 0o700)
+    for name in sorted(os.listdir(record["path"])):
+        if not name.startswith(mine):
+            go_on()
+            os.rename(os.path.join(record["path"], name), os.path.join(aside, name))
+    fsync_folder(aside)
+    fsync_folder(os.path.join(record["path"], mine))
+
+
+def restore_folder(body: Record, record: Record) -> str:
+    """All back under its name. What was made anew meanwhile stays, and the old of the same name goes: it is a cache that did its work."""
+    del body
+    aside = record["beside"] + ".original"
+    if not os.path.isdir(aside):
+        return AS_BEFORE
+    made = merge(aside, record["path"])
+    os.rmdir(aside)
+    fsync_folder(record["beside"])
+    if not made:
+        return "what it held was moved back"
+    return f"what it held was moved back, but for {made} that had been made anew meanwhile and stay"
+
+
+def merge(source: str, sink: str) -> int:
+    """Move all entries; how many of the same name stood there already."""
+    made = 0
+    for name in os.listdir(source):
+        old, new = os.path.join(source, name), os.path.join(sink, name)
+        if not os.path.lexists(new):
+            os.rename(old, new)
+        elif os.path.isdir(old) and os.path.isdir(new) and not os.path.islink(old) and not os.path.islink(new):
+            made += merge(old, new)
+            os.rmdir(old)
+        else:
+            made += 1
+            if os.path.isdir(old) and not os.path.islink(old):
+                shutil.rmtree(old)
+            else:
+                os.unlink(old)
+    fsync_folder(os.path.join(sink, "."))
+    return made
+
+
+DO = {"bytes": do_bytes, "swap": do_swap, "mode": do_mode, "folder": do_folder}
 
 
 # --- the undo: from the record alone --------------------------------------------------------------------------------------
@@ -673,6 +831,10 @@ def restore(body: Record) -> Record:
         for record in body["records"]:
             with suppress(FileNotFoundError):
                 os.unlink(record["beside"] + name)
+    for record in body["records"]:
+        if record["how"] == "folder":  # its own time was changed by all that was moved
+            with suppress(OSError):
+                os.utime(record["path"], ns=(record["atime_ns"], record["mtime_ns"]))
     first = body["records"][0]
     restored = next((each for each in told if each not in UNTOUCHED), told[0])
     return {"path": first["path"], "digest": first["digest_before"], "restored": restored}
@@ -784,7 +946,7 @@ def restore_mode(body: Record, record: Record) -> str:
     return "its mode was set back"
 
 
-RESTORE = {"bytes": restore_bytes, "swap": restore_name, "mode": restore_mode}
+RESTORE = {"bytes": restore_bytes, "swap": restore_name, "mode": restore_mode, "folder": restore_folder}
 
 
 # --- processes and holding, as in agent.py --------------------------------------------------------------------------------

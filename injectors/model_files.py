@@ -1,4 +1,4 @@
-"""Damage to the model files that replicas read: named, seeded mutations that are put back byte for byte.
+"""Damage to the model files that replicas read, and to what they come from: named, seeded, and put back byte for byte.
 
 Random byte flips are a placebo; these few are what loaders miss or trip over, by the layout of each format (model_formats/).
 `file_agent.py` does the work beside the file and holds the originals.
@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
-from .artefacts import FileFault, seen_by
-from .base import Refusal
+from . import file_agent
+from .artefacts import FileFault, refuse_elsewhere
+from .base import Refusal, Undo
 from .model_formats import folders
-from .model_formats.mutations import IMPOSSIBLE, MUTATIONS, NAMED, Job, Request, jobs
+from .model_formats.layout import Unreadable
+from .model_formats.mutations import IMPOSSIBLE, MUTATIONS, NAMED, Job, Request, jobs, of_any_file
+from .network import NetworkPartition
 from .platforms.base import Platform, Target
+from .seen_files import seen_by
 from .values import OneOf
 
-WORDS = OneOf(tuple(f"{name}[:TENSOR]" if name == NAMED else name for name in (*MUTATIONS, *IMPOSSIBLE)))
+WORDS = OneOf(tuple(f"{name}[:TENSOR]" if name == NAMED else name for name in MUTATIONS), tuple(IMPOSSIBLE.items()))
+
+CHECKPOINT_MUTATIONS = ("truncate", "zero-tail", "header", "nan-one", "exponent-msb[:TENSOR]", "html-page", "delete")
 
 
 def named(text: str | None, target: Target) -> str:
@@ -55,10 +61,6 @@ class ModelCorrupt(FileFault):
     bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
 
-    def problems(self) -> tuple[str, ...]:
-        why = IMPOSSIBLE.get(self.mutation)
-        return (f"`mutation` is {self.mutation}: {why}",) if why else ()
-
     def with_model(self, path: str, load: str) -> "ModelCorrupt":
         """The same fault, knowing the service's model: its path (`{name}` allowed) and `mmap` or `at-start`."""
         return replace(self, model=path, load=load)
@@ -78,3 +80,115 @@ class ModelCorrupt(FileFault):
 
     def everybodys(self) -> bool:
         return self.file is None and "{name}" not in (self.model or "")
+
+
+@dataclass(frozen=True)
+class CheckpointCorrupt(FileFault):
+    """The newest checkpoint in a folder of them, as a save that was cut off or a disk that lied leaves it."""
+
+    path: Annotated[str, "the folder of checkpoints, as the target sees it; {name} stands for the target's name"]
+    mutation: Annotated[str, "how it is damaged", OneOf(CHECKPOINT_MUTATIONS)] = "truncate"
+    file: Annotated[str | None, "which file of the newest checkpoint; by default its largest"] = None
+    seed: Annotated[int, "which element is hit"] = 0
+
+    kind: ClassVar[str] = "checkpoint-corrupt"
+    summary: ClassVar[str] = "damages the newest checkpoint: who starts again must notice, and take an older one"
+    certifies: ClassVar[str] = (
+        "that a job which starts again does not go on from a damaged checkpoint, for this one mutation; how much work an older one "
+        "loses is measured by the job itself"
+    )
+    bites_when: ClassVar[str] = "when the target starts again and looks for its last checkpoint: add a restart"
+    example: ClassVar[Mapping[str, Any]] = {"path": "/checkpoints/run-1"}
+    depends_on: ClassVar[str] = "`path`"
+    default_role: ClassVar[str] = "trainer"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+
+    def problems(self) -> tuple[str, ...]:
+        return () if self.path else ("`path` is empty; name the folder that the checkpoints lie in",)
+
+    def jobs(self, target: Target, platform: Platform) -> list[Job]:
+        files = seen_by(target, platform)
+        newest = folders.newest_checkpoint(files, named(self.path, target))
+        inside = posixpath.join(newest, named(self.file, target)) if self.file else folders.largest(files, newest)
+        return [replace(job, at_once=False) for job in of_any_file(Request(self.mutation, inside, self.seed), files)]
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        """What was newest when this was planned may be an older one by now, which nobody would look at."""
+        for target in undo.targets:
+            planned, now = undo.prior["files"][target.name]["path"], self.jobs(target, platform)[0].path
+            if planned != now:
+                raise Refusal(
+                    f"not injecting: {now} is the newest checkpoint by now, and {planned} was planned for; run the drill again"
+                )
+        super().inject(undo, platform)
+
+    def word(self) -> str:
+        return self.mutation
+
+    def sampled(self) -> int:
+        return self.seed
+
+    def everybodys(self) -> bool:
+        return "{name}" not in self.path
+
+
+@dataclass(frozen=True)
+class CredentialExpire(FileFault):
+    """A credential in a file, with which models are fetched or stores are asked, is good for nothing any more."""
+
+    path: Annotated[str, "the file that holds it, as the target sees it; {name} stands for the target's name"]
+    source: Annotated[str | None, "a file with one that has expired; by default what is secret in it is made worthless"] = None
+
+    kind: ClassVar[str] = "credential-expire"
+    summary: ClassVar[str] = "the credential in a file is refused from now on: it has expired, or nobody issued it"
+    certifies: ClassVar[str] = (
+        "that the service goes on with what it has loaded, and says why it cannot start again; not that it renews a credential in time"
+    )
+    bites_when: ClassVar[str] = "when the target reads the file again, at the latest when it starts again: add a restart"
+    example: ClassVar[Mapping[str, Any]] = {"path": "/run/secrets/hub-token"}
+    depends_on: ClassVar[str] = "`path`"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+
+    def problems(self) -> tuple[str, ...]:
+        return () if self.path else ("`path` is empty; name the file that holds the credential",)
+
+    def jobs(self, target: Target, platform: Platform) -> list[Job]:
+        path, source = named(self.path, target), named(self.source, target)
+        found = seen_by(target, platform).source(path)
+        if source:
+            return [Job(path, {"op": "replace", "source": source})]
+        try:
+            file_agent.expired_bytes(found.read(0, file_agent.CREDENTIAL_LIMIT + 1))  # what comes of it is not kept
+        except file_agent.Refused as why:
+            raise Unreadable(f"{path}: {why}; give `source`") from why
+        return [Job(path, {"op": "expire"})]
+
+    def word(self) -> str:
+        return "expire"
+
+    def everybodys(self) -> bool:
+        return "{name}" not in self.path
+
+
+@dataclass(frozen=True)
+class ModelStoreOutage(NetworkPartition):
+    """The store that models are fetched from goes silent for the targets."""
+
+    peers: Annotated[tuple[str, ...], "the store: its role or component name"] = ("model-store",)
+
+    kind: ClassVar[str] = "model-store-outage"
+    summary: ClassVar[str] = "the targets get no answer from the store that models come from"
+    certifies: ClassVar[str] = (
+        "that replicas go on with the model that they have, and that one which starts again waits, falls back or says what it lacks; "
+        "not that what a store answers wrongly is noticed"
+    )
+    bites_when: ClassVar[str] = "when the target fetches its model, so when it starts again: add a restart"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        refuse_elsewhere(self, platform)
+        return super().plan(targets, platform)
+
+    def bites(self, undo: Undo) -> str:
+        del undo
+        return "on-restart"

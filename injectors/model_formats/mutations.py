@@ -31,8 +31,8 @@ MUTATIONS = (
     "delete",
 )
 IMPOSSIBLE = {
-    "slow-read": "no platform here can make reading one file slow and end that by itself: it takes a FUSE mount or a device-mapper "
-    "target in the path before the service opens the file; slow the whole disk from outside"
+    "slow-read": "slow the whole disk from outside: no platform here can make reading one file slow and have that end by itself, which "
+    "takes a FUSE mount or a device-mapper target in the path before the service opens the file"
 }
 POINTER = "version https://git-lfs.github.com/spec/v1\noid {digest}\nsize {size}\n"
 PAGE = (
@@ -75,6 +75,16 @@ def jobs(request: Request, files: folders.Files) -> list[Job]:
     if request.name not in MUTATIONS or (request.wanted and request.name != NAMED):
         raise Unreadable(f"mutation {request.mutation} is not known; there are {', '.join(MUTATIONS)}")
     return PLANS[request.name](request, files)
+
+
+def of_any_file(request: Request, files: folders.Files) -> list[Job]:
+    """The same for one file of whatever format: a cut or a tail of zeros needs no layout."""
+    size = files.source(request.path).size
+    if request.name == "truncate":
+        return [Job(request.path, {"op": "cut", "offset": size - size // 3})]
+    if request.name == "zero-tail":
+        return [Job(request.path, {"op": "zero", "offset": size - size // 8})]
+    return jobs(request, files)
 
 
 def _one(request: Request, files: folders.Files) -> str:

@@ -368,23 +368,26 @@ def counted(call):
             os.kill(os.getpid(), signal.SIGKILL)
         return call(*given, **named)
     return counting
-for name in ("pwrite", "write", "replace", "rename", "link", "unlink", "ftruncate", "fsync", "chmod", "utime"):
+for name in ("pwrite", "write", "replace", "rename", "link", "unlink", "ftruncate", "fsync", "chmod", "utime", "mkdir", "rmdir"):
     setattr(os, name, counted(getattr(os, name)))
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("mutation", ["swap-tensors", "swap-shards", "drop-tokenizer", "exponent-msb"])
+@pytest.mark.parametrize("mutation", ["swap-tensors", "swap-shards", "drop-tokenizer", "exponent-msb", "wipe", "expire"])
 def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutation: str) -> None:
     """SIGKILL before the first, the second, ... change of anything on the disk, until the fault is in effect and undone again."""
     (tmp_path / "state").mkdir()
     folder, _ = made("sharded", tmp_path / "model")
     models.write_tokenizer(folder)
     path = models.write_pytorch(folder / "other.pt") if mutation in {"swap-tensors", "exponent-msb"} else folder
+    (folder / "token").write_text("hf_Secret")
+    jobs = {"wipe": (folder, {"op": "empty"}), "expire": (folder / "token", {"op": "expire"})}
+    more = {"jobs": [{"path": str(jobs[mutation][0]), "do": jobs[mutation][1]}]} if mutation in jobs else {}
     before = contents(folder)
     for step in range(300):
-        agent = Agent(tmp_path / "state", path, mutation, program=[sys.executable, "-c", STOPPED, str(step)])
+        agent = Agent(tmp_path / "state", path, mutation, program=[sys.executable, "-c", STOPPED, str(step)], **more)
         agent.let_go()
         finished = agent.process.returncode == 0
         left = [path for path in (agent.state, *sorted(folder.glob(".*.blackstart-f1"))) if path.exists()]
