@@ -85,9 +85,11 @@ class FileFault(Injector):
         return "on-restart" if all(part["outlives"] for each in looked for part in each["parts"]) else "never"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
+        readers = [pid for target in undo.targets for pid in platform.pids(target)] if platform.name == "process" else None
         for target, prior in _once(undo):
             jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
             parameters = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}
+            parameters["readers"] = readers
             platform.agent_begin(undo.fault, target, "mutate-file", parameters, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:

@@ -8,7 +8,8 @@ ends when standard input closes (unless `detached`), the lease lapses (a line `r
 Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
 
 The verb's own fields: `mutation` (its name, for people); `seed`; `reader` (chmod: pid of the process that is to lose the file, or
-null); `jobs`, one for each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the bytes lie is
+null); `readers` (pids of the targets, with all below them: whoever else has a file open or mapped is a reason to refuse; null: not
+looked at); `jobs`, one for each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the bytes lie is
 told in `do`: whoever asks has read the layout (model_formats/), and `expected` holds this to the very file that was read.
 
     {op: edit, pieces: [[OFFSET, BEFORE, AFTER], ...]}           a few bytes, as hexadecimals (in place)
@@ -31,7 +32,7 @@ One file, Python 3.8 and the standard library only, and so longer than others: l
 that have nothing but python3.
 """
 # Python 3.8 and plain system calls: what is done to a file must be seen step by step.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH110, PTH112, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH110, PTH112, PTH114, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -324,12 +325,49 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
             record["digest_after"] = records[record["other"]]["digest_before"]
         if record["digest_after"] == record["digest_before"]:
             raise Refused(f"{request['mutation']} would change nothing in {record['path']}")
+    if LINUX and request.get("readers") is not None:
+        refuse_foreign({record["path"] for record in records if record["how"] != "folder"}, set(request["readers"]))
     for folder in sorted({os.path.dirname(record["path"]) for record in records}):
         space = os.statvfs(folder)
         room, needed = space.f_bavail * space.f_frsize, sum(r["needs"] for r in records if os.path.dirname(r["path"]) == folder)
         if needed and needed + ROOM_RESERVE > room:
             raise Refused(f"the copy of what {request['mutation']} takes away needs {needed} bytes in {folder}; {room} are free")
     return records
+
+
+def refuse_foreign(paths: Any, targets: Any) -> None:
+    """Whoever has a file open or mapped and is no target would be harmed as well, or is just writing it. Our own parents only look."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as text:
+                parents[int(name)] = int(text.read().rpartition(b")")[2].split()[1])
+    known, pid = set(targets), os.getpid()
+    while pid:
+        known.add(pid)
+        pid = parents.get(pid, 0)
+    below = set(targets)
+    while below:
+        below = {pid for pid, parent in parents.items() if parent in below and pid not in known}
+        known |= below
+    for pid in sorted(set(parents) - known):
+        used = paths & in_use_by(pid)
+        if used:
+            with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as text:
+                command = " ".join(text.read(200).replace(b"\0", b" ").decode("utf-8", "replace").split())
+                raise Refused(f"{min(used)} is in use by process {pid} ({command}), which is no target; end that first")
+
+
+def in_use_by(pid: int) -> Any:
+    """Paths that a process has open or mapped, as far as we may see that."""
+    found = set()
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
+        found.update(line.rstrip("\n").split(" ", 5)[5].strip() for line in lines if "/" in line)
+    return found
 
 
 def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Record:
