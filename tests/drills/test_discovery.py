@@ -109,7 +109,6 @@ def test_doctor_asks_every_fault_with_an_example(blackstart: Blackstart, demo: D
     assert looked["model-corrupt"][0] == "yes"
     assert {subject for subject, (word, _) in looked.items() if word == "?"} == {
         "cache-wipe",
-        "checkpoint-corrupt",
         "command",
         "credential-expire",
         "disk-fill",
