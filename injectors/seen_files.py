@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .base import Refusal
-from .model_formats.layout import Unreadable
+from .model_formats.layout import BLOCK, Nearby, Unreadable
 from .platforms.abilities import Contents
 from .platforms.base import Platform, PlatformError, Target, Unavailable
 
@@ -41,14 +41,14 @@ class SeenFiles:
                 raise Unreadable(str(error)) from error
         return self.listed[folder]
 
-    def source(self, path: str) -> SeenFile:
+    def source(self, path: str) -> Nearby:
         there = self.listing(posixpath.dirname(path) or ".")
         name = posixpath.basename(path)
         if name not in there:
             raise Unreadable(f"{path}: No such file")
         if (size := there[name]) is None:
             raise Unreadable(f"{path} is a folder, or a link to nothing")
-        return SeenFile(self, path, size)
+        return Nearby(SeenFile(self, path, size), BLOCK)
 
 
 def seen_by(target: Target, platform: Platform) -> SeenFiles:

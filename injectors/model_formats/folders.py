@@ -40,7 +40,12 @@ class Model:
 
 
 def is_folder(files: Files, path: str) -> bool:
+    """By the listing of what it lies in, which is needed for its neighbours anyway, or by its own."""
+    name = posixpath.basename(path)
     try:
+        there = files.listing(posixpath.dirname(path) or ".")
+        if name and there.get(name) is not None:
+            return False
         files.listing(path)
     except Unreadable:
         return False

@@ -42,6 +42,20 @@ class FileSource:
             return os.pread(file.fileno(), max(0, min(length, self.size - offset)), offset)
 
 
+class Nearby:
+    """Keeps the block that was read last: what lies close together is asked for once, also where each question is a journey."""
+
+    def __init__(self, source: Source, block: int = 64 << 10) -> None:
+        self.source, self.size, self.block = source, source.size, block
+        self._start, self._held = 0, b""
+
+    def read(self, offset: int, length: int) -> bytes:
+        end = max(offset, min(offset + length, self.size))
+        if not self._start <= offset <= end <= self._start + len(self._held):
+            self._start, self._held = offset, self.source.read(offset, max(length, self.block))
+        return self._held[offset - self._start : end - self._start]
+
+
 class LocalFiles:
     """Folders and files of this machine."""
 

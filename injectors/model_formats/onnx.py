@@ -7,12 +7,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from . import protobuf
-from .layout import FLOATS, Layout, Number, Piece, Source, Tensor, Unreadable, within
+from .layout import FLOATS, Layout, Nearby, Number, Piece, Source, Tensor, Unreadable, within
 
 IR_VERSION, GRAPH = 1, 7  # of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto
 MOST_INITIALIZERS = 1 << 17
-SMALL = 64 << 10  # a TensorProto's bytes without its data: read at once
 # TensorProto.DataType -> name as safetensors has it, bytes of one element
 TYPES = {
     1: ("F32", 4),
@@ -32,20 +31,6 @@ TYPES = {
     19: ("F8_E5M2", 1),
 }
 DIMS, DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA, EXTERNAL, LOCATION = 1, 2, 4, 8, 9, 10, 13, 14  # of TensorProto
-
-
-class Nearby:
-    """Keeps the block that was read last: a message is looked into by several readers, and each begins anew."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.size = source, source.size
-        self._start, self._block = 0, b""
-
-    def read(self, offset: int, length: int) -> bytes:
-        end = min(offset + length, self.size)
-        if not self._start <= offset <= end <= self._start + len(self._block):
-            self._start, self._block = offset, self.source.read(offset, max(length, SMALL))
-        return self._block[offset - self._start : end - self._start]
 
 
 @dataclass

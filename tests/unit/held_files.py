@@ -58,9 +58,9 @@ class Agent:
         self.ended()
 
 
-def undo(record: Path) -> tuple[int, dict[str, Any]]:
+def undo(record: Path, limit_s: float = PATIENCE_S) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, file_agent.__file__, "undo", f"@{record}"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
     assert ended.stderr == ""
     return ended.returncode, json.loads(ended.stdout)
 
