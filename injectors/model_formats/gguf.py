@@ -13,9 +13,10 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value by its type
 STRING, ARRAY = 8, 9
-NAME_LIMIT = 64 << 10
+NAME_LIMIT = 1 << 10  # ggml's own is 64
 TEXT_LIMIT = 1 << 20
 MOST_TENSORS = 1 << 17
+MOST_VALUES = 1 << 22  # pairs, or texts in one array; vocabularies have a tenth of that
 DEEPEST = 4  # arrays in arrays
 DEFAULT_ALIGNMENT = 32
 
@@ -72,7 +73,6 @@ class _Pairs(NamedTuple):
     alignment: int
     template: Text | None
     vocabulary: Piece | None
-    split: tuple[int, int] | None  # number and count of a model in several files
 
 
 def read(source: Source) -> Layout:
@@ -92,10 +92,8 @@ def read(source: Source) -> Layout:
     data_start = -(-cursor.position // found.alignment) * found.alignment
     tensors = [tensor._replace(offset=data_start + tensor.offset) for tensor in infos]
     broken = Piece(0, MAGIC[:1], bytes([MAGIC[0] | 0x80]))
-    facts = {"version": version, "alignment": found.alignment, "split": found.split}
     ordered = tuple(sorted(tensors, key=lambda tensor: tensor.offset))
-    layout = Layout("gguf", source.size, data_start, ordered, broken, found.template, found.vocabulary, facts)
-    return within(layout)
+    return within(Layout("gguf", source.size, data_start, ordered, broken, found.template, found.vocabulary))
 
 
 def _text(cursor: Cursor, limit: int) -> tuple[int, bytes]:
@@ -109,10 +107,9 @@ def _text(cursor: Cursor, limit: int) -> tuple[int, bytes]:
 
 
 def _pairs(cursor: Cursor, count: int) -> _Pairs:
-    if count > cursor.left // 13:  # a key of no bytes, a type, a value of one byte
+    if count > min(MOST_VALUES, cursor.left // 13):  # a key of no bytes, a type, a value of one byte
         raise Unreadable(f"{count} key-value pairs are announced in {cursor.left} bytes")
-    numbers: dict[bytes, int] = {}
-    template = vocabulary = None
+    alignment, template, vocabulary = DEFAULT_ALIGNMENT, None, None
     for _ in range(count):
         start, key = _text(cursor, NAME_LIMIT)
         kind = cursor.whole(4)
@@ -121,16 +118,13 @@ def _pairs(cursor: Cursor, count: int) -> _Pairs:
             template = Text(offset, len(raw), raw.decode("utf-8", "replace"))
             continue
         if key == b"tokenizer.ggml.tokens":
-            last = start + len(key) - 1
-            vocabulary = Piece(last, key[-1:], b"_")
+            vocabulary = Piece(start + len(key) - 1, key[-1:], b"_")
         value = _value(cursor, kind, 0)
-        if value is not None:
-            numbers[key] = value
-    alignment = numbers.get(b"general.alignment", DEFAULT_ALIGNMENT)
+        if key == b"general.alignment" and value is not None:
+            alignment = value
     if not 1 <= alignment <= 1 << 20:
         raise Unreadable(f"the alignment of its data is {alignment}")
-    parts = numbers.get(b"split.count")
-    return _Pairs(alignment, template, vocabulary, (numbers.get(b"split.no", 0), parts) if parts else None)
+    return _Pairs(alignment, template, vocabulary)
 
 
 def _value(cursor: Cursor, kind: int, depth: int) -> int | None:
@@ -150,7 +144,7 @@ def _value(cursor: Cursor, kind: int, depth: int) -> int | None:
     if inner in FIXED:
         cursor.skip(count * FIXED[inner])
         return None
-    if count > cursor.left // 8:
+    if count > min(MOST_VALUES, cursor.left // 8):
         raise Unreadable(f"byte {cursor.position}: {count} values are announced in {cursor.left} bytes")
     for _ in range(count):
         _value(cursor, inner, depth + 1)

@@ -6,7 +6,7 @@ Readers take headers and offsets only, never the tensors themselves, so that a f
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -140,7 +140,6 @@ class Layout:
     header: Piece
     template: Text | None = None  # the chat template, where the file itself holds one
     vocabulary: Piece | None = None  # damage after which the tokenizer is not found in the file
-    facts: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[str, ...]:

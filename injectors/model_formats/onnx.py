@@ -7,11 +7,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from . import protobuf
-from .layout import FLOATS, Layout, Nearby, Number, Piece, Source, Tensor, Unreadable, within
+from .layout import Layout, Nearby, Piece, Source, Tensor, Unreadable, plain, within
 
 IR_VERSION, GRAPH = 1, 7  # of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto
 MOST_INITIALIZERS = 1 << 17
+MOST_DIMENSIONS = 64
+MOST_HINTS = 1 << 20  # of hints in all; what comes later goes without
 # TensorProto.DataType -> name as safetensors has it, bytes of one element
 TYPES = {
     1: ("F32", 4),
@@ -58,7 +60,7 @@ def read(source: Source) -> Layout:
     for found in protobuf.fields(near, graph.offset, graph.offset + graph.length):
         if found.number == INITIALIZER and found.wire == protobuf.BYTES:
             initializers.append(_initializer(near, found))
-        elif found.number == NODE and found.wire == protobuf.BYTES:
+        elif found.number == NODE and found.wire == protobuf.BYTES and len(hints) < MOST_HINTS:
             _consumer(near, found, hints)
         if len(initializers) > MOST_INITIALIZERS:
             raise Unreadable(f"it has more than {MOST_INITIALIZERS} initializers")
@@ -83,7 +85,8 @@ def _consumer(source: Source, node: protobuf.Field, hints: dict[str, list[str]])
         else:
             operator = said
     for name in inputs:
-        hints[name] += [*names, "embedding" if operator == "Gather" else operator]
+        if len(hints[name]) < 4:  # what a tensor is for is told by those that read it first
+            hints[name] += [*names[:1], "embedding" if operator == "Gather" else operator]
 
 
 def _initializer(source: Source, message: protobuf.Field) -> _Initializer:
@@ -91,6 +94,8 @@ def _initializer(source: Source, message: protobuf.Field) -> _Initializer:
     for found in protobuf.fields(source, message.offset, message.offset + message.length):
         if found.number == DIMS:
             made.shape += protobuf.packed(source, found)
+            if len(made.shape) > MOST_DIMENSIONS:
+                raise Unreadable(f"byte {found.offset}: a tensor has more than {MOST_DIMENSIONS} dimensions")
         elif found.number == DATA_TYPE and found.wire == protobuf.VARINT:
             made.kind = found.value
         elif found.number == NAME and found.wire == protobuf.BYTES:
@@ -107,7 +112,7 @@ def _initializer(source: Source, message: protobuf.Field) -> _Initializer:
 def _tensor(made: _Initializer, hint: str) -> Tensor | None:
     """None where it keeps no bytes that could be found: an empty one, or whole numbers of variable length."""
     name, width = TYPES.get(made.kind, (f"type {made.kind}", 0))
-    number = Number(name, width) if name in FLOATS else None
+    number = plain(name)
     shape = tuple(made.shape)
     if made.external:
         try:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from .layout import Unreadable
 
 MOST_OPCODES = 1 << 22
+MOST_DIMENSIONS = 64
+LARGEST = 1 << 62
 STORAGES = {
     "FloatStorage": "F32",
     "DoubleStorage": "F64",
@@ -169,8 +171,12 @@ def _called(called: Any, arguments: Any) -> Any:
     if called.name not in REBUILD or len(arguments) < 4 or not isinstance(arguments[0], Stored):
         return OTHER
     storage, first, shape, strides = arguments[:4]
-    whole = [isinstance(each, int) and each >= 0 for part in (shape, strides) if isinstance(part, tuple) for each in part]
-    if not isinstance(first, int) or not all(whole) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+    if not all(map(_few_numbers, ((first,), shape, strides))):
         return OTHER
     contiguous = tuple(math.prod(shape[at + 1 :]) for at in range(len(shape)))
     return _Unnamed(storage, first, shape) if strides == contiguous or math.prod(shape) <= 1 else OTHER
+
+
+def _few_numbers(found: Any) -> bool:
+    short = isinstance(found, tuple) and len(found) <= MOST_DIMENSIONS
+    return short and all(isinstance(each, int) and 0 <= each <= LARGEST for each in found)

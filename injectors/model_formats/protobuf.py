@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .layout import HEADER_LIMIT, Cursor, Source, Unreadable
+from .layout import Cursor, Source, Unreadable
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 LONGEST_VARINT = 10
+NAME_LIMIT = 4 << 10
+FEW = 1 << 10  # bytes of packed numbers; a tensor has a handful of dimensions
 
 
 class Field(NamedTuple):
@@ -44,20 +46,18 @@ def fields(source: Source, start: int, end: int) -> Iterator[Field]:
         cursor.skip(length)
 
 
-def content(source: Source, field: Field, limit: int = HEADER_LIMIT) -> bytes:
-    if field.length > limit:
-        raise Unreadable(f"byte {field.offset}: {field.length} bytes where a name or a few numbers belong")
-    return source.read(field.offset, field.length)
-
-
 def text(source: Source, field: Field) -> str:
-    return content(source, field, 64 << 10).decode("utf-8", "replace")
+    if field.length > NAME_LIMIT:
+        raise Unreadable(f"byte {field.offset}: {field.length} bytes where a name belongs")
+    return source.read(field.offset, field.length).decode("utf-8", "replace")
 
 
 def packed(source: Source, field: Field) -> tuple[int, ...]:
     """The numbers of a repeated field, packed or one alone."""
     if field.wire != BYTES:
         return (field.value,)
+    if field.length > FEW:
+        raise Unreadable(f"byte {field.offset}: {field.length} bytes where a few numbers belong")
     cursor, found = Cursor(source, field.offset, field.offset + field.length), []
     while cursor.left:
         found.append(varint(cursor))

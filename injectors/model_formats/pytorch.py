@@ -3,10 +3,10 @@
 """
 
 from . import pickle_names, zip_archive
-from .layout import HEADER_LIMIT, Checksum, Layout, Number, Piece, Source, Tensor, Unreadable, within
+from .layout import FLOATS, HEADER_LIMIT, Checksum, Layout, Piece, Source, Tensor, Unreadable, plain, within
 
 MAGIC = zip_archive.LOCAL
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+WIDTHS = {**FLOATS, "I64": 8, "I32": 4, "I16": 2}  # bytes of an element; of all others one
 
 
 def read(source: Source) -> Layout:
@@ -48,5 +48,4 @@ def _tensor(named: pickle_names.Named, checksum: Checksum) -> Tensor:
     size = named.elements * width
     if (named.first + named.elements) * width > checksum.size:
         raise Unreadable(f"{named.name} lies beyond the end of its storage; the file is damaged already")
-    number = Number(dtype, width) if dtype[0] in "FB" and dtype != "BOOL" else None
-    return Tensor(named.name, dtype, named.shape, checksum.offset + named.first * width, size, number, checksum=checksum)
+    return Tensor(named.name, dtype, named.shape, checksum.offset + named.first * width, size, plain(dtype), checksum=checksum)

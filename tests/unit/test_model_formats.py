@@ -242,6 +242,22 @@ def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         folders.model_at(FILES, str(tmp_path))
 
 
+def test_what_would_cost_memory_is_refused(tmp_path: Path) -> None:
+    """Counts and lengths that a file of that size could hold, and no model has."""
+    model = onnx.load(models.write_onnx(tmp_path / "model.onnx"))
+    nested = b"\1" * 5000
+    for tag in (b"\x0a", b"\x2a", b"\x3a"):  # dimensions, packed, of an initializer of a graph
+        nested = tag + bytes([len(nested) % 128 | 128, len(nested) // 128]) + nested
+    assert "5000 bytes where a few numbers belong" in refusal(b"\x08\x07" + nested)
+    model.graph.initializer[0].dims[:] = [1] * 100
+    assert "more than 64 dimensions" in refusal(model.SerializeToString())
+    model.graph.initializer[0].dims[:] = [32, 32]
+    model.graph.initializer[0].name = "n" * 5000
+    assert "5000 bytes where a name belongs" in refusal(model.SerializeToString())
+    many = b"GGUF" + (3).to_bytes(4, "little") + (1).to_bytes(8, "little") + (1 << 23).to_bytes(8, "little") + bytes(1 << 27)
+    assert f"{1 << 23} key-value pairs are announced" in refusal(many)
+
+
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     flag = tmp_path / "run"
     evil = b"cos\nsystem\n(S'touch " + str(flag).encode() + b"'\ntR."
