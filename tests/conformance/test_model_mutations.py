@@ -18,7 +18,7 @@ import pytest
 from blackstart.injectors.model_formats.layout import LocalFiles
 from blackstart.injectors.model_formats.mutations import Request, jobs
 from blackstart.tests.unit import models
-from blackstart.tests.unit.held_files import Agent, snapshot, undo
+from blackstart.tests.unit.held_files import Agent, snapshot, undo, undo_killed
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
@@ -404,6 +404,30 @@ def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutat
         assert contents(folder) == before, step
         if finished:
             assert step > 10
+            return
+    pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize("mutation", ["swap-tensors", "swap-shards", "truncate", "wipe", "expire"])
+def test_an_undo_that_is_killed_at_every_single_step_is_done_by_the_next(tmp_path: Path, mutation: str) -> None:
+    (tmp_path / "state").mkdir()
+    folder, _ = made("sharded", tmp_path / "model")
+    (folder / "token").write_text("hf_Secret")
+    path = models.write_pytorch(folder / "other.pt") if mutation == "swap-tensors" else folder
+    jobs = {"wipe": (folder, {"op": "empty"}), "expire": (folder / "token", {"op": "expire"})}
+    more = {"jobs": [{"path": str(jobs[mutation][0]), "do": jobs[mutation][1]}]} if mutation in jobs else {}
+    before = contents(folder)
+    for step in range(300):
+        agent = Agent(tmp_path / "state", path, mutation, **more)
+        agent.kill()
+        finished = undo_killed(agent.state, [sys.executable, "-c", STOPPED, str(step)])
+        assert undo(agent.state)[1]["event"] == "undone", step
+        for rest in (*(tmp_path / "state").iterdir(), *folder.glob(".*.new")):  # a record that was being written
+            assert rest.name.endswith(".new"), (step, rest)
+            rest.unlink()
+        assert contents(folder) == before, step
+        if finished:
+            assert step > 3
             return
     pytest.fail("it never came to its end")
 

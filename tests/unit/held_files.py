@@ -58,6 +58,14 @@ class Agent:
         self.ended()
 
 
+def undo_killed(record: Path, program: list[str]) -> bool:
+    """An undo under another program; whether it came to its end."""
+    ended = subprocess.run(
+        [*program, file_agent.__file__, "undo", f"@{record}"], capture_output=True, check=False, timeout=PATIENCE_S
+    )
+    return ended.returncode == 0
+
+
 def undo(record: Path, limit_s: float = PATIENCE_S) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, file_agent.__file__, "undo", f"@{record}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
