@@ -147,14 +147,15 @@ class FileFault(Injector):
             raise Refusal(f"not injecting: {error}") from error
         first = parts[0]
         when = "now" if all(each == "now" for each in bites) else "on-restart"
-        return {"path": first["path"], "id": first["id"], "bites": when, "parts": parts}
+        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"]}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:
     """A file as it is before the fault, and what will be done to it."""
     digest, found = platform.digest(target, job.path), platform.file(target, job.path)
-    about = {key: found[key] for key in ("mode", "real", "id", "outlives")}
-    return {"path": job.path, "digest": digest, "mapped": mapped(target, job.path, platform), "do": job.do, **about}
+    before = {"path": job.path, "digest": digest, "mode": found["mode"]}
+    about = {key: found[key] for key in ("real", "id", "outlives")}
+    return {**before, "mapped": mapped(target, job.path, platform), "do": job.do, **about}
 
 
 def _refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
