@@ -136,11 +136,12 @@ def held(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     assert list((tmp_path / "state").iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ZEROED)
-@pytest.mark.parametrize("mutation", [*REFUSALS, *SILENT, "zero-tail"])
+ASKED = [(kind, mutation) for kind in ZEROED for mutation in (*REFUSALS, *SILENT, "zero-tail")]
+ASKED.remove(("sharded", "swap-tensors"))  # no two tensors of one shard are alike in the small model
+
+
+@pytest.mark.parametrize(("kind", "mutation"), ASKED)
 def test_what_a_loader_makes_of_it(tmp_path: Path, held: Callable[..., str], kind: str, mutation: str) -> None:
-    if (kind, mutation) == ("sharded", "swap-tensors"):
-        pytest.skip("no two tensors of one shard are alike here; pairs are a matter of one file")
     path, load = made(kind, tmp_path / "model")
     before, more = load(path), {}
     if mutation == "stale-version":
