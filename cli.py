@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
+from .commands.choices import Format, RunFormat
 
 app = typer.Typer(
     name="blackstart",
@@ -33,16 +34,6 @@ OneRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's nam
 Scenarios = Annotated[list[str], typer.Argument(metavar="SCENARIO...", help="Scenario files, or names of shipped scenarios.")]
 
 
-class Format(StrEnum):
-    """How stored runs are rendered."""
-
-    TEXT = "text"
-    JSON = "json"
-    HTML = "html"
-    JUNIT = "junit"
-    MARKDOWN = "markdown"
-
-
 class On(StrEnum):
     """Where the demo service runs."""
 
@@ -58,13 +49,6 @@ class Means(StrEnum):
     EXEC = "exec"
     EPHEMERAL = "ephemeral"
     HELPER = "helper"
-
-
-class RunFormat(StrEnum):
-    """What `run` prints on stdout."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 MaxPrivilege = Annotated[
@@ -221,6 +205,21 @@ def report(
     from .commands.drilling import report as command
 
     _leave(command(runs, form.value, output, out))
+
+
+@app.command(epilog="Examples: blackstart manifest /models/tiny; and after a restore: blackstart manifest /models/tiny --check")
+def manifest(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The model's folder, or one file.")],
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with what was written, and exit with 1 where it differs.")
+    ] = False,
+    file: Annotated[Path | None, typer.Option(help="Where the digests are; by default in DIR.", show_default=False)] = None,
+) -> None:
+    """Write the SHA-256 of every file and tensor of a model, or check them. Reads every byte, in bounded memory."""
+    from .commands.artefacts import manifest as command
+
+    _leave(command(folder, file, check=check))
 
 
 @app.command(epilog="Example: blackstart scenarios store-loss --copy drills")

@@ -1,4 +1,4 @@
-"""Damage one model file beside its reader, hold the damage, and put the file back byte for byte whatever becomes of the asker.
+"""Damage the files of a model beside its reader, hold the damage, and put every byte back whatever becomes of the asker.
 
     file_agent.py mutate-file REQUEST    REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
     file_agent.py undo @RECORD           from any process, as often as wished: end that agent and restore what it left
@@ -7,33 +7,36 @@ The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo recor
 ends when standard input closes (unless `detached`), the lease lapses (a line `renew` renews it), the deadline passes, or on SIGTERM, SIGINT, SIGHUP.
 Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
 
-The verb's own fields: `path`; `mutation`; `seed`; `source` (stale-version: the older file); `reader` (permission: pid of the
-process that is to lose the file, or null); `expected` (`sha256:...` that the file must have, or null).
+The verb's own fields: `mutation` (its name, for people); `seed`; `reader` (chmod: pid of the process that is to lose the file, or
+null); `readers` (pids of the targets, with all below them: whoever else has a file open or mapped is a reason to refuse; null: not
+looked at); `jobs`, one for each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the bytes lie is
+told in `do`: whoever asks has read the layout (model_formats/), and `expected` holds this to the very file that was read.
 
-    header            sets the top bit of the safetensors header length (in place)
-    truncate          cuts the last third of the file (in place)
-    zero-tail         zeroes the last eighth of the tensor data (in place)
-    nan-one           writes NaN into one element (in place)
-    exponent-msb[:T]  flips the top exponent bit of one element of tensor T (in place)
-    missing           moves the file aside (rename)
-    stale-version     puts a copy of `source` in its place (rename)
-    permission        takes all permissions away (chmod 000)
+    {op: edit, pieces: [[OFFSET, BEFORE, AFTER], ...]}           a few bytes, as hexadecimals (in place)
+    {op: fill, offset, length, text}                             a chat template, filled up with a comment (in place)
+    {op: element, how: nan-one | exponent-msb, offset, stride, count, number, about, checksum}     one of many numbers (in place)
+    {op: cut | zero, offset}                                     all from there on (in place)
+    {op: exchange, pairs: [[OFFSET, OFFSET, LENGTH], ...]}       ranges that take each other's place (in place)
+    {op: replace, source: PATH | text: TEXT | other: JOB}        another file under its name (rename)
+    {op: expire}                                                 a credential with all that is secret in it made worthless (rename)
+    {op: remove}                                                 moved aside (rename)
+    {op: chmod}                                                  takes all permissions away (chmod 000)
+    {op: empty}                                                  of a folder: all that it holds is moved aside in it (rename)
 
 The undo record (offsets, original bytes or the name of their copy, digests, size, mode, times, inode) is on disk twice before
-the first write: in `state`, and beside the file as `.NAME.blackstart-FAULT`, so that losing either folder loses nothing; `undo`
+the first write: in `state`, and beside each file as `.NAME.blackstart-FAULT`, so that losing either folder loses nothing; `undo`
 takes either. A file that somebody else has changed in the meantime is left alone (`foreign`); one that is already as it was
-counts as restored. Memory stays below a few MiB beyond the file's own header; holes in sparse files are kept.
+counts as restored. Memory stays at a few MiB; holes in sparse files are kept.
 
-Layout of safetensors: a little-endian u64 N, N bytes of JSON (name -> dtype, shape, data_offsets), then the tensors' bytes
-(https://github.com/huggingface/safetensors#format). One file, Python 3.8 and the standard library only, and so longer than
-others: like the agent it is piped whole into containers that have nothing but python3.
+One file, Python 3.8 and the standard library only, and so longer than others: like the agent it is piped whole into containers
+that have nothing but python3.
 """
 # Python 3.8 and plain system calls: what is done to a file must be seen step by step.
-# ruff: noqa: PTH100, PTH101, PTH104, PTH105, PTH108, PTH110, PTH112, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH110, PTH112, PTH114, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
-import difflib
+import base64
 import errno
 import fcntl
 import hashlib
@@ -44,30 +47,35 @@ import os
 import random
 import re
 import select
+import shutil
 import signal
 import stat
 import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator, NamedTuple  # noqa: UP035 - Python 3.8
+import zlib
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Callable, Dict, Iterator  # noqa: UP035 - Python 3.8
 
 UNCHANGED, AS_BEFORE = UNTOUCHED = ("it had not been changed", "it was as before already")
 LINUX = sys.platform.startswith("linux")
 CHUNK = 1 << 20  # bytes read or written at once
-HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer headers as well
+WIPED = "wiped"  # what stands for a folder's content in the names of what lies beside it
 ROOM_RESERVE = 16 << 20  # bytes that stay free beside a copy
 SLOWEST = 50 << 20  # bytes a second at which an undo is assumed to read, for how long others wait for it
 UNDO_S = 10.0  # how long an undo may take before another process does it instead, for a small file
 SAMPLED = 4096  # elements among which the one with the largest effect is chosen
-IN_PLACE = ("header", "truncate", "zero-tail", "nan-one", "exponent-msb")
-RENAMING = ("missing", "stale-version", "permission")
-FLOATS = {"F64": (8, "<d"), "F32": (4, "<f"), "F16": (2, "<e"), "BF16": (2, "")}
-NANS = {"F64": b"\0\0\0\0\0\0\xf8\x7f", "F32": b"\0\0\xc0\x7f", "F16": b"\0\x7e", "BF16": b"\xc0\x7f"}
-# A single flip destroys a model in an MLP or norm weight and is masked nearly everywhere else.
-STRONG = re.compile(r"mlp|ffn|feed_?forward|hidden|intermediate|c_fc|fc\d|(up|down|gate)_proj", re.IGNORECASE)
-NORM = re.compile(r"norm|(^|[._])ln", re.IGNORECASE)
+IN_PLACE = ("edit", "fill", "element", "cut", "zero", "exchange")
+FLOATS = {"F64": (8, "<d"), "F32": (4, "<f"), "F16": (2, "<e"), "BF16": (2, ""), "F8_E4M3": (1, ""), "F8_E5M2": (1, "")}
+NANS = {
+    "F64": b"\0\0\0\0\0\0\xf8\x7f",
+    "F32": b"\0\0\xc0\x7f",
+    "F16": b"\0\x7e",
+    "BF16": b"\xc0\x7f",
+    "F8_E4M3": b"\x7f",
+    "F8_E5M2": b"\x7e",
+}
 Record = Dict[str, Any]  # noqa: UP006 - evaluated by Python 3.8
 
 
@@ -87,121 +95,66 @@ class Ended(Exception):
     """The fault has to end before it was wholly in effect."""
 
 
-# --- safetensors ----------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------------------------------
 
 
-class Tensor(NamedTuple):
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int  # of the first byte, in the file
-    size: int  # bytes
+def small(kind: str, raw: bytes) -> float:
+    """An 8-bit float, by its exponent's bits; E4M3 has no infinity."""
+    bits, mantissa = (4, 3) if kind == "F8_E4M3" else (5, 2)
+    sign = -1.0 if raw[0] & 0x80 else 1.0
+    exponent, fraction = (raw[0] & 0x7F) >> mantissa, raw[0] & ((1 << mantissa) - 1)
+    if kind == "F8_E4M3" and raw[0] & 0x7F == 0x7F:
+        return math.nan
+    if kind == "F8_E5M2" and exponent == 31:
+        return math.nan if fraction else sign * math.inf
+    bias = (1 << (bits - 1)) - 1
+    if not exponent:
+        return sign * math.ldexp(fraction, 1 - bias - mantissa)
+    return sign * math.ldexp((1 << mantissa) + fraction, exponent - bias - mantissa)
 
 
-def header_length(start: bytes) -> int:
-    """N of a file that begins with these bytes (8 at least). Raises Refused for what is no safetensors file."""
-    if len(start) < 8:
-        raise Refused(f"the file has {len(start)} bytes; a safetensors file begins with 8 bytes of header length")
-    if start[:4] == b"GGUF" or start[:2] == b"PK":
-        raise Refused(f"only safetensors files can be edited in place; this is {'GGUF' if start[:1] == b'G' else 'a zip file'}")
-    length: int = struct.unpack("<Q", start[:8])[0]
-    if not 2 <= length <= HEADER_LIMIT:
-        raise Refused(f"this is no safetensors file: its first 8 bytes, as a header length, say {length}")
-    return length
-
-
-def tensors_of(header: bytes, length: int) -> list[Tensor]:
-    """Every tensor that a header of `length` bytes lists. Raises Refused for a truncated or foreign header."""
-    if len(header) < length:
-        raise Refused(f"the header is cut off: {len(header)} of {length} bytes are there")
-    try:
-        listed = json.loads(header.decode("utf-8"))
-        found = [
-            Tensor(
-                name,
-                entry["dtype"],
-                tuple(int(n) for n in entry["shape"]),
-                8 + length + int(entry["data_offsets"][0]),
-                int(entry["data_offsets"][1]) - int(entry["data_offsets"][0]),
-            )
-            for name, entry in listed.items()
-            if name != "__metadata__"
-        ]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as problem:
-        raise Refused(f"this is no safetensors file: its header cannot be read ({type(problem).__name__})") from None
-    return sorted(found, key=lambda tensor: tensor.offset)
-
-
-def layout(handle: int) -> tuple[int, list[Tensor]]:
-    """(offset of the data, the tensors) of an open file whose length agrees with its header."""
-    size = os.fstat(handle).st_size
-    length = header_length(os.pread(handle, 8, 0))
-    found = tensors_of(os.pread(handle, length, 8), length)
-    end = max([tensor.offset + tensor.size for tensor in found] + [8 + length])
-    if end != size:
-        raise Refused(f"the file has {size} bytes and its header describes {end}; it is damaged already")
-    if not found:
-        raise Refused("the file holds no tensors")
-    return 8 + length, found
-
-
-def choose(tensors: list[Tensor], wanted: str) -> Tensor:
-    """The named tensor; without a name an MLP weight, else a norm's, else the largest matrix, else the largest there is."""
-    usable = [tensor for tensor in tensors if tensor.dtype in FLOATS and tensor.size >= FLOATS[tensor.dtype][0]]
-    if wanted:
-        for tensor in usable:
-            if tensor.name == wanted:
-                return tensor
-        near = difflib.get_close_matches(wanted, [tensor.name for tensor in usable], 1, 0.0)
-        raise Refused(f"no floating-point tensor is named {wanted}" + (f"; the nearest is {near[0]}" if near else ""))
-    if not usable:
-        raise Refused("no tensor holds F16, BF16, F32 or F64 numbers")
-
-    def rank(tensor: Tensor) -> tuple[bool, bool, bool, int]:
-        matrix = len(tensor.shape) == 2
-        strong = matrix and bool(STRONG.search(tensor.name)) and "embed" not in tensor.name.lower()
-        norm = bool(NORM.search(tensor.name)) and not tensor.name.endswith("bias")
-        return strong, norm, matrix, tensor.size
-
-    return max(usable, key=rank)
-
-
-def value(dtype: str, raw: bytes) -> float:
-    number: float = struct.unpack("<f", b"\0\0" + raw)[0] if dtype == "BF16" else struct.unpack(FLOATS[dtype][1], raw)[0]
+def value(kind: str, raw: bytes) -> float:
+    if len(raw) == 1:
+        return small(kind, raw)
+    number: float = struct.unpack("<f", b"\0\0" + raw)[0] if kind == "BF16" else struct.unpack(FLOATS[kind][1], raw)[0]
     return number
 
 
 def flipped(raw: bytes) -> bytes:
-    """The top exponent bit lies below the sign, in the last byte, in every IEEE format and in bfloat16."""
+    """The top exponent bit lies below the sign, in the last byte, in every IEEE format, in bfloat16 and in both of 8 bits."""
     return raw[:-1] + bytes([raw[-1] ^ 0x40])
 
 
-def pick(handle: int, tensor: Tensor, seed: int, harm: Callable[[str, bytes], float]) -> tuple[int, bytes]:
-    """(index, bytes) of the element with the most harm among a seeded sample."""
-    width = FLOATS[tensor.dtype][0]
-    count = tensor.size // width
-    indices = range(count) if count <= SAMPLED else random.Random(seed).sample(range(count), SAMPLED)  # noqa: S311 - repeatable
-    order = list(indices)
-    random.Random(seed).shuffle(order)  # noqa: S311 - equally harmful elements: the seed decides
-    best: tuple[float, int, bytes] = (-1.0, 0, b"")
-    for index in order[:SAMPLED]:
-        raw = os.pread(handle, width, tensor.offset + index * width)
-        score = harm(tensor.dtype, raw)
-        if score > best[0]:
-            best = score, index, raw
-    if best[0] < 0:
-        raise Refused(f"no element of {tensor.name} can be damaged this way")
-    return best[1], best[2]
-
-
-def flip_harm(dtype: str, raw: bytes) -> float:
+def flip_harm(kind: str, raw: bytes) -> float:
     """How large the number becomes; one that becomes infinite or NaN ranks below every finite one."""
-    after = abs(value(dtype, flipped(raw)))
+    after = abs(value(kind, flipped(raw)))
     return after if math.isfinite(after) else 0.0
 
 
-def nan_harm(dtype: str, raw: bytes) -> float:
-    return -1.0 if math.isnan(value(dtype, raw)) else 0.0
+def nan_harm(kind: str, raw: bytes) -> float:
+    return -1.0 if math.isnan(value(kind, raw)) else 0.0
+
+
+HARM = {"nan-one": nan_harm, "exponent-msb": flip_harm}
+
+
+def pick(handle: int, do: Record, seed: int) -> tuple[int, int, bytes]:
+    """(index, offset, bytes) of the number with the most harm among a seeded sample."""
+    kind, count, stride = do["number"], do["count"], do["stride"]
+    width, harm = FLOATS[kind][0], HARM[do["how"]]
+    indices = range(count) if count <= SAMPLED else random.Random(seed).sample(range(count), SAMPLED)  # noqa: S311 - repeatable
+    order = list(indices)
+    random.Random(seed).shuffle(order)  # noqa: S311 - equally harmful numbers: the seed decides
+    best: tuple[float, int, int, bytes] = (-1.0, 0, 0, b"")
+    for index in order[:SAMPLED]:
+        offset = do["offset"] + index * stride
+        raw = os.pread(handle, width, offset)
+        score = harm(kind, raw) if len(raw) == width else -1.0
+        if score > best[0]:
+            best = score, index, offset, raw
+    if best[0] < 0:
+        raise Refused(f"no number of {do['about'].get('tensor')} can be damaged this way")
+    return best[1], best[2], best[3]
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------
@@ -307,17 +260,31 @@ def digest_of(path: str, go_on: Callable[[], None]) -> str:
 Change = Callable[[int, memoryview], bytes]
 
 
-def digests(handle: int, offset: int, change: Change, go_on: Callable[[], None]) -> tuple[str, str, str]:
-    """In one pass, of the file, of its first `offset` bytes, and of the file as `change(position, bytes)` makes it from there on."""
-    before, position = hashlib.sha256(), offset
-    for data in chunks(handle, go_on, 0, offset):
+def outside(data: memoryview, position: int, ranges: list[list[int]]) -> Iterator[memoryview]:
+    """What of these bytes lies in none of the ranges, which are in order."""
+    end = position + len(data)
+    at = position
+    for offset, length in ranges:
+        if at < min(offset, end):
+            yield data[at - position : min(offset, end) - position]
+        at = max(at, min(offset + length, end))
+    if at < end:
+        yield data[at - position :]
+
+
+def digests(handle: int, ranges: list[list[int]], change: Change, go_on: Callable[[], None]) -> tuple[str, str, str]:
+    """In one pass, of the file, of what lies outside the ranges, and of the file as `change(position, bytes)` makes it."""
+    before, position = hashlib.sha256(), ranges[0][0]
+    for data in chunks(handle, go_on, 0, position):
         before.update(data)
-    prefix, changed = before.copy(), before.copy()
-    for data in chunks(handle, go_on, offset):
+    beyond, changed = before.copy(), before.copy()
+    for data in chunks(handle, go_on, position):
         before.update(data)
         changed.update(change(position, data))
+        for part in outside(data, position, ranges):
+            beyond.update(part)
         position += len(data)
-    return name_of(before), name_of(prefix), name_of(changed)
+    return name_of(before), name_of(beyond), name_of(changed)
 
 
 def copy_range(source: tuple[int, int], sink: tuple[int, int], size: int, go_on: Callable[[], None]) -> None:
@@ -348,103 +315,283 @@ def regular(path: str) -> os.stat_result:
     return found
 
 
-def prepare(request: Record, go_on: Callable[[], None]) -> Record:
-    """All that undo needs, without a change to anything. Raises Refused."""
-    name, _, wanted = request["mutation"].partition(":")
-    if name not in IN_PLACE + RENAMING or (wanted and name != "exponent-msb"):
-        raise Refused(f"mutation {request['mutation']} is not known; there are {', '.join(IN_PLACE + RENAMING)}")
-    path = os.path.realpath(request["path"])
+def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
+    """All that undo needs of each file, without a change to anything. Raises Refused."""
+    records = [prepare_file(request, job, go_on) for job in request["jobs"]]
+    if len({record["path"] for record in records}) < len(records):
+        raise Refused("the same file is meant twice")
+    for record in records:
+        if record["how"] == "swap" and record["other"] is not None:
+            record["digest_after"] = records[record["other"]]["digest_before"]
+        if record["digest_after"] == record["digest_before"]:
+            raise Refused(f"{request['mutation']} would change nothing in {record['path']}")
+    if LINUX and request.get("readers") is not None:
+        refuse_foreign({record["path"] for record in records if record["how"] != "folder"}, set(request["readers"]))
+    for folder in sorted({os.path.dirname(record["path"]) for record in records}):
+        space = os.statvfs(folder)
+        room, needed = space.f_bavail * space.f_frsize, sum(r["needs"] for r in records if os.path.dirname(r["path"]) == folder)
+        if needed and needed + ROOM_RESERVE > room:
+            raise Refused(f"the copy of what {request['mutation']} takes away needs {needed} bytes in {folder}; {room} are free")
+    return records
+
+
+def refuse_foreign(paths: Any, targets: Any) -> None:
+    """Whoever has a file open or mapped and is no target would be harmed as well, or is just writing it. Our own parents only look."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as text:
+                parents[int(name)] = int(text.read().rpartition(b")")[2].split()[1])
+    known, pid = set(targets), os.getpid()
+    while pid:
+        known.add(pid)
+        pid = parents.get(pid, 0)
+    below = set(targets)
+    while below:
+        below = {pid for pid, parent in parents.items() if parent in below and pid not in known}
+        known |= below
+    for pid in sorted(set(parents) - known):
+        used = paths & in_use_by(pid)
+        if used:
+            with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as text:
+                command = " ".join(text.read(200).replace(b"\0", b" ").decode("utf-8", "replace").split())
+                raise Refused(f"{min(used)} is in use by process {pid} ({command}), which is no target; end that first")
+
+
+def in_use_by(pid: int) -> Any:
+    """Paths that a process has open or mapped, as far as we may see that."""
+    found = set()
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
+        found.update(line.rstrip("\n").split(" ", 5)[5].strip() for line in lines if "/" in line)
+    return found
+
+
+def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Record:
+    path, do = os.path.realpath(job["path"]), job["do"]
+    if do["op"] == "empty":
+        return prepare_folder(request, path)
+    if do["op"] not in PREPARE:
+        raise Refused(f"{do['op']} is nothing that can be done to a file; there are {', '.join([*PREPARE, 'empty'])}")
     found = regular(path)
     held = [entry for entry in os.listdir(os.path.dirname(path)) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
     if held:
         raise Refused(f"{path} is held by a fault already: {held[0]} lies beside it; recover that one first")
-    if name in IN_PLACE and found.st_nlink > 1:
+    if do["op"] in IN_PLACE and found.st_nlink > 1:
         raise Refused(f"{path} has {found.st_nlink} names (hard links); an edit in place would damage the others as well")
     record: Record = {
         "path": path,
-        "mutation": request["mutation"],
         "beside": beside(path, request["fault"]),
         "size": found.st_size,
         "mode": stat.S_IMODE(found.st_mode),
         "atime_ns": found.st_atime_ns,
         "mtime_ns": found.st_mtime_ns,
         "inode": found.st_ino,
-        "phase": "preparing",
         "digest_after": None,
-        "facts": {},
+        "needs": 0,
+        "facts": do.get("about", {}),
     }
-    record.update(PREPARE[name](request, path, go_on))
-    expected = request.get("expected")
-    if expected and record["digest_before"] != expected:
+    record.update(PREPARE[do["op"]](request, path, do, go_on))
+    if job.get("expected") and record["digest_before"] != job["expected"]:
         raise Refused(f"{path} is not the file that was planned for: its digest has changed")
-    if record["digest_after"] == record["digest_before"]:
-        raise Refused(f"{request['mutation']} would change nothing in {path}")
     return record
 
 
-def prepare_edit(request: Record, path: str, go_on: Callable[[], None]) -> Record:
-    name, _, wanted = request["mutation"].partition(":")
+def filled(text: str, length: int) -> bytes:
+    """A template of exactly so many bytes: the rest is a comment of its own language, or blanks where that does not fit."""
+    rest = length - len(text)
+    return (text + ("{#" + " " * (rest - 4) + "#}" if rest >= 4 else " " * rest)).encode("ascii")
+
+
+def prepare_edit(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    """Bytes in place, so few that the record itself keeps what they were."""
+    facts: Record = dict(do.get("about", {}))
     with opened(path, os.O_RDWR) as handle:  # refused here where it could not be written later
-        _, tensors = layout(handle)
-        facts: Record = {}
-        if name == "header":
-            offset, before = 7, os.pread(handle, 1, 7)
-            after = bytes([before[0] | 0x80])
-        else:
-            tensor = choose(tensors, wanted)
-            flip = name == "exponent-msb"
-            index, before = pick(handle, tensor, request.get("seed") or 0, flip_harm if flip else nan_harm)
-            after = flipped(before) if flip else NANS[tensor.dtype]
-            offset = tensor.offset + index * len(before)
-            facts = {"tensor": tensor.name, "dtype": tensor.dtype, "element": index}
-            facts.update(value_before=repr(value(tensor.dtype, before)), value_after=repr(value(tensor.dtype, after)))
-
-        def edited(position: int, data: memoryview) -> bytes:
-            """The first piece begins at the offset, so that the edit never straddles two."""
-            return bytes(data) if position > offset else after + bytes(data[len(after) :])
-
-        whole, _, changed = digests(handle, offset, edited, go_on)
-    edit = {"offset": offset, "before": before.hex(), "after": after.hex()}
-    return {"how": "edit", "edit": edit, "facts": facts, "digest_before": whole, "digest_after": changed}
-
-
-def prepare_tail(request: Record, path: str, go_on: Callable[[], None]) -> Record:
-    with opened(path, os.O_RDWR) as handle:
-        data_start, _ = layout(handle)
         size = os.fstat(handle).st_size
-        cut = request["mutation"] == "truncate"
-        offset = size - (size // 3 if cut else (size - data_start) // 8)
-        stored = sum(length for _, length in extents(handle, offset, size))
-        whole, prefix, changed = digests(handle, offset, lambda _, data: b"" if cut else bytes(len(data)), go_on)
-    space = os.statvfs(os.path.dirname(path))
-    room = space.f_bavail * space.f_frsize
-    if stored + ROOM_RESERVE > room:
-        raise Refused(f"the copy of what {request['mutation']} takes away needs {stored} bytes beside {path}; {room} are free")
-    facts = {"offset": offset, "bytes": size - offset}
-    both = {"digest_before": whole, "digest_after": changed}
-    return {"how": "tail", "offset": offset, "digest_prefix": prefix, "facts": facts, **both}
+        if do["op"] == "element":
+            pieces = [element(request, handle, do, facts)]
+            pieces += checksums(handle, do["checksum"], pieces[0], go_on) if do.get("checksum") else []
+        elif do["op"] == "fill":
+            pieces = [[do["offset"], os.pread(handle, do["length"], do["offset"]).hex(), filled(do["text"], do["length"]).hex()]]
+        else:
+            pieces = [list(piece) for piece in do["pieces"]]
+        ranges = sorted([offset, len(after) // 2] for offset, _, after in pieces)
+        for offset, before, after in pieces:
+            whole = len(before) == len(after) and offset + len(after) // 2 <= size
+            if not whole or os.pread(handle, len(before) // 2, offset).hex() != before:
+                raise Refused(f"{path} does not hold at byte {offset} what was planned for; it was changed since")
+        both = digests(handle, ranges, lambda position, data: overlaid(pieces, position, data), go_on)
+    named = {"digest_before": both[0], "digest_outside": both[1], "digest_after": both[2]}
+    return {"how": "bytes", "do": {"op": "edit", "pieces": pieces}, "ranges": ranges, "facts": facts, **named}
 
 
-def prepare_missing(request: Record, path: str, go_on: Callable[[], None]) -> Record:
+def element(request: Record, handle: int, do: Record, facts: Record) -> list[Any]:
+    index, offset, before = pick(handle, do, request.get("seed") or 0)
+    after = flipped(before) if do["how"] == "exponent-msb" else NANS[do["number"]]
+    facts.update(element=index, value_before=repr(value(do["number"], before)), value_after=repr(value(do["number"], after)))
+    return [offset, before.hex(), after.hex()]
+
+
+def checksums(handle: int, checksum: list[Any], piece: list[Any], go_on: Callable[[], None]) -> list[list[Any]]:
+    """The CRC-32 as it must be once the piece is changed, at every place where the file keeps it."""
+    offset, size, places = checksum
+    found = 0
+    for position, data in pieces_of(handle, offset, offset + size):
+        go_on()
+        found = zlib.crc32(overlaid([piece], position, memoryview(data)), found)
+    after = struct.pack("<I", found).hex()
+    return [[place, os.pread(handle, 4, place).hex(), after] for place in places]
+
+
+def pieces_of(handle: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while start < end:
+        data = os.pread(handle, min(CHUNK, end - start), start)
+        if not data:
+            raise Failed("the file became shorter while it was read")
+        yield start, data
+        start += len(data)
+
+
+def overlaid(pieces: list[list[Any]], position: int, data: memoryview) -> bytes:
+    """These bytes with all pieces in place that fall among them."""
+    found = None
+    for offset, _, after in pieces:
+        new = bytes.fromhex(after)
+        low, high = max(offset, position), min(offset + len(new), position + len(data))
+        if low < high:
+            found = bytearray(data) if found is None else found
+            found[low - position : high - position] = new[low - offset : high - offset]
+    return bytes(data) if found is None else bytes(found)
+
+
+def prepare_tail(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    """All from an offset on, cut off or zeroed."""
     del request
-    return {"how": "swap", "source": None, "digest_before": digest_of(path, go_on)}
+    with opened(path, os.O_RDWR) as handle:
+        size, offset = os.fstat(handle).st_size, do["offset"]
+        if not 0 <= offset < size:
+            raise Refused(f"{path} has {size} bytes, too few to take some away from byte {offset} on")
+        cut, ranges = do["op"] == "cut", [[offset, size - offset]]
+        stored = sum(length for _, length in extents(handle, offset, size))
+        both = digests(handle, ranges, lambda _, data: b"" if cut else bytes(len(data)), go_on)
+    named = {"digest_before": both[0], "digest_outside": both[1], "digest_after": both[2]}
+    facts = {"offset": offset, "bytes": size - offset}
+    return {"how": "bytes", "do": do, "ranges": ranges, "needs": stored, "facts": facts, **named}
 
 
-def prepare_stale(request: Record, path: str, go_on: Callable[[], None]) -> Record:
-    source = request.get("source")
-    if not source:
-        raise Refused("stale-version needs `source`, the older file that is put in place")
-    source = os.path.realpath(source)
-    size = regular(source).st_size
-    with opened(path, os.O_RDONLY) as now, opened(source, os.O_RDONLY) as older:
-        if path.endswith(".safetensors"):
-            layout(now)
-            layout(older)  # a damaged file is another mutation; a stale version loads
-    space = os.statvfs(os.path.dirname(path))
-    if size + ROOM_RESERVE > space.f_bavail * space.f_frsize:
-        raise Refused(f"the copy of {source} needs {size} bytes beside {path}; {space.f_bavail * space.f_frsize} are free")
-    both = {"digest_before": digest_of(path, go_on), "digest_after": digest_of(source, go_on)}
-    return {"how": "swap", "source": source, "facts": {"source": source}, **both}
+def partners(pairs: list[list[int]]) -> dict[int, tuple[int, int]]:
+    """Offset of each range -> (its length, offset of the one that it is exchanged for)."""
+    found = {}
+    for first, second, length in pairs:
+        found[first], found[second] = (length, second), (length, first)
+    return found
+
+
+def prepare_exchange(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    """Equal ranges of one file that take each other's place."""
+    del request
+    joined = partners(do["pairs"])
+    ranges = sorted([offset, length] for offset, (length, _) in joined.items())
+    with opened(path, os.O_RDWR) as handle:
+        size = os.fstat(handle).st_size
+        ends = [0] + [offset + length for offset, length in ranges]
+        if any(offset < end for (offset, _), end in zip(ranges, ends)) or ends[-1] > size:  # noqa: B905 - Python 3.8
+            raise Refused(f"{path}: the ranges to exchange overlap, or lie beyond its {size} bytes")
+
+        def exchanged(position: int, data: memoryview) -> bytes:
+            changed = bytearray(data)
+            for offset, length in ranges:
+                low, high = max(offset, position), min(offset + length, position + len(data))
+                if low < high:
+                    changed[low - position : high - position] = os.pread(handle, high - low, joined[offset][1] + low - offset)
+            return bytes(changed)
+
+        both = digests(handle, ranges, exchanged, go_on)
+    needs = sum(length for _, length in ranges)
+    named = {"digest_before": both[0], "digest_outside": both[1], "digest_after": both[2]}
+    return {"how": "bytes", "do": do, "ranges": ranges, "needs": needs, **named}
+
+
+def prepare_remove(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    del request, do
+    return {"how": "swap", "do": {"op": "remove"}, "other": None, "digest_before": digest_of(path, go_on)}
+
+
+def prepare_replace(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    """Another file under this name: a copy of `source`, a `text`, or what the job number `other` has."""
+    del request
+    record: Record = {"how": "swap", "do": do, "other": do.get("other"), "digest_before": digest_of(path, go_on)}
+    if do.get("source"):
+        source = os.path.realpath(do["source"])
+        record.update(do={**do, "source": source}, needs=regular(source).st_size, digest_after=digest_of(source, go_on))
+    elif do.get("text"):
+        text = do["text"].replace("{digest}", record["digest_before"]).replace("{size}", str(os.stat(path).st_size))
+        record.update(do={**do, "text": text}, digest_after=name_of(hashlib.sha256(text.encode("utf-8"))))
+    return record
+
+
+CASES = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+SECRET = re.compile(
+    r"""(?P<key>["']?[\w.-]*(?:token|secret|passw(?:or)?d|api_?key|access_?key|credential)[\w.-]*["']?\s*[:=]\s*["']?)(?P<value>[^\s"',}]+)""",
+    re.IGNORECASE,
+)
+SIGNED = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")  # a JSON Web Token
+NEXT = {ord(c): ord(row[(at + 1) % len(row)]) for row in ("0123456789", *CASES) for at, c in enumerate(row)}
+LONG_AGO = 946684800  # 2000-01-01, in UNIX time
+CREDENTIAL_LIMIT = 1 << 20
+
+
+def worthless(text: str) -> str:
+    """Each letter and digit becomes the next of its kind: as long, of the same look, and nobody's. What tells the kind (`hf_`) stays."""
+    kind = re.match(r"[A-Za-z]{1,8}[_-]", text)
+    start = kind[0] if kind else ""
+    return start + text[len(start) :].translate(NEXT)
+
+
+def expired(content: str) -> str:
+    """A signed token that ended long ago; else every secret that a key names; else the whole, where it is one word. Raises Refused."""
+
+    def ended(found: Any) -> str:
+        head, body, signature = found[0].split(".")
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            claims.update(exp=LONG_AGO + 3600, iat=LONG_AGO)
+        except (ValueError, AttributeError):
+            return worthless(found[0])
+        packed = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode("utf-8"))
+        return f"{head}.{packed.decode('ascii').rstrip('=')}.{signature}"
+
+    if SIGNED.search(content):
+        return SIGNED.sub(ended, content)
+    if SECRET.search(content):
+        return SECRET.sub(lambda found: found["key"] + worthless(found["value"]), content)
+    if len(content.split()) == 1:
+        return worthless(content)
+    raise Refused(
+        "no credential is recognised in it (a signed token, a key named token, secret, password or the like, or one word)"
+    )
+
+
+def expired_bytes(content: bytes) -> bytes:
+    """Raises Refused for what is no credential."""
+    if len(content) > CREDENTIAL_LIMIT:
+        raise Refused(f"it has more than {CREDENTIAL_LIMIT} bytes, so it is no credential")
+    try:
+        return expired(content.decode("utf-8")).encode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused("it is no text, so no credential is recognised in it") from None
+
+
+def prepare_expire(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    """What is secret stays in the file: no record of ours holds it, and none holds what takes its place."""
+    del request
+    with opened(path, os.O_RDONLY) as handle:
+        after = expired_bytes(os.pread(handle, CREDENTIAL_LIMIT + 1, 0))
+    both = {"digest_before": digest_of(path, go_on), "digest_after": name_of(hashlib.sha256(after))}
+    return {"how": "swap", "do": do, "other": None, **both}
 
 
 def ignores_modes(pid: int | None) -> bool:
@@ -460,62 +607,56 @@ def ignores_modes(pid: int | None) -> bool:
     return listed.strip() == "0"
 
 
-def prepare_permission(request: Record, path: str, go_on: Callable[[], None]) -> Record:
+def prepare_mode(request: Record, path: str, do: Record, go_on: Callable[[], None]) -> Record:
+    del do
     if ignores_modes(request.get("reader")):
         raise Refused("the reader runs as root (or may read everything): chmod 000 does not stop it")
     found = regular(path)
     if found.st_uid != os.geteuid() and not ignores_modes(None):
         raise Refused(f"{path} belongs to uid {found.st_uid}; only its owner can take its permissions away")
-    return {"how": "mode", "digest_before": digest_of(path, go_on)}
+    return {"how": "mode", "do": {"op": "chmod"}, "digest_before": digest_of(path, go_on)}
 
 
 PREPARE = {
-    "header": prepare_edit,
-    "nan-one": prepare_edit,
-    "exponent-msb": prepare_edit,
-    "truncate": prepare_tail,
-    "zero-tail": prepare_tail,
-    "missing": prepare_missing,
-    "stale-version": prepare_stale,
-    "permission": prepare_permission,
+    "edit": prepare_edit,
+    "fill": prepare_edit,
+    "element": prepare_edit,
+    "cut": prepare_tail,
+    "zero": prepare_tail,
+    "exchange": prepare_exchange,
+    "expire": prepare_expire,
+    "remove": prepare_remove,
+    "replace": prepare_replace,
+    "chmod": prepare_mode,
 }
 
 
 def keep(body: Record, phase: str) -> None:
-    body["record"]["phase"] = phase
+    body["phase"] = phase
     write_whole(body["state"], body)
-    write_whole(body["record"]["beside"], body)
+    for record in body["records"]:
+        write_whole(record["beside"], body)
 
 
 def apply(body: Record, go_on: Callable[[], None]) -> Record:
     """Do it. Both records are on disk; whatever is needed to undo is on disk, too, before the first byte changes."""
-    record = body["record"]
-    path, aside = record["path"], record["beside"]
-    if record["how"] == "tail":
-        set_tail_aside(record, go_on)
-    if record["how"] == "swap" and record["source"]:
-        copy_stale(record, go_on)
-    if identity_of(path) != (record["inode"], record["mtime_ns"]):
-        raise Failed(f"{path} was changed by somebody else just now; it was left alone")
+    records = body["records"]
+    for record in records:
+        if record["how"] == "bytes" and record["do"]["op"] != "edit":
+            set_aside(record, go_on)
+        elif record["how"] == "swap" and record["do"]["op"] != "remove" and record["other"] is None:
+            write_other(record, go_on)
+    for record in records:
+        if record["how"] != "folder" and identity_of(record["path"]) != (record["inode"], record["mtime_ns"]):
+            raise Failed(f"{record['path']} was changed by somebody else just now; it was left alone")
     keep(body, "writing")
-    if record["how"] == "edit":
-        with opened(path, os.O_RDWR) as handle:
-            write_at(handle, bytes.fromhex(record["edit"]["after"]), record["edit"]["offset"])
-            os.fsync(handle)
-    elif record["how"] == "tail":
-        cut_tail(record, go_on)
-    elif record["how"] == "mode":
-        os.chmod(path, 0)
-    elif record["source"]:
-        os.link(path, aside + ".original")
-        os.replace(aside + ".copy", path)
-        fsync_folder(path)
-    else:
-        os.rename(path, aside + ".original")
-        fsync_folder(path)
+    for record in records:
+        go_on()
+        DO[record["how"]](record, records, go_on)
     keep(body, "effective")
-    named = {key: record[key] for key in ("path", "mutation", "digest_before", "digest_after", "size", "inode")}
-    return {**named, **record["facts"]}
+    first = records[0]
+    named = {key: first[key] for key in ("path", "digest_before", "digest_after", "size", "inode")}
+    return {"mutation": body["mutation"], "files": len(records), **named, **first["facts"]}
 
 
 def identity_of(path: str) -> tuple[int, int]:
@@ -523,55 +664,218 @@ def identity_of(path: str) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def set_tail_aside(record: Record, go_on: Callable[[], None]) -> None:
-    size = record["size"] - record["offset"]
+def set_aside(record: Record, go_on: Callable[[], None]) -> None:
+    """A copy of every range that is about to change, one behind another."""
     try:
         with fresh(record["beside"] + ".tail") as copy, opened(record["path"], os.O_RDONLY) as file:
-            copy_range((file, record["offset"]), (copy, 0), size, go_on)
-            os.ftruncate(copy, size)
+            at = 0
+            for offset, length in record["ranges"]:
+                copy_range((file, offset), (copy, at), length, go_on)
+                at += length
+            os.ftruncate(copy, at)
             os.fsync(copy)
     except OSError as problem:
-        raise Refused(f"what {record['mutation']} takes away could not be kept: {problem.strerror}") from None
+        raise Refused(f"what is taken away from {record['path']} could not be kept: {problem.strerror}") from None
 
 
-def cut_tail(record: Record, go_on: Callable[[], None]) -> None:
-    with opened(record["path"], os.O_RDWR) as handle:
-        if record["mutation"] == "truncate":
-            os.ftruncate(handle, record["offset"])
-        else:
-            for position, length in extents(handle, record["offset"], record["size"]):
-                go_on()
-                write_at(handle, bytes(length), position)
-        os.fsync(handle)
+def kept_at(record: Record) -> dict[int, int]:
+    """Offset of each range -> where its copy begins."""
+    found, at = {}, 0
+    for offset, length in record["ranges"]:
+        found[offset] = at
+        at += length
+    return found
 
 
-def copy_stale(record: Record, go_on: Callable[[], None]) -> None:
-    """The older file, complete, under another name; with the mode and owner of the one it replaces."""
+def write_other(record: Record, go_on: Callable[[], None]) -> None:
+    """The file that takes this one's name, complete, under another one; with the mode and owner of the one it replaces."""
+    do, what = record["do"], record["do"].get("source") or "what takes its place"
     try:
-        with fresh(record["beside"] + ".copy") as copy, opened(record["source"], os.O_RDONLY) as source:
-            size = os.fstat(source).st_size
-            copy_range((source, 0), (copy, 0), size, go_on)
-            os.ftruncate(copy, size)
+        with fresh(record["beside"] + ".copy") as copy:
+            if do.get("source"):
+                with opened(do["source"], os.O_RDONLY) as source:
+                    size = os.fstat(source).st_size
+                    copy_range((source, 0), (copy, 0), size, go_on)
+                    os.ftruncate(copy, size)
+            else:
+                write_at(copy, other_content(record), 0)
             os.fchmod(copy, record["mode"])
             owner = os.stat(record["path"])
             with suppress(PermissionError):
                 os.fchown(copy, owner.st_uid, owner.st_gid)
             os.fsync(copy)
     except OSError as problem:
-        raise Refused(f"the copy of {record['source']} could not be written: {problem.strerror}") from None
+        raise Refused(f"the copy of {what} could not be written: {problem.strerror}") from None
+
+
+def other_content(record: Record) -> bytes:
+    if record["do"]["op"] != "expire":
+        return str(record["do"]["text"]).encode("utf-8")
+    with opened(record["path"], os.O_RDONLY) as handle:
+        return expired_bytes(os.pread(handle, CREDENTIAL_LIMIT + 1, 0))
+
+
+def do_bytes(record: Record, records: list[Record], go_on: Callable[[], None]) -> None:
+    del records
+    do = record["do"]
+    with opened(record["path"], os.O_RDWR) as handle:
+        if do["op"] == "edit":
+            for offset, _, after in do["pieces"]:
+                write_at(handle, bytes.fromhex(after), offset)
+        elif do["op"] == "cut":
+            os.ftruncate(handle, do["offset"])
+        elif do["op"] == "zero":
+            for position, length in extents(handle, do["offset"], record["size"]):
+                go_on()
+                write_at(handle, bytes(length), position)
+        else:
+            places, joined = kept_at(record), partners(do["pairs"])
+            with opened(record["beside"] + ".tail", os.O_RDONLY) as copy:
+                for offset, (length, partner) in sorted(joined.items()):
+                    rewrite((copy, places[partner]), (handle, offset), length, go_on)
+        os.fsync(handle)
+
+
+def rewrite(source: tuple[int, int], sink: tuple[int, int], size: int, go_on: Callable[[], None]) -> None:
+    """As `copy_range`, over bytes that are there: the holes of the source become zeros."""
+    (reader, start), (writer, target) = source, sink
+    for position, data in pieces_of(reader, start, start + size):
+        go_on()
+        write_at(writer, data, target + position - start)
+
+
+def do_swap(record: Record, records: list[Record], go_on: Callable[[], None]) -> None:
+    del go_on
+    path, aside = record["path"], record["beside"]
+    if record["do"]["op"] == "remove":
+        os.rename(path, aside + ".original")
+    else:
+        if record["other"] is not None:
+            other = records[record["other"]]
+            moved = other["beside"] + ".original"
+            os.link(moved if os.path.exists(moved) else other["path"], aside + ".copy")
+        os.link(path, aside + ".original")
+        os.replace(aside + ".copy", path)
+    fsync_folder(path)
+
+
+def do_mode(record: Record, records: list[Record], go_on: Callable[[], None]) -> None:
+    del records, go_on
+    os.chmod(record["path"], 0)
+
+
+# --- a folder that is emptied: what it holds is moved aside inside it, so that a mount point can be emptied as well -------
+
+
+def prepare_folder(request: Record, path: str) -> Record:
+    try:
+        found, names = os.stat(path), sorted(os.listdir(path))
+    except OSError as problem:
+        raise Refused(f"{path}: {problem.strerror}") from None
+    held = [name for name in names if name.startswith(f".{WIPED}.blackstart-")]
+    if held:
+        raise Refused(f"{path} is held by a fault already: {held[0]} lies in it; recover that one first")
+    if not names:
+        raise Refused(f"{path} is empty already")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise Refused(f"{path} may not be written to, so nothing in it can be moved")
+    for name in names:
+        inside = os.path.join(path, name)
+        if os.lstat(inside).st_dev != found.st_dev or os.path.ismount(inside):
+            raise Refused(f"{inside} is a file system of its own, which cannot be moved aside")
+    return {
+        "how": "folder",
+        "do": {"op": "empty"},
+        "path": path,
+        "beside": beside(os.path.join(path, WIPED), request["fault"]),
+        "size": 0,
+        "inode": found.st_ino,
+        "atime_ns": found.st_atime_ns,
+        "mtime_ns": found.st_mtime_ns,
+        "digest_before": None,
+        "digest_after": "",
+        "needs": 0,
+        "facts": {"entries": len(names)},
+    }
+
+
+def do_folder(record: Record, records: list[Record], go_on: Callable[[], None]) -> None:
+    del records
+    aside, mine = record["beside"] + ".original", os.path.basename(record["beside"])
+    os.mkdir(aside, 0o700)
+    for name in sorted(os.listdir(record["path"])):
+        if not name.startswith(mine):
+            go_on()
+            os.rename(os.path.join(record["path"], name), os.path.join(aside, name))
+    fsync_folder(aside)
+    fsync_folder(os.path.join(record["path"], mine))
+
+
+def restore_folder(body: Record, record: Record) -> str:
+    """All back under its name. What was made anew meanwhile stays, and the old of the same name goes: it is a cache that did its work."""
+    del body
+    aside = record["beside"] + ".original"
+    if not os.path.isdir(aside):
+        return AS_BEFORE
+    made = merge(aside, record["path"])
+    os.rmdir(aside)
+    fsync_folder(record["beside"])
+    if not made:
+        return "what it held was moved back"
+    return f"what it held was moved back, but for {made} that had been made anew meanwhile and stay"
+
+
+def merge(source: str, sink: str) -> int:
+    """Move all entries; how many of the same name stood there already."""
+    made = 0
+    for name in os.listdir(source):
+        old, new = os.path.join(source, name), os.path.join(sink, name)
+        if not os.path.lexists(new):
+            os.rename(old, new)
+        elif os.path.isdir(old) and os.path.isdir(new) and not os.path.islink(old) and not os.path.islink(new):
+            made += merge(old, new)
+            os.rmdir(old)
+        else:
+            made += 1
+            if os.path.isdir(old) and not os.path.islink(old):
+                shutil.rmtree(old)
+            else:
+                os.unlink(old)
+    fsync_folder(os.path.join(sink, "."))
+    return made
+
+
+DO = {"bytes": do_bytes, "swap": do_swap, "mode": do_mode, "folder": do_folder}
 
 
 # --- the undo: from the record alone --------------------------------------------------------------------------------------
 
 
 def restore(body: Record) -> Record:
-    """Put the file back, prove it by its digest, take away all that lies beside it. Raises Foreign or Failed."""
-    record = body["record"]
-    restored = UNCHANGED if record["phase"] == "preparing" else RESTORE[record["how"]](body)
+    """Put every file back, prove it by its digest, take away all that lies beside it. Raises Foreign or Failed, after the last."""
+    told, foreign, failed = [], [], []
+    for record in body["records"]:
+        try:
+            told.append(UNCHANGED if body["phase"] == "preparing" else RESTORE[record["how"]](body, record))
+        except Foreign as problem:
+            foreign.append(str(problem))
+        except (Failed, OSError) as problem:
+            failed.append(str(problem))
+    if failed:
+        raise Failed("; ".join(failed + foreign))
+    if foreign:
+        raise Foreign("; ".join(foreign))
     for name in (".tail", ".copy", ".original", ".new", ""):
-        with suppress(FileNotFoundError):
-            os.unlink(record["beside"] + name)
-    return {"path": record["path"], "digest": record["digest_before"], "restored": restored}
+        for record in body["records"]:
+            with suppress(FileNotFoundError):
+                os.unlink(record["beside"] + name)
+    for record in body["records"]:
+        if record["how"] == "folder":  # its own time was changed by all that was moved
+            with suppress(OSError):
+                os.utime(record["path"], ns=(record["atime_ns"], record["mtime_ns"]))
+    first = body["records"][0]
+    restored = next((each for each in told if each not in UNTOUCHED), told[0])
+    return {"path": first["path"], "digest": first["digest_before"], "restored": restored}
 
 
 def never() -> None:
@@ -584,17 +888,21 @@ def foreign(record: Record, found: str) -> Foreign:
     return Foreign(f"{record['path']} {found}: somebody else changed it, so it was left alone; {kept}")
 
 
-def look(record: Record) -> tuple[str, Any]:
+def look(body: Record, record: Record) -> tuple[str, Any]:
     """`before`, `after`, `between` (our own change, half done or half undone), `else` or `gone`; and the hash up to our change."""
-    offset = record["offset"] if record["how"] == "tail" else record["edit"]["offset"] if record["how"] == "edit" else 0
-    whole = hashlib.sha256()
+    ranges = record["ranges"] if record["how"] == "bytes" else [[0, 0]]
+    unsure = record["how"] == "bytes" and body["phase"] != "effective"
+    position, whole = ranges[0][0], hashlib.sha256()
     try:
         with opened(record["path"], os.O_RDONLY) as handle:
-            for data in chunks(handle, never, 0, offset):
+            for data in chunks(handle, never, 0, position):
                 whole.update(data)
-            prefix = whole.copy()
-            for data in chunks(handle, never, offset):
+            prefix, beyond = whole.copy(), whole.copy()
+            for data in chunks(handle, never, position):
                 whole.update(data)
+                for part in outside(data, position, ranges) if unsure else ():
+                    beyond.update(part)
+                position += len(data)
             size = os.fstat(handle).st_size
     except FileNotFoundError:
         return "gone", None
@@ -602,43 +910,51 @@ def look(record: Record) -> tuple[str, Any]:
         return "before", prefix
     if name_of(whole) == record["digest_after"]:
         return "after", prefix
-    ours = record["how"] == "tail" and record["phase"] != "effective" and name_of(prefix) == record["digest_prefix"]
-    return "between" if ours and offset <= size <= record["size"] else "else", prefix
+    least = record["do"]["offset"] if record["do"]["op"] == "cut" else record["size"]
+    ours = unsure and name_of(beyond) == record["digest_outside"] and least <= size <= record["size"]
+    return "between" if ours else "else", prefix
 
 
-def restore_bytes(body: Record) -> str:
-    record = body["record"]
-    found, digest = look(record)
+def restore_bytes(body: Record, record: Record) -> str:
+    found, digest = look(body, record)
     if found in ("gone", "else"):
         raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
     if found == "before":
-        return AS_BEFORE
+        return with_times(record) if body["phase"] == "restoring" else AS_BEFORE
     keep(body, "restoring")
     with opened(record["path"], os.O_RDWR) as handle:
-        if record["how"] == "edit":
-            offset = record["edit"]["offset"]
-            write_at(handle, bytes.fromhex(record["edit"]["before"]), offset)
+        if record["do"]["op"] == "edit":
+            for offset, before, _ in record["do"]["pieces"]:
+                write_at(handle, bytes.fromhex(before), offset)
         else:
-            offset = record["offset"]
+            back = rewrite if record["do"]["op"] == "exchange" else copy_range  # where zeros were written, holes had been zeros
             with opened(record["beside"] + ".tail", os.O_RDONLY) as copy:
-                copy_range((copy, 0), (handle, offset), record["size"] - offset, never)
+                for offset, at in kept_at(record).items():
+                    back((copy, at), (handle, offset), dict(record["ranges"])[offset], never)
             os.ftruncate(handle, record["size"])
         os.fsync(handle)
-        for data in chunks(handle, never, offset):  # what lies before was read a moment ago, and nobody wrote there
+        for data in chunks(
+            handle, never, record["ranges"][0][0]
+        ):  # what lies before was read a moment ago, and nobody wrote there
             digest.update(data)
     if name_of(digest) != record["digest_before"]:
         raise Failed(f"{record['path']} was restored and has digest {name_of(digest)}, not {record['digest_before']}")
-    os.utime(record["path"], ns=(record["atime_ns"], record["mtime_ns"]))
+    return with_times(record)
+
+
+def with_times(record: Record) -> str:
+    """The last step of writing bytes back, also where an undo that was cut off had come so far."""
+    if os.stat(record["path"]).st_ino == record["inode"]:
+        os.utime(record["path"], ns=(record["atime_ns"], record["mtime_ns"]))
     return "its bytes were written back"
 
 
-def restore_name(body: Record) -> str:
-    record = body["record"]
+def restore_name(body: Record, record: Record) -> str:
     path, original = record["path"], record["beside"] + ".original"
-    found, _ = look(record)
+    found, _ = look(body, record)
     if found == "before":
         return AS_BEFORE
-    if not os.path.exists(original) or found == "else" or (found == "gone" and record["source"]):
+    if not os.path.exists(original) or found == "else" or (found == "gone" and record["do"]["op"] != "remove"):
         raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
     if found == "after":
         os.replace(original, path)
@@ -654,8 +970,8 @@ def restore_name(body: Record) -> str:
     return "the original was put back under its name"
 
 
-def restore_mode(body: Record) -> str:
-    record = body["record"]
+def restore_mode(body: Record, record: Record) -> str:
+    del body
     try:
         found = stat.S_IMODE(os.stat(record["path"]).st_mode)
     except FileNotFoundError:
@@ -668,7 +984,7 @@ def restore_mode(body: Record) -> str:
     return "its mode was set back"
 
 
-RESTORE = {"edit": restore_bytes, "tail": restore_bytes, "swap": restore_name, "mode": restore_mode}
+RESTORE = {"bytes": restore_bytes, "swap": restore_name, "mode": restore_mode, "folder": restore_folder}
 
 
 # --- processes and holding, as in agent.py --------------------------------------------------------------------------------
@@ -780,14 +1096,14 @@ def begin(request: Record, ending: Ending) -> Record:
     state = os.path.abspath(request["state"])
     if os.path.exists(state):
         raise Refused(f"fault {request['fault']} is already held here; its record is {state}")
-    record = prepare(request, ending.go_on)
-    undo_s = request.get("undo_s") or UNDO_S + 3 * record["size"] / SLOWEST
+    records = prepare(request, ending.go_on)
+    undo_s = request.get("undo_s") or UNDO_S + 3 * sum(record["size"] for record in records) / SLOWEST
     body = {"fault": request["fault"], "verb": "mutate-file", "agent": identity(os.getpid()), "boot": boot()}
-    body.update(state=state, undo_s=undo_s, record=record)
+    body.update(state=state, undo_s=undo_s, mutation=request["mutation"], records=records)
     try:
         keep(body, "preparing")
     except OSError:
-        for path in (state, record["beside"]):
+        for path in (state, *(record["beside"] for record in records)):
             for name in (path, path + ".new"):
                 with suppress(OSError):
                     os.unlink(name)
@@ -847,15 +1163,19 @@ def undo(path: str) -> int:
     body = load(path)
     if body and body["boot"] == boot() and not end_agent(body["agent"], signal.SIGTERM, body["undo_s"]):
         end_agent(body["agent"], signal.SIGKILL, UNDO_S)
-    if body and os.path.isdir(os.path.dirname(body["record"]["path"])):
-        with opened(os.path.dirname(body["record"]["path"]), os.O_RDONLY) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not run the same undo at once
-            body = load(path)
-            if body:
-                return put_back(body, "undo")
-    elif body:
-        emit("foreign", why=f"the folder of {body['record']['path']} is gone: somebody else removed it")
+    folders = sorted({os.path.dirname(record["path"]) for record in body.get("records", ())})
+    if missing := [folder for folder in folders if not os.path.isdir(folder)]:
+        emit("foreign", why=f"the folder {missing[0]} is gone: somebody else removed it")
         return 4
+    if not body:
+        emit("undone", reason="nothing was left")
+        return 0
+    with ExitStack() as locks:  # two of us must not run the same undo at once
+        for folder in folders:
+            fcntl.flock(locks.enter_context(opened(folder, os.O_RDONLY)), fcntl.LOCK_EX)
+        body = load(path)
+        if body:
+            return put_back(body, "undo")
     emit("undone", reason="nothing was left")
     return 0
 

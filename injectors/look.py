@@ -130,6 +130,22 @@ def read(request: Request) -> Request:
         return {"content": base64.b64encode(file.read(request["limit"])).decode("ascii")}
 
 
+def ranges(request: Request) -> Request:
+    """Parts of a file, each as [offset, length]; shorter where it ends."""
+    with open(request["path"], "rb") as file:
+        found = [os.pread(file.fileno(), length, offset) for offset, length in request["ranges"]]
+    return {"contents": [base64.b64encode(each).decode("ascii") for each in found]}
+
+
+def listing(request: Request) -> Request:
+    """Names in a folder with their sizes; null: a folder, or what cannot be looked at."""
+    found = {}
+    for name in os.listdir(request["path"]):
+        path = os.path.join(request["path"], name)
+        found[name] = os.stat(path).st_size if os.path.isfile(path) else None
+    return {"listing": found}
+
+
 def digest(request: Request) -> Request:
     found = hashlib.sha256()
     with open(request["path"], "rb") as file:
@@ -171,6 +187,8 @@ VERBS = {
     "memory": memory,
     "space": space,
     "read": read,
+    "ranges": ranges,
+    "listing": listing,
     "digest": digest,
     "exists": exists,
     "signal": send,

@@ -56,9 +56,10 @@ class Anything:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words; see OneOf for those that a text of the user's may follow."""
+    """One of some words; see OneOf for those that a text of the user's may follow, and for what is `refused` with a reason."""
 
     words: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...] = ()
 
     @property
     def plain(self) -> tuple[str, ...]:
@@ -166,8 +167,8 @@ def shape_of(hint: Any, notes: tuple[Any, ...] = ()) -> Shape:
         return Whole(next((note for note in notes if isinstance(note, range)), None))
     if hint is Bound:
         return BOUNDS[next((note for note in notes if note in BOUNDS), Share)]
-    if hint is str and (words := next((note.words for note in notes if isinstance(note, OneOf)), ())):
-        return Choice(words)
+    if hint is str and (choice := next((note for note in notes if isinstance(note, OneOf)), None)):
+        return Choice(choice.words, choice.refused)
     if hint in _SIMPLE:
         return _SIMPLE[hint]
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

@@ -45,6 +45,9 @@ _KINDS = {
     "model-corrupt": """corrupt-model model-corruption file-corrupt corrupt-file weight-corruption weights-corrupt bit-flip bitflip
         file-mutate mutate-file model-mutate weights-flip model-damage corrupt""",
     "checkpoint-corrupt": "corrupt-checkpoint checkpoint-damage",
+    "credential-expire": "credential-loss expired-credential token-expire secret-swap credential-revoke expire-token",
+    "model-store-outage": "model-hub-outage registry-outage store-outage model-registry-outage",
+    "cache-wipe": "wipe-cache cache-clear clear-cache cache-loss cache-drop",
     "traffic-surge": "load traffic load-spike spike",
     "command": "shell exec script run bash process-action custom",
 }

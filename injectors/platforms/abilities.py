@@ -1,7 +1,7 @@
 """What only some platforms can do, and some faults need."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..values import JSON
 from .base import Target
@@ -31,6 +31,17 @@ class Links(Protocol):
 
     def link_rules(self, link: str) -> list[JSON]:
         """The rules in force on a link now, with their counters."""
+
+
+@runtime_checkable
+class Contents(Protocol):
+    """The ability to look into large files and into folders as a target sees them, without reading the whole. Raises PlatformError."""
+
+    def read_ranges(self, target: Target, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of a file, each (offset, length); shorter where it ends."""
+
+    def listing(self, target: Target, folder: str) -> Mapping[str, int | None]:
+        """Names in a folder with their sizes in bytes, None of what is no file."""
 
 
 class Objects(Protocol):

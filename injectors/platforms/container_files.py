@@ -1,16 +1,17 @@
 """What can be seen inside containers, past the agents: files, processes and what they use, by look.py in a process of its own."""
 
 import base64
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Generic
 
 from ..values import JSON
 from .base import PlatformError, Target
 from .exec_agents import ContainerAgents, Doors, W, look
+from .looked_contents import LookedContents
 from .process_table import Usage
 
 
-class ContainerFiles(ABC, Generic[W]):
+class ContainerFiles(LookedContents, Generic[W]):
     """The platform says which container is a target's, and how programs get into it."""
 
     doors: Doors[W]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..values import JSON
@@ -48,6 +49,21 @@ class LocalFiles:
                 return file.read(limit)
         except OSError as error:
             raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def read_ranges(self, target: Target, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        del target
+        try:
+            with (self.folder / path).open("rb") as file:
+                return [os.pread(file.fileno(), length, offset) for offset, length in ranges]
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def listing(self, target: Target, folder: str) -> Mapping[str, int | None]:
+        del target
+        try:
+            return {each.name: each.stat().st_size if each.is_file() else None for each in (self.folder / folder).iterdir()}
+        except OSError as error:
+            raise PlatformError(f"{folder}: {error.strerror}") from error
 
     def digest(self, target: Target, path: str) -> str:
         del target

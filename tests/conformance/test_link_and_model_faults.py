@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blackstart.injectors import proxy
+from blackstart.injectors.artefacts import when_it_bites
 from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
-from blackstart.injectors.model_files import ModelCorrupt, when_it_bites
+from blackstart.injectors.model_files import ModelCorrupt
+from blackstart.injectors.model_formats.mutations import Job
 from blackstart.injectors.network import NetworkPartition
 from blackstart.injectors.platforms.base import Target
 from blackstart.injectors.platforms.process import ProcessPlatform
@@ -322,7 +324,7 @@ def corrupt(service: Service, mutation: str, **more: str) -> ModelCorrupt:
     return ModelCorrupt(mutation, **more).with_model(str(service.folder / "{name}" / "model.safetensors"), "mmap")
 
 
-@pytest.mark.parametrize("mutation", ["header", "zero-tail", "nan-one", "missing", "stale-version"])
+@pytest.mark.parametrize("mutation", ["header", "zero-tail", "nan-one", "delete", "stale-version"])
 def test_evidence_and_restoration(service: Service, mutation: str) -> None:
     injector, path = corrupt(service, mutation), service.model()
     before, tensor = digest(path), load_file(path)["mlp.weight"]
@@ -347,14 +349,16 @@ def test_when_it_bites_is_what_the_system_says(service: Service) -> None:
             ("exponent-msb", "r0", "now"),
             ("truncate", "r0", "now"),
             ("header", "r0", "on-restart"),  # mapped, but read once
-            ("missing", "r0", "on-restart"),
+            ("delete", "r0", "on-restart"),
             ("exponent-msb", "r1", "on-restart"),  # `load: mmap` says the service file, and r1 has not mapped it
         ):
             injector = corrupt(service, mutation)
             assert injector.bites(injector.plan(target(platform, name), platform)) == expected, (mutation, name)
-    assert when_it_bites("nan-one", "mmap", None) == "now"
-    assert when_it_bites("nan-one", "at-start", None) == "on-restart"
-    assert when_it_bites("nan-one", None, None) == "on-restart"
+    in_place, renamed = Job("model", {}, at_once=True), Job("model", {})
+    assert when_it_bites(in_place, "mmap", None) == "now"
+    assert when_it_bites(in_place, "at-start", None) == "on-restart"
+    assert when_it_bites(in_place, None, None) == "on-restart"
+    assert when_it_bites(renamed, "mmap", in_memory=True) == "on-restart"
 
 
 def test_paths_of_models(service: Service) -> None:
@@ -387,7 +391,7 @@ def test_model_refusals(service: Service) -> None:
             (ModelCorrupt("header", file=shared), "r1", "r0 reads .* as well"),
             (ModelCorrupt("exponent-msb:mlp.wieght", file=shared), "r0", "nearest is mlp.weight"),
             (ModelCorrupt("header", file="/nowhere"), "r0", "No such file"),
-            (ModelCorrupt("header", file=str(service.folder / "rt")), "r0", "directory"),
+            (ModelCorrupt("header", file=str(service.folder / "rt")), "r0", "which file in .* is the model"),
         ):
             with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
                 injector.plan(target(platform, victim), platform)
@@ -446,18 +450,22 @@ def test_changed_file_between_plan_and_injection_is_refused(service: Service) ->
     assert digest(path) == expected
 
 
-def test_truncation_in_place_kills_who_has_it_mapped_and_is_undone(service: Service) -> None:
-    """SIGBUS: the one mutation whose victim is the process itself, at its next look."""
+def test_a_file_that_somebody_else_uses_is_refused(service: Service) -> None:
+    """Mapped: it would die of SIGBUS, and is no target. Open: it may be just writing it."""
     path = service.model("r1")
-    with subprocess.Popen([sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline()
-        injector, before = corrupt(service, "truncate"), digest(path)
-        with closing(service.open()) as platform:
-            undo = planned(injector, platform, "r1")
-            injector.inject(undo, platform)
+    before = digest(path)
+    for program in (READER, "import sys; file = open(sys.argv[1]); print(1, flush=True); sys.stdin.readline()"):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline()
+            injector = corrupt(service, "truncate")
+            with closing(service.open()) as platform:
+                undo = planned(injector, platform, "r1")
+                with pytest.raises(Exception, match=f"in use by process {reader.pid} .*which is no target; end that first"):
+                    injector.inject(undo, platform)
+                injector.recover(undo, platform)
             reader.communicate(b"look\n")
-            assert reader.returncode == -signal.SIGBUS
-            injector.recover(undo, platform)
-            injector.verify_recovered(undo, platform)
+            assert reader.returncode == 0
     assert digest(path) == before

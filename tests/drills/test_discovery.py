@@ -107,7 +107,12 @@ def test_doctor_asks_every_fault_with_an_example(blackstart: Blackstart, demo: D
     looked = doctor(blackstart, json.loads(demo.service_file.read_text()))
     assert looked["network-delay"] == ("yes", "with privilege api, e.g. on r0, delay: 100ms")
     assert looked["model-corrupt"][0] == "yes"
-    assert {subject for subject, (word, _) in looked.items() if word == "?"} == {"command", "disk-fill"}
+    assert {subject for subject, (word, _) in looked.items() if word == "?"} == {
+        "cache-wipe",
+        "command",
+        "credential-expire",
+        "disk-fill",
+    }
     assert "depends on `path`" in looked["disk-fill"][1]
 
 

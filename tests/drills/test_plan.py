@@ -23,7 +23,8 @@ def test_a_plan_tells_what_is_measured_judged_and_put_back(blackstart: Blackstar
         assert lane in text.partition("probed by: ")[2]
     record = text.partition("undo record: ")[2]
     assert re.match(
-        r"files\.r[01]\.path \S+/model\.safetensors; files\.r[01]\.digest sha256:\w{12}…; files\.r[01]\.mode 644", record
+        r"files\.r[01]\.parts\.path \S+/model\.safetensors; files\.r[01]\.parts\.digest sha256:\w{12}…; files\.r[01]\.parts\.mode 644",
+        record,
     )
     assert "undone by: the agent that keeps the originals" in text
 

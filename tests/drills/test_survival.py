@@ -15,11 +15,16 @@ from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import COMMAND, Blackstart, events, kill_quietly, short, until
 
 HEAD = "apiVersion: blackstart/v1\nkind: Scenario\nname: held\nobjectives: {rto: 60s}\nsteady_state: {hold: 4s}\nsettle: 3s\nobserve: 60s\n"
+LATER = "\n  - {kind: rollout-restart, target: {names: [r0]}, at: 45s}"  # never reached; without it the fault would show nothing
 HELD = {
     "hang": "{kind: process-hang, role: engine, target: {names: [r0]}, for: 50s}",
     "partition": "{kind: network-partition, target: {names: [r0]}, peers: [gateway], for: 50s}",
     "corrupt": "{kind: model-corrupt, mutation: exponent-msb, target: {names: [r0]}, for: 50s}",
     "cpu": "{kind: cpu-stress, workers: 1, target: {names: [r0]}, for: 50s}",
+    "tokenizer": f"{{kind: model-corrupt, mutation: drop-tokenizer, target: {{names: [r0]}}, for: 50s}}{LATER}",
+    "wipe": f"{{kind: cache-wipe, path: 'models/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
+    "checkpoint": f"{{kind: checkpoint-corrupt, path: 'checkpoints/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
+    "credential": f"{{kind: credential-expire, path: 'tokens/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
 }
 
 
@@ -39,7 +44,8 @@ def state_of(demo: Demo) -> dict[str, object]:
             parts[f"{pid_file.stem} {process != pid}"] = (
                 Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
             )
-    parts["model"] = (demo.folder / "models" / "r0" / "model.safetensors").read_bytes()
+    for held in ("models/r0", "checkpoints/r0", "tokens"):
+        parts[held] = {path.name: path.read_bytes() for path in (demo.folder / held).glob("*") if path.is_file()}
     state = Path(os.environ["BLACKSTART_STATE_DIR"])
     parts["agents"] = sorted(path.name for path in (state / "agents").glob("*") if path.suffix == ".json")
     return parts
@@ -59,6 +65,9 @@ def in_fault(blackstart: Blackstart, demo: Demo, fault: str) -> tuple["subproces
 
 @pytest.mark.parametrize("fault", sorted(HELD))
 def test_sigkill_leaves_nothing_that_recover_cannot_prove(blackstart: Blackstart, demo: Demo, fault: str, tmp_path: Path) -> None:
+    for path, text in (("checkpoints/r0/step-7.bin", "weights" * 99), ("tokens/r0", "hf_AbcXyz0189\n")):
+        (demo.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (demo.folder / path).write_text(text)
     before = state_of(demo)
     process, folder = in_fault(blackstart, demo, HELD[fault])
     kill_quietly(process)

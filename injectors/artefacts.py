@@ -1,0 +1,258 @@
+"""What all faults of files have in common: jobs for file_agent.py, planned by layout, proven by digests, put back byte for byte."""
+
+import json
+import os
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from . import file_agent
+from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
+from .lifecycle import end_agent
+from .model_formats.layout import Unreadable
+from .model_formats.mutations import Job
+from .platforms.base import Platform, PlatformError, Target, Unavailable
+from .values import JSON
+
+MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
+RECORD_LIMIT = 1 << 20
+DIGEST = "sha256 of the file, read by the platform"
+
+
+def refuse_elsewhere(injector: Injector, platform: Platform) -> None:
+    """Where a kind has no means the plan says so."""
+    if platform.name not in injector.platforms:
+        names = " and ".join(sorted(injector.platforms))
+        raise Refusal(f"not injecting: {injector.kind} has means on platform {names} alone, and this is {platform.name}")
+
+
+def mapped(target: Target, path: str, platform: Platform) -> bool | None:
+    """Whether the target, or a process below it, has that file mapped into memory; None where the system does not say."""
+    name, told = os.fsencode(platform.file(target, path)["real"]), None
+    for pid in platform.pids(target):
+        try:
+            maps = platform.read_file(target, f"/proc/{pid}/maps", MAPS_LIMIT)
+        except PlatformError:
+            continue
+        told = any(line.endswith(b" " + name) for line in maps.splitlines())
+        if told:
+            return True
+    return told
+
+
+def when_it_bites(job: Job, load: str | None, in_memory: bool | None) -> Literal["now", "on-restart"]:
+    """A header is read once and a new name is another file: both show on restart. Tensors changed in place show now where they are mapped.
+
+    What the system says about the mapping overrides what the service file says; where neither says anything it is on restart.
+    """
+    return "now" if job.at_once and (load == "mmap" if in_memory is None else in_memory) else "on-restart"
+
+
+class FileFault(Injector):
+    """Files are changed beside their reader by an agent that keeps the originals. Subclasses say what is done to which."""
+
+    proven_by: ClassVar[str] = "the file's digest or mode, read by another process than the one that changed it"
+    undone_by: ClassVar[str] = "the agent that keeps the originals puts them back, byte for byte; the digest is compared"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+    load: str | None = None
+
+    @abstractmethod
+    def jobs(self, target: Target, platform: Platform) -> list[Job]:
+        """What is done to which files of that target. Raises Unreadable or Refusal."""
+
+    @abstractmethod
+    def word(self) -> str:
+        """What is done, for people and for the agent's record."""
+
+    def sampled(self) -> int:
+        """What decides among equally harmful numbers."""
+        return 0
+
+    def everybodys(self) -> bool:
+        """Whether all of a role read the same path, so that who else sees this very file reads it."""
+        return True
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        refuse_elsewhere(self, platform)
+        files = {target.name: self._look(target, platform) for target in targets}
+        _refuse_shared(self, targets, files, platform)
+        return Undo(targets, {"files": files})
+
+    def bites(self, undo: Undo) -> str:
+        looked = undo.prior["files"].values()
+        if all(each["bites"] == "now" for each in looked):
+            return "now"
+        return "on-restart" if all(part["outlives"] for each in looked for part in each["parts"]) else "never"
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        readers = [pid for target in undo.targets for pid in platform.pids(target)] if platform.name == "process" else None
+        for target, prior in _once(undo):
+            jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
+            parameters = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}
+            parameters["readers"] = readers
+            platform.agent_begin(undo.fault, target, "mutate-file", parameters, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        facts, told = {}, []
+        for target, prior in _once(undo):
+            at = _standing(target, platform)
+            seen = [_changed(undo, target, at, part, platform) for part in prior["parts"]]
+            facts[target.name] = {**seen[0], "also": seen[1:]} if seen[1:] else seen[0]
+            told += [
+                f"{each['path']}: {each['digest_before'][:23]} became {each['digest_after'][:40]}"
+                + (", mode 000" if each["mode"] == 0 else "")
+                for each in seen
+            ]
+        return Evidence(DIGEST, "; ".join(told), facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        """Put every file back; then whatever started while it was damaged, and so may hold the damage in memory, starts again."""
+        foreign, put_back = [], {}
+        for target, prior in _once(undo):
+            beside = tuple(file_agent.beside(part["real"], undo.fault) for part in prior["parts"] if part["outlives"])
+            try:
+                put_back[prior["id"]] = end_agent(undo, target, platform, beside[:1]).get("restored") not in file_agent.UNTOUCHED
+            except ForeignChange as error:
+                foreign.append(str(error))
+        for target in undo.targets:
+            prior = undo.prior["files"][target.name]
+            now = platform.current(target.name)
+            if put_back.get(prior["id"]) and now and now.identity != target.identity and _started_damaged(now, prior, platform):
+                platform.restart(now)
+        if foreign:
+            raise ForeignChange("; ".join(foreign))
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        facts, told = {}, []
+        for target, prior in _once(undo):
+            at = _standing(target, platform)
+            for part in prior["parts"]:
+                _as_before(undo, at, part, platform)
+                told.append(f"{part['path']}: {part['digest'][:23]} again")
+            facts[target.name] = {key: prior["parts"][0][key] for key in ("path", "digest", "mode")}
+        return Evidence(DIGEST, "; ".join(told), facts)
+
+    def _look(self, target: Target, platform: Platform) -> JSON:
+        try:
+            jobs = self.jobs(target, platform)
+            parts, bites = [], []
+            for job in jobs:
+                parts.append(_part(target, job, platform))
+                bites.append(when_it_bites(job, self.load, parts[-1]["mapped"]))
+            if (
+                self.jobs(target, platform) != jobs
+            ):  # the digests hold the agent to what was read only if it was read of the same files
+                raise Refusal(f"not injecting: {jobs[0].path} was changed while it was looked at")
+        except (PlatformError, Unreadable) as error:
+            raise Refusal(f"not injecting: {error}") from error
+        first = parts[0]
+        when = "now" if all(each == "now" for each in bites) else "on-restart"
+        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"]}
+
+
+def _part(target: Target, job: Job, platform: Platform) -> JSON:
+    """A file as it is before the fault, and what will be done to it."""
+    found = platform.file(target, job.path)
+    if found.get("unfit"):
+        raise Refusal(f"not injecting: {job.path} {found['unfit']}")
+    digest = platform.digest(target, job.path)
+    before = {"path": job.path, "digest": digest, "mode": found["mode"]}
+    about = {key: found[key] for key in ("real", "id", "outlives")}
+    return {**before, "mapped": mapped(target, job.path, platform), "do": job.do, **about}
+
+
+def _refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
+    """Whoever else reads a file would be hit as well, beyond what the scenario says that it hits."""
+    names = {target.name for target in targets}
+    every = {(part["path"], part["id"]) for each in files.values() for part in each["parts"]}
+    for other in platform.find():
+        if other.name in names or any(name.startswith(f"{other.name}/") for name in names):
+            continue
+        for path, whose in sorted(every):
+            peer = injector.everybodys() and other.role == targets[0].role
+            if (peer or mapped(other, path, platform)) and platform.file(other, path)["id"] == whose:
+                raise Refusal(f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file")
+
+
+def _once(undo: Undo) -> list[tuple[Target, JSON]]:
+    """Each file once, by the first of the targets that read it."""
+    found: dict[str, tuple[Target, JSON]] = {}
+    for target in undo.targets:
+        prior = undo.prior["files"][target.name]
+        found.setdefault(prior["id"], (target, prior))
+    return list(found.values())
+
+
+def _changed(undo: Undo, target: Target, at: Target, part: JSON, platform: Platform) -> JSON:
+    """What the platform sees of the change. Raises NotYet, or Overcome where the service has put the file back."""
+    now, mode = _digest(at, part["path"], platform), _file(at, part["path"], platform)["mode"]
+    if now == part["digest"] and (part["do"]["op"] != "chmod" or mode != 0):
+        # The agent's record goes with its own undo: while it is there, somebody else put the file back.
+        mended = _record(at, part, undo, platform)
+        replaced = at.identity != target.identity and not part["outlives"]
+        kind = Overcome if mended or replaced else NotYet
+        raise kind(f"{part['path']} has digest {now}, as before the fault")
+    return {"path": part["path"], "digest_before": part["digest"], "digest_after": now, "mode": mode}
+
+
+def _as_before(undo: Undo, at: Target, part: JSON, platform: Platform) -> None:
+    """Raises Differs. A service that put the file back itself may have given it another mode; that is its own affair, unless it was ours."""
+    path = part["path"]
+    first = _record(at, part, undo, platform), _digest(at, path, platform)
+    readable = part["do"]["op"] != "chmod" or platform.file(at, path)["mode"] == part["mode"]
+    if first[0] is None and first[1] == part["digest"] and readable:
+        return
+    second = _record(at, part, undo, platform), _digest(at, path, platform)
+    _raise_what_differs(part, _file(at, path, platform)["mode"], first, second)
+
+
+def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
+    """Whether it started before the last of its files was put back."""
+    started_s = platform.started_s(now)
+    changed = [_file(now, part["path"], platform).get("changed_s") for part in prior["parts"]]
+    return started_s is not None and any(each is not None and started_s < each for each in changed)
+
+
+def _standing(target: Target, platform: Platform) -> Target:
+    """What stands under the target's name now, and sees what its volumes kept; the target itself where nothing does."""
+    return platform.current(target.name) or target
+
+
+def _file(target: Target, path: str, platform: Platform) -> JSON:
+    """What is seen of the file; a folder that cannot be looked into is an observation here."""
+    try:
+        return platform.file(target, path)
+    except Unavailable:
+        raise
+    except PlatformError:
+        return {"exists": False, "mode": None}
+
+
+def _digest(target: Target, path: str, platform: Platform) -> str:
+    """The digest, or why there is none: a missing or unreadable file is an observation here."""
+    try:
+        return platform.digest(target, path)
+    except Unavailable:
+        raise
+    except PlatformError as error:
+        return f"none ({error})"
+
+
+def _record(target: Target, part: JSON, undo: Undo, platform: Platform) -> JSON | None:
+    """The undo record that the agent keeps beside the file, without its unchanging parts; None when there is none."""
+    try:
+        body: JSON = json.loads(platform.read_file(target, file_agent.beside(part["real"], undo.fault), RECORD_LIMIT))
+    except PlatformError:
+        return None
+    after = next((each["digest_after"] for each in body["records"] if each["path"] == part["real"]), None)
+    return {"phase": body["phase"], "mutation": body["mutation"], "digest_after": after}
+
+
+def _raise_what_differs(part: JSON, mode: int | None, first: tuple[JSON | None, str], second: tuple[JSON | None, str]) -> None:
+    """Two looks at the same: what changes between them is still being undone, and only what stands still can be foreign."""
+    path, (record, digest) = part["path"], second
+    if first != second or (record and (record["phase"] != "effective" or digest in {record["digest_after"], part["digest"]})):
+        raise Differs(f"{path} has digest {digest} and not {part['digest']}: the damage is still held or just being undone")
+    if record and record["digest_after"] is None:  # deleted, or without permissions: the file as it is left has no digest
+        raise Differs(f"{path}: {digest}; the {record['mutation']} is still held")
+    raise ForeignChange(f"{path} has digest {digest} and mode {mode}, before {part['digest']} and {part['mode']}: not by us")

@@ -1,0 +1,128 @@
+"""Caches that a service keeps on its disk: cache-wipe."""
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from . import file_agent
+from .artefacts import refuse_elsewhere
+from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
+from .lifecycle import end_agent
+from .model_formats.layout import Unreadable
+from .platforms.base import Platform, PlatformError, Target
+from .seen_files import seen_by
+from .values import JSON
+
+LISTING = "the folder's listing, read by the platform"
+
+
+@dataclass(frozen=True)
+class CacheWipe(Injector):
+    """All that a folder holds is moved aside inside it, and back; nothing is deleted."""
+
+    path: Annotated[str, "the cache's folder, as the target sees it; {name} stands for the target's name"]
+
+    kind: ClassVar[str] = "cache-wipe"
+    summary: ClassVar[str] = "a cache of models, kernels or compiled graphs is empty when the service looks for it"
+    certifies: ClassVar[str] = (
+        "that the service comes back without what it had cached, from where that came from; not that it notices a cache that is stale"
+    )
+    proven_by: ClassVar[str] = "the folder's listing, read by another process than the one that changed it"
+    undone_by: ClassVar[str] = "all is moved back under its name; what the service made anew meanwhile stays"
+    bites_when: ClassVar[str] = "when the target starts again: add a restart"
+    example: ClassVar[Mapping[str, Any]] = {"path": "/root/.cache/huggingface"}
+    depends_on: ClassVar[str] = "`path`"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+
+    def problems(self) -> tuple[str, ...]:
+        return () if self.path else ("`path` is empty; name the cache's folder",)
+
+    def bites(self, undo: Undo) -> str:
+        del undo
+        return "on-restart"
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        refuse_elsewhere(self, platform)
+        names, prior = {target.name for target in targets}, {}
+        for target in targets:
+            prior[target.name] = found = self._look(target, platform)
+            for other in platform.find():
+                same = other.role == target.role and platform.file(other, self._path(other))["id"] == found["id"]
+                if same and other.name not in names:
+                    raise Refusal(f"not injecting: {other.name} has the cache {found['path']} as well; make it a target")
+        return Undo(targets, prior)
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target, prior in _once(undo):
+            jobs = [{"path": prior["path"], "expected": None, "do": {"op": "empty"}}]
+            platform.agent_begin(undo.fault, target, "mutate-file", {"mutation": "wipe", "jobs": jobs}, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        told, facts = [], {}
+        for target, prior in _once(undo):
+            at = platform.current(target.name) or target
+            aside = _listed(at, _beside(undo, prior) + ".original", platform)
+            here = _listed(at, prior["path"], platform) or {}
+            if aside is None or sorted(aside) != sorted(prior["entries"]):
+                back = aside is None and all(name in here for name in prior["entries"])
+                kind = Overcome if back and posixpath.basename(_beside(undo, prior)) in here else NotYet
+                raise kind(f"{prior['path']} holds {len(here)} entries, and {len(aside or ())} were moved aside")
+            made = [name for name in here if not name.startswith(".")]
+            facts[target.name] = {"path": prior["path"], "moved": len(aside), "made_anew": len(made)}
+            told.append(f"{prior['path']}: {len(aside)} entries moved aside, {len(made)} there now")
+        return Evidence(LISTING, "; ".join(told), facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target, prior in _once(undo):
+            end_agent(undo, target, platform, (_beside(undo, prior),))
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        told, facts = [], {}
+        for target, prior in _once(undo):
+            at = platform.current(target.name) or target
+            here = _listed(at, prior["path"], platform) or {}
+            left = [name for name in here if name.startswith(posixpath.basename(_beside(undo, prior)))]
+            missing = sorted(set(prior["entries"]) - here.keys())
+            if left or missing:
+                raise Differs(
+                    f"{prior['path']}: {', '.join(missing[:3] or left[:3])} {'is not back' if missing else 'is still there'}"
+                )
+            facts[target.name] = {"path": prior["path"], "entries": len(here)}
+            told.append(f"{prior['path']}: all {len(prior['entries'])} entries again")
+        return Evidence(LISTING, "; ".join(told), facts)
+
+    def _path(self, target: Target) -> str:
+        return self.path.replace("{name}", target.name.partition("/")[0])
+
+    def _look(self, target: Target, platform: Platform) -> JSON:
+        path = self._path(target)
+        try:
+            entries, found = sorted(seen_by(target, platform).listing(path)), platform.file(target, path)
+        except (PlatformError, Unreadable) as error:
+            raise Refusal(f"not injecting: {error}") from error
+        if not entries:
+            raise Refusal(f"not injecting: {path} is empty already")
+        return {"path": path, "real": found["real"], "id": found["id"], "entries": entries}
+
+
+def _once(undo: Undo) -> list[tuple[Target, JSON]]:
+    """Each folder once, by the first of the targets that have it."""
+    found: dict[str, tuple[Target, JSON]] = {}
+    for target in undo.targets:
+        prior = undo.prior[target.name]
+        found.setdefault(prior["id"], (target, prior))
+    return list(found.values())
+
+
+def _beside(undo: Undo, prior: JSON) -> str:
+    return file_agent.beside(posixpath.join(prior["real"], file_agent.WIPED), undo.fault)
+
+
+def _listed(target: Target, folder: str, platform: Platform) -> Mapping[str, int | None] | None:
+    """Names in a folder; None where there is none: an observation here."""
+    try:
+        return seen_by(target, platform).listing(folder)
+    except Unreadable:
+        return None

@@ -1,0 +1,173 @@
+"""Digests of a model: SHA-256 of every file and of every tensor in it, in one pass over each file and with bounded memory."""
+
+import hashlib
+import json
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import read
+from .layout import HEADER_LIMIT, FileSource, Tensor, Unreadable
+
+SCHEMA = "blackstart.manifest/v1"
+NAME = "blackstart-manifest.json"
+CHUNK = 1 << 20
+HELD = ".blackstart-"  # in the names of what a fault keeps beside the file that it holds
+Progress = Callable[[str, int, int], None]  # file, bytes of all files read so far, bytes of all files
+
+
+class Unfit(Exception):
+    """There is nothing that a manifest could be made of, or be held against; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is not as the manifest says: `file`, what is wrong with it, and the tensors that differ."""
+
+    file: str
+    what: str
+    tensors: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.tensors[:5]) + (f" and {len(self.tensors) - 5} more" if len(self.tensors) > 5 else "")
+        return f"{self.file}: {self.what}" + (f"; tensors: {shown}" if self.tensors else "")
+
+
+def measured(folder: Path, progress: Progress, leave_out: Path | None = None) -> dict[str, Any]:
+    """The manifest of a folder as it is now, of one file alone where it is one. Raises Unfit."""
+    names = sorted(_names(folder, leave_out))
+    if not names:
+        raise Unfit(f"{folder} holds no files; name the folder that the model lies in")
+    base = folder if folder.is_dir() else folder.parent
+    total, done = sum((base / name).stat().st_size for name in names), 0
+    listed, files = _tensors(base, names), {}
+    for name in names:
+        before = done
+
+        def read_so_far(count: int, name: str = name, before: int = before) -> None:
+            progress(name, before + count, total)
+
+        files[name] = _measured(base / name, listed.get(name, {}), read_so_far)
+        done += files[name]["size"]
+    return {"schema": SCHEMA, "algorithm": "sha256", "files": files}
+
+
+def _names(folder: Path, leave_out: Path | None) -> Iterator[str]:
+    """Every regular file below the folder, links to files included. Raises Unfit where a fault is held on one of them."""
+    if not folder.exists():
+        raise Unfit(f"{folder}: there is no such file or folder")
+    if not folder.is_dir():
+        yield folder.name
+        return
+    for where, _, names in os.walk(folder, onerror=_unseen):
+        for name in names:
+            path = Path(where) / name
+            if name.startswith(".") and HELD in name:
+                raise Unfit(f"{path} is left by a fault that is held or was not undone; undo it first: blackstart recover --all")
+            if path.is_file() and not (leave_out and leave_out.exists() and path.samefile(leave_out)):
+                yield path.relative_to(folder).as_posix()
+
+
+def _unseen(problem: OSError) -> None:
+    raise Unfit(f"{problem.filename}: {problem.strerror}")
+
+
+def _tensors(base: Path, names: list[str]) -> dict[str, dict[str, Tensor]]:
+    """File -> the tensors that lie in it, by name; those of ONNX may lie in another one than lists them."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name in names:
+        try:
+            layout = read(FileSource(base / name))
+        except (Unreadable, OSError):  # a tokenizer, a configuration: its digest is all there is
+            continue
+        for tensor in layout.tensors:
+            holder = posixpath.normpath(posixpath.join(posixpath.dirname(name), tensor.file)) if tensor.file else name
+            found.setdefault(holder, {})[tensor.name] = tensor
+    return found
+
+
+def _measured(path: Path, tensors: Mapping[str, Tensor], progress: Callable[[int], None]) -> dict[str, Any]:
+    whole, ranges = hashlib.sha256(), sorted(tensors.values(), key=lambda tensor: tensor.offset)
+    finished: dict[str, Any] = {}
+    open_: list[tuple[Tensor, Any]] = []
+    position, waiting = 0, 0
+    with path.open("rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        buffer = memoryview(bytearray(CHUNK))
+        while got := file.readinto(buffer):
+            data = buffer[:got]
+            whole.update(data)
+            while waiting < len(ranges) and ranges[waiting].offset < position + got:
+                open_.append((ranges[waiting], hashlib.sha256()))
+                waiting += 1
+            for tensor, digest in open_:
+                digest.update(data[max(0, tensor.offset - position) : max(0, tensor.offset + tensor.size - position)])
+            position += got
+            finished |= {t.name: _entry(t, digest) for t, digest in open_ if t.offset + t.size <= position}
+            open_ = [(t, digest) for t, digest in open_ if t.offset + t.size > position]
+            progress(position)
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or position != before.st_size:
+        raise Unfit(f"{path} was changed while it was read; try again when nobody writes there")
+    named = {"size": position, "sha256": whole.hexdigest()}
+    return {**named, "tensors": {name: finished[name] for name in sorted(finished)}} if finished else named
+
+
+def _entry(tensor: Tensor, digest: Any) -> dict[str, Any]:
+    return {"dtype": tensor.dtype, "shape": list(tensor.shape), "sha256": digest.hexdigest()}
+
+
+def write(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Whole, or not at all."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(manifest, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as problem:
+        beside.unlink(missing_ok=True)
+        raise Unfit(f"{path} could not be written: {problem.strerror}; say where it may be with --file") from problem
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """A manifest that was written before. Raises Unfit."""
+    try:
+        if path.stat().st_size > 4 * HEADER_LIMIT:
+            raise Unfit(f"{path} has {path.stat().st_size} bytes, which is no manifest")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise Unfit(f"{path}: {problem.strerror}; write one first: blackstart manifest {path.parent}") from problem
+    except (ValueError, RecursionError) as problem:
+        raise Unfit(f"{path} is no JSON: {problem}") from problem
+    files = found.get("files") if isinstance(found, dict) else None
+    fit = isinstance(files, dict) and all(isinstance(each, dict) and {"size", "sha256"} <= each.keys() for each in files.values())
+    if not fit or found.get("schema") != SCHEMA:
+        raise Unfit(f"{path} is no manifest of blackstart ({SCHEMA}); write one: blackstart manifest {path.parent}")
+    return dict(found)
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """In the order of the files' names."""
+    before, after, found = then["files"], now["files"], []
+    for name in sorted({*before, *after}):
+        if name not in after:
+            found.append(Difference(name, "is not there"))
+        elif name not in before:
+            found.append(Difference(name, "is not in the manifest"))
+        elif before[name]["sha256"] != after[name]["sha256"]:
+            found.append(_difference(name, before[name], after[name]))
+    return found
+
+
+def _difference(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Difference:
+    sizes = "" if then["size"] == now["size"] else f", {now['size']} bytes instead of {then['size']}"
+    if then.get("tensors") and not now.get("tensors"):
+        return Difference(name, f"has another digest{sizes}; its tensors cannot be read any more")
+    before, after = then.get("tensors", {}), now.get("tensors", {})
+    changed = tuple(each for each in sorted({*before, *after}) if before.get(each) != after.get(each))
+    return Difference(name, f"has another digest{sizes}", changed)

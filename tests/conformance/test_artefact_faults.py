@@ -1,0 +1,319 @@
+"""Faults of what models come from, on a live service of local processes: checkpoints, caches, credentials, the store."""
+
+import base64
+import functools
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from blackstart.injectors import file_agent, registry
+from blackstart.injectors.base import Differs, ForeignChange, Injector, Overcome, Refusal
+from blackstart.injectors.caches import CacheWipe
+from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelStoreOutage
+from blackstart.injectors.platforms.base import Target
+from blackstart.injectors.testing import check_injector
+from blackstart.tests.conformance.test_link_and_model_faults import Service, ask, link_down, planned, soon, started, target
+from blackstart.tests.unit import models
+
+TOKEN = "hf_AbcXyz0189"
+STEPS = ("checkpoint-900", "checkpoint-1000")
+
+
+def state_of(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, with its content."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def equip(service: Service) -> Service:
+    """Beside the replicas' models: checkpoints, a cache and a credential."""
+    for step in STEPS:
+        folder = service.folder / "checkpoints" / step
+        folder.mkdir(parents=True)
+        models.write_safetensors(folder / "model.safetensors")
+        models.write_pytorch(folder / "optimizer.pt")
+        (folder / "trainer_state.json").write_text("{}")
+    cache = service.folder / "cache"
+    (cache / "blobs" / "deep").mkdir(parents=True)
+    (cache / "blobs" / "deep" / "a").write_bytes(b"one")
+    (cache / "blobs" / "b").write_bytes(b"two")
+    (cache / "version").write_text("1")
+    (cache / "refs").symlink_to("blobs/b")
+    (service.folder / "token").write_text(f"{TOKEN}\n")
+    return service
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[Service]:
+    for service in started():
+        yield equip(service)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    for found in started():
+        yield equip(found)
+
+
+def differs(folder: Path, before: dict[str, bytes | None]) -> bool:
+    return state_of(folder) != before
+
+
+def both(service: Service) -> tuple[Target, ...]:
+    with closing(service.open()) as platform:
+        return target(platform) + target(platform, "r1")
+
+
+def checkpoint(service: Service, mutation: str = "truncate", **more: str) -> CheckpointCorrupt:
+    return CheckpointCorrupt(str(service.folder / "checkpoints"), mutation, **more)
+
+
+# --- the conformance suite ---
+
+CHECKS = ["checkpoint-corrupt", "cache-wipe", "credential-expire", "model-store-outage"]
+
+
+@pytest.fixture(scope="module")
+def verdicts(checked: Service) -> Iterator[dict[str, Future[None]]]:
+    folder, names = checked.folder, ("r0", "r1")
+    at = {name: folder / name for name in ("checkpoints", "cache")}
+    before = (folder / "token").read_bytes()
+    cases: dict[str, tuple[Injector, tuple[str, ...], Callable[[], bool]]] = {
+        "checkpoint-corrupt": (
+            checkpoint(checked),
+            names,
+            functools.partial(differs, at["checkpoints"], state_of(at["checkpoints"])),
+        ),
+        "cache-wipe": (CacheWipe(str(at["cache"])), names, functools.partial(differs, at["cache"], state_of(at["cache"]))),
+        "credential-expire": (CredentialExpire("token"), names, lambda: (folder / "token").read_bytes() != before),
+        "model-store-outage": (
+            ModelStoreOutage(("client",)),
+            ("r0",),
+            functools.partial(link_down, checked.ports["client-r0"], "TimeoutError"),
+        ),
+    }
+    with ThreadPoolExecutor(len(cases)) as pool:
+        yield {
+            name: pool.submit(check_injector, injector, checked.open, victims, effect=effect)
+            for name, (injector, victims, effect) in cases.items()
+        }
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_contract(verdicts: dict[str, Future[None]], name: str) -> None:
+    verdicts[name].result()
+
+
+# --- checkpoints ---
+
+
+@pytest.mark.parametrize("mutation", ["truncate", "zero-tail", "header", "nan-one", "html-page", "delete"])
+def test_the_newest_checkpoint_and_no_other_is_damaged(service: Service, mutation: str) -> None:
+    injector, folder = checkpoint(service, mutation), service.folder / "checkpoints"
+    before = state_of(folder)
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        assert injector.bites(undo) == "on-restart"
+        injector.inject(undo, platform)
+        injector.verify(undo, platform)
+        now = state_of(folder)
+        changed = {name for name in before if now.get(name) != before[name]}
+        assert changed == {"checkpoint-1000/optimizer.pt"}
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert state_of(folder) == before
+
+
+def test_a_checkpoint_that_was_saved_meanwhile_is_not_passed_over(service: Service) -> None:
+    injector = checkpoint(service, file="model.safetensors")
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        newer = service.folder / "checkpoints" / "checkpoint-1100"
+        newer.mkdir()
+        models.write_safetensors(newer / "model.safetensors")
+        before = state_of(service.folder / "checkpoints")
+        with pytest.raises(Refusal, match=r"checkpoint-1100/model\.safetensors is the newest checkpoint by now"):
+            injector.inject(undo, platform)
+    assert state_of(service.folder / "checkpoints") == before
+
+
+# --- caches ---
+
+
+def test_what_was_made_anew_stays_and_the_rest_comes_back(service: Service) -> None:
+    cache = service.folder / "cache"
+    injector, before = CacheWipe(str(cache)), state_of(cache)
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        assert sorted(path.name for path in cache.iterdir() if path.name[0] != ".") == []
+        (cache / "blobs").mkdir()
+        (cache / "blobs" / "b").write_bytes(b"two, made anew")
+        (cache / "blobs" / "new").write_bytes(b"three")
+        assert "1 there now" in injector.verify(undo, platform).detail
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert state_of(cache) == {**before, "blobs/b": b"two, made anew", "refs": b"two, made anew", "blobs/new": b"three"}
+
+
+def test_a_cache_is_wiped_and_filled_again_by_a_killed_agent_and_an_undo(service: Service) -> None:
+    cache = service.folder / "cache"
+    before, mtime = state_of(cache), cache.stat().st_mtime_ns
+    injector = CacheWipe(str(cache))
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        (record,) = (service.folder / "state" / "agents").glob("*.json")
+        agent = json.loads(record.read_text())["agent"]
+        os.kill(int(agent.removeprefix("pid:").partition("@")[0]), 9)
+    with closing(service.open()) as platform:
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert (state_of(cache), cache.stat().st_mtime_ns) == (before, mtime)
+
+
+def test_a_cache_that_somebody_put_back_is_no_lapse(service: Service) -> None:
+    cache = service.folder / "cache"
+    injector = CacheWipe(str(cache))
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        aside = next(path for path in cache.iterdir() if path.name.endswith(".original"))
+        with pytest.raises(Differs, match="is not back"):
+            injector.verify_recovered(undo, platform)
+        for path in list(aside.iterdir()):
+            path.rename(cache / path.name)
+        aside.rmdir()
+        with pytest.raises(Overcome):
+            injector.verify(undo, platform)
+        injector.recover(undo, platform)
+
+
+# --- credentials ---
+
+
+def claims(token: str) -> dict[str, object]:
+    body = token.split(".")[1]
+    return dict(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))))
+
+
+def signed(**named: object) -> str:
+    parts = ({"alg": "RS256"}, named)
+    return ".".join([*(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts), "c2ln"])
+
+
+def test_a_signed_token_has_expired_and_is_otherwise_the_same() -> None:
+    before = signed(sub="llm", exp=2_000_000_000, aud="hub")
+    after = file_agent.expired(f"{before}\n")
+    assert claims(after) == {**claims(before), "exp": 946688400, "iat": 946684800}
+    assert after.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (f"{TOKEN}\n", "hf_BcdYza1290\n"),
+        ('{"access_token": "abc9", "user": "me"}', '{"access_token": "bcd0", "user": "me"}'),
+        ("[default]\nregion = eu\naws_secret_access_key = Zz9\n", "[default]\nregion = eu\naws_secret_access_key = Aa0\n"),
+        ("HF_TOKEN=hf_abc\nHOME=/root\n", "HF_TOKEN=hf_bcd\nHOME=/root\n"),
+    ],
+)
+def test_what_is_secret_is_made_worthless_and_nothing_else(content: str, expected: str) -> None:
+    assert file_agent.expired(content) == expected
+
+
+def test_no_record_holds_what_is_secret(service: Service) -> None:
+    injector, path = CredentialExpire("token"), service.folder / "token"
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        assert path.read_text() == file_agent.expired(f"{TOKEN}\n")
+        records = [*(service.folder / "state" / "agents").glob("*.json"), service.folder / ".token.blackstart-run.1"]
+        written = json.dumps(undo.to_json()) + "".join(each.read_text() for each in records)
+        assert TOKEN[3:] not in written
+        assert path.read_text().strip()[3:] not in written
+        injector.recover(undo, platform)
+    assert path.read_text() == f"{TOKEN}\n"
+
+
+def test_a_credential_of_the_users_own_and_one_that_was_renewed(service: Service) -> None:
+    (service.folder / "old-token").write_text("hf_expired")
+    injector, path = CredentialExpire("token", "old-token"), service.folder / "token"
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        assert path.read_text() == "hf_expired"
+        path.unlink()
+        path.write_text("hf_renewed")
+        with pytest.raises(ForeignChange, match="somebody else changed it"):
+            injector.recover(undo, platform)
+    assert path.read_text() == "hf_renewed"
+
+
+# --- the store, and refusals ---
+
+
+def test_a_store_that_is_silent(service: Service) -> None:
+    injector = ModelStoreOutage(("client",))
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        assert injector.bites(undo) == "on-restart"
+        injector.inject(undo, platform)
+        assert "silent" in soon(lambda: injector.verify(undo, platform)).detail  # type: ignore[attr-defined]
+        injector.recover(undo, platform)
+        assert ask(service.ports["client-r0"], 5.0)[0] == "ok"
+        with pytest.raises(Refusal, match=r"no link proxy stands between r0 and model-store; declare it under process\.links"):
+            ModelStoreOutage().plan(target(platform), platform)
+
+
+class Elsewhere:
+    name = "kubernetes"
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_elsewhere_it_is_refused_by_name(kind: str) -> None:
+    injector = {
+        "checkpoint-corrupt": CheckpointCorrupt("/c"),
+        "cache-wipe": CacheWipe("/c"),
+        "credential-expire": CredentialExpire("/c"),
+        "model-store-outage": ModelStoreOutage(),
+    }[kind]
+    assert registry()[kind] is type(injector)
+    with pytest.raises(Refusal, match=f"^not injecting: {kind} has means on platform process alone, and this is kubernetes"):
+        injector.plan((), Elsewhere())  # type: ignore[arg-type]
+
+
+def test_refusals(service: Service) -> None:
+    folder = service.folder
+    (folder / "empty").mkdir()
+    (folder / "words").write_text("two words")
+    with closing(service.open()) as platform:
+        for injector, why in (
+            (CacheWipe(str(folder / "nowhere")), "No such file"),
+            (CacheWipe(str(folder / "empty")), "is empty already"),
+            (CheckpointCorrupt(str(folder / "empty")), "holds no file"),
+            (CheckpointCorrupt(str(folder / "checkpoints"), "header", "trainer_state.json"), "of no known format|bytes"),
+            (CredentialExpire("nowhere"), "No such file"),
+            (CredentialExpire("words"), "words: no credential is recognised in it"),
+            (CredentialExpire("r0/model.safetensors"), "is no text"),
+        ):
+            with pytest.raises(Refusal, match=f"^not injecting: .*({why})"):
+                injector.plan(both(service), platform)
+        with pytest.raises(Refusal, match=r"r1 has the cache .* as well; make it a target"):
+            CacheWipe(str(folder / "cache")).plan(target(platform), platform)
+        with pytest.raises(Refusal, match="r1 reads token as well; make it a target"):
+            CredentialExpire("token").plan(target(platform), platform)
+    assert (folder / "words").read_text() == "two words"
+    for empty in (CacheWipe(""), CheckpointCorrupt(""), CredentialExpire("")):
+        assert "`path` is empty" in empty.problems()[0]
+
+
+def test_a_socket_is_no_credential(service: Service) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, closing(service.open()) as platform:
+        listener.bind(str(service.folder / "s"))
+        with pytest.raises(Refusal, match="is a folder, or a link to nothing"):
+            CredentialExpire("s").plan(both(service), platform)

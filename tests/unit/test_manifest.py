@@ -1,0 +1,159 @@
+"""`blackstart manifest`: digests that anybody's tools give as well, and what is said where a model is not as it was."""
+
+import hashlib
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from blackstart.injectors.model_formats.manifest import NAME, Unfit, differences, measured, stored
+from blackstart.tests.unit import models
+from blackstart.tests.unit.held_files import Agent
+from safetensors.numpy import load_file, save_file
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from blackstart.injectors.model_formats.manifest import measured
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert measured(Path(sys.argv[1]), lambda *_: None)["files"]["large.safetensors"]["size"] > 1_000_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def manifest(*arguments: object) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "blackstart", "manifest", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    models.write_sharded(folder)
+    models.write_tokenizer(folder)
+    models.write_gguf(folder / "other.gguf")
+    models.write_onnx(folder / "other.onnx", external=True)
+    models.write_pytorch(folder / "other.pt")
+    return folder
+
+
+def test_what_is_written_is_what_other_tools_say(model: Path) -> None:
+    code, out, _ = manifest(model)
+    assert code == 0
+    found = json.loads((model / NAME).read_text())["files"]
+    tensors, size = sum(len(each.get("tensors", ())) for each in found.values()), sum(each["size"] for each in found.values())
+    assert out == f"wrote {model / NAME}: {len(found)} files, {tensors} tensors, {size} bytes\n"
+    assert set(found) == {path.name for path in model.iterdir()} - {NAME}
+    for name, each in found.items():
+        content = (model / name).read_bytes()
+        assert (each["size"], each["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    for shard in model.glob("*.safetensors"):
+        expected = {name: hashlib.sha256(data.tobytes()).hexdigest() for name, data in load_file(shard).items()}
+        assert {name: each["sha256"] for name, each in found[shard.name]["tensors"].items()} == expected
+    assert set(found["other.onnx.data"]["tensors"]) == {"onnx::MatMul_1", "onnx::MatMul_2", "norm.weight"}
+    assert len(found["other.gguf"]["tensors"]) == len(found["other.pt"]["tensors"]) == len(models.SHAPES)
+
+
+def test_what_differs_is_named(model: Path) -> None:
+    manifest(model)
+    assert manifest(model, "--check")[0] == 0
+    shard = model / "model-00002-of-00002.safetensors"
+    tensors = load_file(shard)
+    tensors["norm.weight"][3] = 7.0
+    save_file(tensors, shard)
+    (model / "other.gguf").write_bytes((model / "other.gguf").read_bytes()[:-1000])
+    (model / "vocab.txt").unlink()
+    (model / "extra.bin").write_bytes(b"x")
+    code, out, err = manifest(model, "--check")
+    assert code == 1
+    lines = out.splitlines()
+    assert "extra.bin: is not in the manifest" in lines
+    assert "model-00002-of-00002.safetensors: has another digest; tensors: norm.weight" in lines
+    assert "vocab.txt: is not there" in lines
+    assert any(line.startswith("other.gguf: has another digest, ") and "cannot be read any more" in line for line in lines)
+    assert len(lines) == 4
+    assert "4 of 11 files are not as" in err
+
+
+def test_a_file_alone_and_a_manifest_elsewhere(model: Path, tmp_path: Path) -> None:
+    digests = tmp_path / "digests.json"
+    assert manifest(model / "other.gguf", "--file", digests)[0] == 0
+    assert set(stored(digests)["files"]) == {"other.gguf"}
+    assert manifest(model / "other.gguf", "--file", digests, "--check")[0] == 0
+    assert not (model / NAME).exists()
+
+
+def test_mistakes_are_said_with_what_to_do(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for given, why in (
+        ([model, "--check"], "write one first: blackstart manifest"),
+        ([tmp_path / "nowhere"], "there is no such file or folder"),
+        ([tmp_path / "empty"], "holds no files; name the folder"),
+        ([model, "--check", "--file", model / "tokenizer.json"], "is no manifest of blackstart"),
+        ([model, "--check", "--file", model / "vocab.txt"], "is no JSON"),
+        ([model, "--file", tmp_path / "no" / "such.json"], "say where it may be with --file"),
+    ):
+        code, out, err = manifest(*given)
+        assert (code, out) == (2, "")
+        assert why in err
+        assert "Traceback" not in err
+
+
+def test_a_held_fault_is_not_taken_for_the_model(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    manifest(model)
+    agent = Agent(tmp_path / "state", model / "other.gguf", "nan-one")
+    code, _, err = manifest(model)
+    assert code == 2
+    assert "held or was not undone; undo it first: blackstart recover --all" in err
+    agent.let_go()
+    assert manifest(model, "--check")[0] == 0
+
+
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = models.write_safetensors(tmp_path / "model.safetensors")
+
+    def meddle(*_: object) -> None:
+        os.truncate(path, 100)
+
+    with pytest.raises(Unfit, match="was changed while it was read"):
+        measured(path, meddle)
+
+
+def test_a_tensor_that_moved_is_no_difference_of_its_own(tmp_path: Path) -> None:
+    path = models.write_safetensors(tmp_path / "model.safetensors")
+    then = measured(path, lambda *_: None)
+    save_file(models.numbers(), path, metadata={"note": "written again"})
+    (difference,) = differences(then, measured(path, lambda *_: None))
+    assert (difference.what, difference.tensors) == ("has another digest, " + difference.what.partition(", ")[2], ())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="KiB of resident memory, and sparse files")
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    size = 1_000_000_000
+    header = json.dumps({"mlp.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + size)
+    done = subprocess.run([sys.executable, "-c", MEASURED, path], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 16 * 1024
+
+
+def test_progress_is_drawn_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(b"")
+    os.truncate(path, 1_000_000_000)
+    assert manifest(path)[2] == ""
+    master, slave = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "blackstart", "manifest", path], stdout=subprocess.PIPE, stderr=slave) as shown:
+        os.close(slave)
+        out = shown.communicate(timeout=60)[0]
+    assert out.startswith(b"wrote")
+    assert b"of 1.0 GB" in os.read(master, 65536)
+    os.close(master)
