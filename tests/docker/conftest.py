@@ -17,11 +17,12 @@ DEMOS = ("", "plain", "hardened")
 OPEN = ExitStack()  # what stands until the last test of this folder is over
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that need no demo first, then those on the plain one, then those on the hardened one. There is one engine for all."""
+    """Those that need no demo first, then those on the plain one, then those on the hardened one, all by one worker: there is one engine."""
     places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     for number in places:
-        items[number].add_marker("alone")
+        items[number].add_marker(pytest.mark.xdist_group("docker"))
     for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
         items[number] = item
 

@@ -130,15 +130,29 @@ def swept() -> None:
 
 
 @contextmanager
+def forwarding() -> Iterator[None]:
+    """dockerd may have this machine forward packets, and then drops all that it does not know; afterwards it is as it was."""
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forward.read_text(encoding="ascii")
+    policy = subprocess.run(["iptables", "-S", "FORWARD"], capture_output=True, text=True, check=True).stdout.split()[2]
+    try:
+        yield
+    finally:
+        forward.write_text(before, encoding="ascii")
+        subprocess.run(["iptables", "-P", "FORWARD", policy], capture_output=True, check=True)
+
+
+@contextmanager
 def started() -> Iterator[Engine]:
     """One that was there before stays, unless it was started anew meanwhile."""
     engine = Engine()
     found = engine.answers()
-    try:
-        engine.start()
-        engine.load()
-        yield engine
-    finally:
-        if not found or engine.process:
-            engine.stop()
-            swept()
+    with forwarding():
+        try:
+            engine.start()
+            engine.load()
+            yield engine
+        finally:
+            if not found or engine.process:
+                engine.stop()
+                swept()

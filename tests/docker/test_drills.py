@@ -21,6 +21,7 @@ SHOWN = {  # one for each means; all of them: tests/drills/all_scenarios.py --on
     "plain": ("engine-hang-zombie", "router-worker-partition", "silent-weight-corruption", "store-loss"),
     "hardened": ("replica-kill-midstream", "rollout-drain", "router-worker-partition"),
 }
+UNDER_LOAD = {"rollout-drain"}  # what it finds hangs on how quickly the demo answers
 
 plain = pytest.mark.parametrize("kind", ["plain"])
 
@@ -159,7 +160,14 @@ def test_measured_from_a_container_on_the_service_s_network(blackstart: Blacksta
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in SHOWN.items() for name in names])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=pytest.mark.alone if name in UNDER_LOAD else ())
+        for kind, names in SHOWN.items()
+        for name in names
+    ],
+)
 def test_scenario(blackstart: Blackstart, service: Path, api: DockerApi, kind: str, name: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0)
