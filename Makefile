@@ -11,7 +11,8 @@ demo: $(VENV)/core
 
 test: $(VENV)/test $(VENV)/mlserver
 	@failed=; \
-	$(BIN)/pytest -n 2 --dist worksteal --durations 10 -m 'not alone' $(ARGS) || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m 'not alone and not cluster' $(ARGS) || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m 'cluster and not alone' $(ARGS) || test $$? = $(NONE) || failed=1; \
 	$(BIN)/pytest --durations 20 -m alone $(ARGS) || test $$? = $(NONE) || failed=1; \
 	test -z "$$failed"
 

@@ -1,8 +1,10 @@
 """A real cluster for the tests of this folder: the one that is named, one that runs, or one that is started for them.
 
-The demo service stands in it once, plain and then hardened, for all tests that drill it and leave it as it was.
+The demo service stands in it once, plain and then hardened, for all tests that drill it and leave it as it was. Tests that keep to a
+namespace run two at once, in groups of what they share; those that touch nodes or the API server, or that look at all runs, are `alone`.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -26,11 +28,13 @@ STARTED_S = 110
 DEMOS = ("", "plain", "hardened")  # the order of the tests: faults of nodes refuse to move the pods of a demo
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that need no demo first, then those on the plain one, then those on the hardened one. There is one cluster for all."""
+    """Those that need no demo first, then those on the plain one, then those on the hardened one."""
     places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     for number in places:
-        items[number].add_marker("alone")
+        items[number].add_marker("cluster")
+        items[number].add_marker(pytest.mark.xdist_group(DEMOS[demo_of(items[number])] or items[number].path.stem))
     for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
         items[number] = item
 
@@ -64,8 +68,35 @@ def refuse(why: str) -> None:
 
 
 @contextmanager
-def started() -> Iterator[Path]:
-    """devkube, for as long as the session lasts. Its state stays for the next one."""
+def counted(file: Path) -> Iterator[list[int]]:
+    """How many of the processes that run these tests use what they have started; one at a time looks and changes it."""
+    with file.open("a+", encoding="utf-8") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        opened.seek(0)
+        users = [int(opened.read() or 0)]
+        yield users
+        opened.truncate(0)
+        opened.write(str(users[0]))
+
+
+@contextmanager
+def used(file: Path) -> Iterator[Path]:
+    """The cluster that runs here, or devkube for as long as one of the processes uses it. Its state stays for the next session."""
+    with counted(file) as users:
+        theirs = not users[0] and not answers(KUBECONFIG)
+        if not theirs and not users[0]:
+            start()
+        users[0] += not theirs
+    try:
+        yield KUBECONFIG
+    finally:
+        with counted(file) as users:
+            users[0] -= not theirs
+            if not theirs and not users[0]:
+                subprocess.run([DEVKUBE, "down"], capture_output=True, check=False, timeout=STARTED_S)
+
+
+def start() -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if os.geteuid() != 0 or not DEVKUBE.exists() or missing:
         refuse(
@@ -73,26 +104,24 @@ def started() -> Iterator[Path]:
             f"{DEVKUBE} ({'there' if DEVKUBE.exists() else 'missing'}) and {', '.join(missing) or 'nothing else'}"
         )
     done = subprocess.run([DEVKUBE, "up"], capture_output=True, text=True, check=False, timeout=STARTED_S)
-    try:
-        if done.returncode:
-            refuse(f"devkube did not start: {(done.stderr or done.stdout)[-2000:]}")
-        yield KUBECONFIG
-    finally:
+    if done.returncode:
         subprocess.run([DEVKUBE, "down"], capture_output=True, check=False, timeout=STARTED_S)
+        refuse(f"devkube did not start: {(done.stderr or done.stdout)[-2000:]}")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Path]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The kubeconfig of a cluster that answers, which is what every command here uses."""
     before = os.environ.get("KUBECONFIG")
-    with there() as kubeconfig:
+    base = tmp_path_factory.getbasetemp()
+    with there((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "devkube-users") as kubeconfig:
         os.environ["KUBECONFIG"] = str(kubeconfig)
         yield kubeconfig
         os.environ.pop("KUBECONFIG") if before is None else os.environ.update(KUBECONFIG=before)
 
 
 @contextmanager
-def there() -> Iterator[Path]:
+def there(users: Path) -> Iterator[Path]:
     """The kubeconfig of the first of the three that there is."""
     if find_spec("kubernetes") is None:
         refuse("the Kubernetes client is not installed: pip install 'kubernetes>=35,<36'")
@@ -101,10 +130,8 @@ def there() -> Iterator[Path]:
         if wrong:  # who names a cluster wants it tested
             pytest.fail(f"BLACKSTART_TEST_KUBECONFIG: {wrong}")
         yield Path(named)
-    elif not answers(KUBECONFIG):
-        yield KUBECONFIG
     else:
-        with started() as kubeconfig:
+        with used(users) as kubeconfig:
             yield kubeconfig
 
 

@@ -44,10 +44,10 @@ def test_an_undo_that_is_refused_is_dirty_and_recovered_once_it_is_allowed(
     assert process.returncode == 5, out + err
     assert f"blackstart recover {folder.name}" in out + err
     assert "undo-failed" in events(folder)
-    still = blackstart("recover", "--all")
+    still = blackstart("recover", folder.name)
     assert still.code == 5, still.out + still.err
     api.patch(path, [{"op": "replace", "path": "/rules", "value": role["rules"]}])
-    done = blackstart("recover", "--all")
+    done = blackstart("recover", folder.name)
     assert done.code == 0, done.out + done.err
     assert everything_ours(api, plain_demo) == []
 
@@ -66,5 +66,5 @@ def test_a_namespace_that_is_deleted_takes_its_faults_along(
     if process.returncode == 5:
         done = blackstart("recover", folder.name)
         assert done.code == 0, done.out + done.err
-    assert blackstart("recover", "--all").code == 0
+    assert blackstart("recover", folder.name).code == 0
     assert "undo-verified" in events(folder)

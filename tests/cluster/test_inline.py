@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ FAULTS = (
     "{kind: stream-stall, after: 20B, target: {count: 1}, for: 6s}",
     "{kind: network-partition, direction: from, target: {count: 1}, for: 6s}",
 )
-CUT_S, PORT = 4, 9000
-ECHO = f"import socket\nwith socket.create_server(('', {PORT})).accept()[0] as c:\n while d := c.recv(1): c.sendall(d)"
+CUT_S = 4
+ECHO = (  # and print where
+    "import socket\ns = socket.create_server(('', 0))\nprint(s.getsockname()[1], flush=True)\n"
+    "with s.accept()[0] as c:\n while d := c.recv(1): c.sendall(d)"
+)
 ASK = (  # and print when each answer came, and how long it took
-    f"import socket,sys,time\nc = socket.create_connection((sys.argv[1], {PORT}))\nwhile True:\n began = time.monotonic()\n"
+    "import socket,sys,time\nc = socket.create_connection((sys.argv[1], int(sys.argv[2])))\nwhile True:\n began = time.monotonic()\n"
     " c.sendall(b'x')\n c.recv(1)\n print([time.time(), time.monotonic() - began], flush=True)\n time.sleep(0.2)"
 )
 
@@ -70,17 +74,17 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process, _ = in_fault(blackstart, service, fault.replace(", for: 6s", ""))
+    process, folder = in_fault(blackstart, service, fault.replace(", for: 6s", ""))
     kill_quietly(process)
     assert "running" in containers(api, namespace)
     monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    done = blackstart("recover", "--all")
+    done = blackstart("recover", folder.name)
     assert done.code == 0, done.out + done.err
     assert f"{kind_of(fault)}: undone" in done.out
     assert set(containers(api, namespace)) == {"terminated"}
     assert everything_ours(api, service) == []
     monkeypatch.undo()
-    assert blackstart("recover", "--all").code == 0  # this machine's own record of it
+    assert blackstart("recover", folder.name).code == 0  # this machine's own record of it
 
 
 @pytest.mark.timeout(240)
@@ -96,19 +100,18 @@ def test_a_connection_that_stands_falls_silent_where_that_is_asked_for_and_goes_
         next(pod for pod in every if (pod["metadata"]["uid"] in planned["identity"]) is wanted) for wanted in (True, False)
     )
     inside = [Container(namespace, pod["metadata"]["name"], "web") for pod in (target, peer)]
-    echo = opened(api, inside[0], ["python3", "-c", ECHO])
-    asking = opened(api, inside[1], ["python3", "-c", ASK, target["status"]["podIP"]])
-    assert asking.line(10), "an answer"
-    done = blackstart.telling("run", drill, "--service", service, "--yes")
-    ended = time.time()
-    assert done.result["faults"][0]["undo_verified"], done.out + done.err
     took, over = [], False
-    while not over:  # also after the drill it is answered
-        moment, seconds = json.loads(asking.line(20) or "null")
-        took.append(seconds)
-        over = moment > ended
-    asking.close()
-    echo.close()
+    with closing(opened(api, inside[0], ["python3", "-c", ECHO])) as echo:
+        port = str(echo.line(20))
+        with closing(opened(api, inside[1], ["python3", "-c", ASK, target["status"]["podIP"], port])) as asking:
+            assert asking.line(20), "an answer"
+            done = blackstart.telling("run", drill, "--service", service, "--yes")
+            ended = time.time()
+            assert done.result["faults"][0]["undo_verified"], done.out + done.err
+            while not over:  # also after the drill it is answered
+                moment, seconds = json.loads(asking.line(20) or "null")
+                took.append(seconds)
+                over = moment > ended
     assert (max(took) > CUT_S / 2) is standing, took
 
 

@@ -16,6 +16,8 @@ from blackstart.tests.cluster.steps import drilled, everything_ours, everywhere,
 from blackstart.tests.cluster.web import await_standing, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
+pytestmark = pytest.mark.alone
+
 FAULT = "{kind: node-isolate, for: 14s}"
 LONGER = "{kind: node-isolate, for: 16s}"
 KUBELET, QUIET_S = 10250, 1.0

@@ -11,6 +11,8 @@ from blackstart.injectors.platforms.kube_pods import ready
 from blackstart.tests.cluster.steps import DEVKUBE, everything_ours, in_fault, namespace_of, stands
 from blackstart.tests.command import Blackstart, events, until
 
+pytestmark = pytest.mark.alone
+
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 10s}"
 
 

@@ -23,12 +23,17 @@ from blackstart.tests.cluster.steps import (
 from blackstart.tests.cluster.web import APPS, REPLICAS, await_standing, deployment, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
+OF_NODES = pytest.mark.alone  # they refuse to move the pods of others
 RECOVERED = (
     "{kind: node-cordon}",
     "{kind: node-taint, whole_node: true}",
     "{kind: bad-config, environment: {PORT: nonsense}, target: {share: 100%}}",
     "{kind: memory-stress, size: 64MiB}",
 )
+
+
+def with_nodes_alone(faults: tuple[str, ...]) -> list[Any]:
+    return [pytest.param(fault, marks=OF_NODES if "kind: node-" in fault else ()) for fault in faults]
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +65,9 @@ def closed(api: KubeApi) -> list[str]:
         ("{kind: network-partition, for: 6s}", "a client's connection"),
         ("{kind: dns-break, for: 6s}", "a client's connection"),
         ("{kind: memory-stress, size: 64MiB, for: 6s}", "kernel"),
-        ("{kind: node-cordon, for: 6s}", "node controller"),
-        ("{kind: node-drain, for: 6s}", "pods by UID"),
-        ("{kind: node-taint, whole_node: true, for: 6s}", "pods by UID"),
+        pytest.param("{kind: node-cordon, for: 6s}", "node controller", marks=OF_NODES),
+        pytest.param("{kind: node-drain, for: 6s}", "pods by UID", marks=OF_NODES),
+        pytest.param("{kind: node-taint, whole_node: true, for: 6s}", "pods by UID", marks=OF_NODES),
     ],
     ids=lambda value: value.partition("kind: ")[2].rstrip("}"),  # a kind may be here twice
 )
@@ -81,6 +86,7 @@ def test_it_bites_is_proven_and_is_put_back(
     assert everything_ours(api, service) == []
 
 
+@pytest.mark.alone  # for a while no policy in the cluster is enforced
 @pytest.mark.timeout(240)
 def test_a_policy_that_nobody_enforces_is_no_partition(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     if api.context != "devkube":
@@ -108,16 +114,16 @@ def test_a_guard_that_is_ended_puts_back_first(blackstart: Blackstart, service: 
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("fault", RECOVERED, ids=kind_of)
+@pytest.mark.parametrize("fault", with_nodes_alone(RECOVERED), ids=kind_of)
 def test_recover_puts_back_at_once_what_a_killed_drill_left(
     blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, fault: str
 ) -> None:
     before = deployment(api, namespace)["spec"]
-    process, _ = in_fault(blackstart, service, fault)
+    process, folder = in_fault(blackstart, service, fault)
     kill_quietly(process)
     changed = deployment(api, namespace)["spec"] != before or bool(closed(api))
     assert changed is (kind_of(fault) != "memory-stress")
-    done = blackstart("recover", "--all")
+    done = blackstart("recover", folder.name)
     assert done.code == 0, done.out + done.err
     assert f"{kind_of(fault)}: undone" in done.out
     assert deployment(api, namespace)["spec"] == before
@@ -125,6 +131,7 @@ def test_recover_puts_back_at_once_what_a_killed_drill_left(
     assert everything_ours(api, service) == []
 
 
+@OF_NODES
 @pytest.mark.timeout(240)
 def test_a_node_is_opened_also_when_the_namespace_is_gone(
     blackstart: Blackstart, service: Path, api: KubeApi, image: str
@@ -165,9 +172,9 @@ def test_what_somebody_else_changed_since_is_left_alone(
     [
         ("{kind: scale-down}", {"probe": {"rate": "20/s"}}, "probe.image"),
         ("{kind: bad-image, target: {count: 1}}", {"strategy": {"type": "Recreate"}}, "write `target: {count: 3}`"),
-        ("{kind: node-drain}", {"budget": REPLICAS}, "disruption budget"),
+        pytest.param("{kind: node-drain}", {"budget": REPLICAS}, "disruption budget", marks=OF_NODES),
         ("{kind: replica-kill, evict: true}", {"budget": REPLICAS}, "disruption budget"),
-        ("{kind: node-taint}", {"stranger": True}, "would move pods of others"),
+        pytest.param("{kind: node-taint}", {"stranger": True}, "would move pods of others", marks=OF_NODES),
         ("{kind: bad-config, environment: {PORT: nonsense}}", {}, "write `target: {count: 3}`"),
         ("{kind: network-partition}", {"policy": True}, "no other policy can take them back"),
         ("{kind: network-partition, peers: [gateway]}", {}, "nothing is called gateway"),
@@ -213,6 +220,7 @@ def budget(api: KubeApi, namespace: str) -> dict[str, Any]:
     return api.get(place("poddisruptionbudgets", namespace, "web", "policy/v1"))
 
 
+@OF_NODES
 @pytest.mark.timeout(240)
 def test_a_node_drain_takes_the_rights_that_are_printed(
     blackstart: Blackstart, service: Path, api: KubeApi, namespace: str
