@@ -253,14 +253,15 @@ class Engine:
         settle_s, observe_s = scenario.settle.total_seconds(), scenario.observe.total_seconds()
         longest_s = observe_s if patient else settle_s
         self.progress.phase(Phase.SETTLING, longest_s)
-        since_s = self.last_action_s
+        ends_s = self._now() + longest_s if self.last_action_s > 0 else 0.0
         try:
-            if since_s > 0:
-                self._watch(self._now() + longest_s, lambda now: self._recovered(now, settle_s), guarded=patient)
+            self._watch(ends_s, lambda now: self._recovered(now, settle_s), guarded=patient)
             if self.observer.has_ledger:
                 self.progress.phase(Phase.READING_BACK, READ_BACK_S)
                 counts = self.observer.read_back(READ_BACK_S)
                 self.journal.append("read-back", counts=counts)
+                # An outage that began meanwhile is watched to its end as well, as long as there is time.
+                self._watch(ends_s, lambda now: self._recovered(now, settle_s), guarded=patient)
         except Stopped as stop:
             if patient:
                 self.journal.append("aborting", why=str(stop))

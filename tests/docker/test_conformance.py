@@ -14,9 +14,10 @@ import pytest
 from blackstart.injectors import registry, testing
 from blackstart.injectors.base import Injector
 from blackstart.injectors.compute import CpuStress, MemoryStress
+from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill, RolloutRestart, StoreKill
 from blackstart.injectors.model_files import ModelCorrupt
-from blackstart.injectors.network import DnsBreak, NetworkDelay, NetworkPartition, StreamStall, TcpReset
+from blackstart.injectors.network import DnsBreak, NetworkPartition
 from blackstart.injectors.platforms import docker_lifecycle
 from blackstart.injectors.platforms.docker import DockerPlatform
 from blackstart.injectors.platforms.docker_api import DockerApi, at

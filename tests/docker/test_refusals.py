@@ -77,7 +77,7 @@ def planned(blackstart: Blackstart, fault: str, service: Path, **environment: st
             "lives in the network of the engine's machine",
         ),
         ({"HostConfig": {"RestartPolicy": {}, "AutoRemove": True}}, "{kind: replica-kill}", "nothing would bring v-extra back"),
-        ({}, "{kind: model-corrupt, mutation: header, file: /victim.py}", "the container's own layer"),
+        ({}, "{kind: model-corrupt, mutation: header, file: /model.safetensors}", "the container's own layer"),
         ({}, "{kind: process-kill}", "dies as a whole by replica-kill"),
         ({}, "{kind: disk-fill, path: /sys, at_most: 1GiB}", "/sys cannot be written to"),
         ({}, "{kind: scale-down}", "keeps no workloads"),

@@ -64,7 +64,7 @@ def create(api: DockerApi, name: str, **more: Any) -> str:
     made = api.post("/containers/create", body, name=name)["Id"]
     model = (HERE / "model.safetensors").read_bytes()
     if not host.get("ReadonlyRootfs"):
-        api.upload(made, "/", archive({"victim.py": PROGRAM.read_bytes()}))
+        api.upload(made, "/", archive({"victim.py": PROGRAM.read_bytes(), Path(MODEL).name: model}))  # into its own layer
         api.upload(made, "/models", archive({Path(MODEL).name: model}))
     api.post(at("containers", made, "start"))
     return str(made)

@@ -156,3 +156,48 @@ def test_what_a_killed_run_had_started_ends_with_its_recovery(blackstart: Blacks
     assert done.code == 0, done.out + done.err
     assert "stopped what the run had started: web" in done.out
     assert alive(identity) is None
+
+
+FALTERS = """
+import http.server, json, sys, time
+kept, until = {}, [0.0]
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def answer(self, status, body=b"{}"):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        kept[json.loads(body)["id"]] = body
+        self.answer(201)
+    def do_GET(self):
+        if self.path.startswith("/kept/"):
+            until[0] = time.monotonic() + 1.5
+            return self.answer(200, kept[self.path[len("/kept/"):]])
+        self.answer(503 if time.monotonic() < until[0] else 200)
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_an_outage_that_begins_while_writes_are_read_back_is_watched_to_its_end(blackstart: Blackstart, demo: Demo) -> None:
+    port = demo.ports["gateway"] + 3000
+    service = blackstart.folder / "service.yaml"
+    start = json.dumps([sys.executable, "-c", FALTERS, str(port)])
+    service.write_text(
+        f"apiVersion: blackstart/v1\nkind: Service\nname: own\nplatform: process\n"
+        f"process: {{components: [{{name: web, role: replica, port: {port}, start: {start}}}]}}\n"
+        f'endpoint: {{url: "http://127.0.0.1:{port}", protocol: http}}\n'
+        "ledger: {write: POST /kept, read: 'GET /kept/{id}'}\n",
+        encoding="utf-8",
+    )
+    path = scenario(blackstart.folder, "{kind: cpu-stress, workers: 1, for: 2s}", "60s", "20s")
+    done = blackstart.telling("run", path, "--service", service, "--yes")
+    outage = next(each for each in done.result["outages"] if each["lane"] == "fresh" and "status-5xx" in each["classes"])
+    assert outage["start_s"][1] > fields(done.folder, "undo-verified")["t_s"]
+    assert outage["end_s"], done.out
+    assert outage["hi_s"] > 1.4
