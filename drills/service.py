@@ -9,6 +9,7 @@ from ..injectors.platforms.docker_spec import DockerSpec
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.platforms.process_spec import ProcessSpec
 from ..injectors.values import Rate
+from .engine_profile import EngineName
 
 Ladder = Literal["api", "exec", "ephemeral", "helper"]  # of Privilege, lowest first
 LADDER: tuple[str, ...] = get_args(Ladder)
@@ -116,6 +117,11 @@ class Service:
     name: Annotated[str, "[a-z0-9-], at most 63 characters"]
     platform: Annotated[Literal["kubernetes", "docker", "process"], "where the service lives"]
     endpoint: Annotated[Endpoint, "where and how the service is asked"]
+    engine: Annotated[
+        EngineName | None,
+        "the serving engine: its profile supplies what is left out of `endpoint.protocol`, `health`, `roles` (`process.inside`) and "
+        "`model.load`; `blackstart doctor` tells what its health endpoints do not notice",
+    ] = None
     process: Annotated[ProcessSpec | None, "for platform process: its components"] = None
     kubernetes: Annotated[KubernetesSpec | None, "for platform kubernetes: where in the cluster"] = None
     docker: Annotated[DockerSpec | None, "for platform docker: which containers"] = None
