@@ -40,6 +40,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
             everything = platform.find()
             there = ", ".join(f"{target.name} ({target.role}, {target.identity})" for target in everything)
             findings.append(Finding("targets", bool(everything), there or "nothing of the service is running", needed=True))
+            findings += _questions(service)
             findings += about_engine(addressed(service, platform), platform, everything)
             findings += _kinds(service, platform, everything)
     except (PlatformError, Refused) as error:
@@ -58,6 +59,15 @@ def _answers(service: Service) -> Finding:
         return Finding("endpoint", fine=True, text=f"{url} answers {error.code}", needed=True)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return Finding("endpoint", fine=False, text=f"{url} does not answer: {error}", needed=True)
+
+
+def _questions(service: Service) -> list[Finding]:
+    """Of protocol kserve-v2: what its servers say of a model without a question is no inference."""
+    if service.endpoint.protocol != "kserve-v2" or service.golden:
+        return []
+    return [
+        Finding("golden", fine=False, text="no question: a drill asks whether the model is ready, and never for an inference")
+    ]
 
 
 def _state(service: Service, environment: Mapping[str, str]) -> Finding:

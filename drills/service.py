@@ -70,8 +70,12 @@ class Golden:
     body: Annotated[Any, "protocol http: JSON sent as the body"] = None
     json: Annotated[Any, "protocol http: what the JSON answer must contain"] = None
     status: Annotated[int, "protocol http: the status that is right", range(100, 600)] = 200
-    inputs: Annotated[tuple[Any, ...], "protocol kserve-v2: input tensors"] = ()
-    outputs: Annotated[tuple[Any, ...], "protocol kserve-v2: output tensors that must come back"] = ()
+    inputs: Annotated[tuple[Any, ...], "protocol kserve-v2: input tensors, each with name, shape, datatype and data"] = ()
+    outputs: Annotated[
+        tuple[Any, ...],
+        "protocol kserve-v2: output tensors that must come back, each with name and data, and with shape and tolerance of its own; left out: "
+        "recorded before the drill",
+    ] = ()
     tolerance: Annotated[float, "how far a number may be off"] = 0.0
 
 

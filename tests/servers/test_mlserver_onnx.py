@@ -243,6 +243,7 @@ def test_init_and_doctor_know_the_engine(blackstart: Blackstart, mlserver: Mlser
         lines = looked.out.splitlines()
         assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in lines
         assert any(f"engine: replica-0/engine (pid:{worker}@" in line for line in lines if line.startswith("yes  role"))
+        assert any(line.startswith("no   golden ") for line in lines)
         health = [line for line in lines if line.startswith("yes  health")]
         assert [line.split()[2] for line in health] == list(written.health)
         assert all("it does not notice" in line for line in health)
