@@ -108,10 +108,8 @@ def _warnings(place: Place, answers: Answers) -> tuple[str, ...]:
             "to drill the whole service"
         )
     if answers.protocol == "http":
-        found.append(
-            "neither /v1/models nor /v2/health/ready answers, so nothing says that this is a model server; it is asked `GET /` "
-            "until you write `golden` questions"
-        )
+        nobody = "neither /v1/models nor /v2 tells of a model, so nothing says that this is a model server; "
+        found.append(f"{'' if answers.engine else nobody}it is asked `GET /` until you write `golden` questions")
     return tuple(found)
 
 

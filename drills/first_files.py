@@ -10,6 +10,7 @@ from .asking import get, heard
 from .recognition import Recognised, engine_pattern, recognised
 from .refusal import Refused
 
+NO_PATH = "/no-such-path-of-any-service"
 HEALTH_PATHS = ("/health", "/ready", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
 
@@ -109,9 +110,10 @@ def asked(url: str) -> Answers:
     """Protocol, model and health endpoints, by asking. Raises Refused where nothing answers."""
     try:
         model = model_of(*get(f"{url}/v1/models"))
-        kserve, _ = get(f"{url}/v2/health/ready")
-        health = tuple(path for path in HEALTH_PATHS if get(url + path)[0] == 200)
-        if not model and kserve == 200:
+        anything = get(url + NO_PATH)[0] == 200  # it would say so of a health endpoint that it does not have
+        health = () if anything else tuple(path for path in HEALTH_PATHS if get(url + path)[0] == 200)
+        _, about = get(f"{url}/v2")
+        if not model and isinstance(about, dict) and "name" in about and get(f"{url}/v2/health/ready")[0] == 200:
             model, tensors = _kserve_model(url)
             return Answers("kserve-v2", model, health, tensors)
     except OSError as error:

@@ -62,7 +62,7 @@ def test_a_profile_tells_what_is_not_checked_and_where_that_is_from(name):
         assert min(len(each.checks), len(each.misses)) > 10
     facts = [profile.recognised, profile.metrics, profile.drain, profile.model, *profile.health, *profile.behaviour]
     for fact in [*facts, *profile.roles.values()]:
-        assert re.search(r"https://|\.(py|go|rs|cc|cpp|h|md|yaml)\b|--help|no source|no such", fact.source), fact
+        assert re.search(r"seen |https://|\.(py|go|rs|cc|cpp|h|md|yaml)\b|--help|no source|no such", fact.source), fact
 
 
 @pytest.mark.parametrize("name", ENGINE_NAMES)
