@@ -17,31 +17,45 @@ def about_engine(service: Service, platform: Platform, everything: Sequence[Targ
     commands: tuple[str, ...] = ()
     with suppress(PlatformError):  # nobody may look inside, or there is nothing to look with
         commands = platform.commands(replicas[0]) if replicas else ()
-    found = recognised(None if service.probe.beside else (service.endpoint.url or "").rstrip("/") or None, commands)
+    url = None if service.probe.beside else service.endpoint.url
+    found = recognised(url.rstrip("/") if url else None, commands)
     if service.engine is None and found is None:
         return
     profile = found.profile if service.engine is None and found else engine_profile(str(service.engine))
-    yield _engine(service, profile, found)
+    yield _engine(service, profile, found, looked=bool(url or commands))
     if service.engine is not None and replicas:
         yield from (_role(role, platform, replicas[0]) for role in profile.roles)
     yield from _health(service, profile)
+    yield from _metrics(profile)
     yield Finding("draining", fine=True, text=f"{profile.drain.does} ({profile.drain.source})")
     yield Finding("loading", fine=True, text=f"{profile.model.load}: {profile.model.does} ({profile.model.source})")
     for each in profile.behaviour:
         yield Finding("known", fine=True, text=f"{each.when}: {each.does} ({each.source})")
 
 
-def _engine(service: Service, profile: EngineProfile, found: Recognised | None) -> Finding:
+def _engine(service: Service, profile: EngineProfile, found: Recognised | None, *, looked: bool) -> Finding:
     named = f"{profile.title}, as of {profile.version}"
     if service.engine is None and found:
         return Finding(
             "engine", fine=True, text=f"{named}, known {found.by}; `engine: {profile.name}` supplies what is known of it"
         )
+    if found is None and not looked:
+        return Finding("engine", fine=None, text=f"{named}: neither its answers nor its processes can be seen from here")
     if found is None:
         return Finding("engine", fine=False, text=f"{named}: nothing that answers or runs there looks like it")
     if found.profile.name != profile.name:
         return Finding("engine", fine=False, text=f"{profile.name} is named, and it looks like {found.profile.name} {found.by}")
     return Finding("engine", fine=True, text=f"{named}, known {found.by}")
+
+
+def _metrics(profile: EngineProfile) -> Iterator[Finding]:
+    told = profile.metrics
+    kinds = (("running", told.running), ("waiting", told.queued), ("cache", told.cache))
+    names = "; ".join(f"{kind}: {', '.join(each)}" for kind, each in kinds if each)
+    if told.path and names:
+        where = f"{told.path} on port {told.port}" if told.port else told.path
+        needed = f", with {told.needs}" if told.needs else ""
+        yield Finding("metrics", fine=True, text=f"{where}{needed}: {names} ({told.source})")
 
 
 def _role(role: str, platform: Platform, replica: Target) -> Finding:

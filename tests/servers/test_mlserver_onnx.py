@@ -5,10 +5,13 @@ The right answers come from ONNX Runtime in this process, not from the server. T
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from blackstart.drills.loading import load_service
+from blackstart.drills.loading import engine_profile, load_service
 from blackstart.tests.command import Blackstart, until
 from blackstart.tests.servers.machine import living, scenario
 from blackstart.tests.servers.mlservers import Mlserver, made
@@ -94,6 +97,13 @@ def running(mlserver: Mlserver) -> Iterator["subprocess.Popen[bytes]"]:
         process.terminate()
         process.wait(30)
         until("mlserver to be gone", lambda: not living(mlserver.folder))
+
+
+def connected(mlserver: Mlserver) -> bool:
+    """Whether somebody holds a connection to its port (Linux: /proc/net/tcp, state 01)."""
+    port = f":{mlserver.ports['http_port']:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return any(row[1].endswith(port) and row[3] == "01" for row in rows)
 
 
 def infer(mlserver: Mlserver) -> tuple[int, Any]:
@@ -225,6 +235,32 @@ def test_a_worker_that_dies_while_the_file_is_damaged_leaves_a_server_without_a_
         assert all_healthy(mlserver)
 
 
+def test_the_metrics_that_the_profile_names_are_there(mlserver: Mlserver) -> None:
+    told = engine_profile("mlserver").metrics
+    with running(mlserver):
+        assert infer(mlserver)[0] == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{mlserver.ports['metrics_port']}{told.path}", timeout=5) as answer:
+            text = answer.read().decode()
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+    assert {*told.running, *told.queued, *told.cache} <= names
+    assert re.search(r"^parallel_request_queue_count [1-9]", text, re.MULTILINE)
+
+
+def test_requests_under_way_survive_a_sigterm(mlserver: Mlserver) -> None:
+    """As the profile says: the worker finishes first, and the server only then."""
+    with running(mlserver) as process:
+        (worker,) = workers(mlserver)
+        os.kill(worker, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as other:
+            asked = other.submit(infer, mlserver)
+            until("the question to be under way", lambda: connected(mlserver))
+            process.terminate()
+            until("the server to answer nothing new", lambda: not mlserver.answers())
+            os.kill(worker, signal.SIGCONT)
+            assert asked.result()[0] == 200
+        assert process.wait(30) == 0
+
+
 def test_init_and_doctor_know_the_engine(blackstart: Blackstart, mlserver: Mlserver) -> None:
     with running(mlserver):
         assert blackstart("init", "drills", "--from-url", mlserver.url).code == 0
@@ -244,6 +280,11 @@ def test_init_and_doctor_know_the_engine(blackstart: Blackstart, mlserver: Mlser
         assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in lines
         assert any(f"engine: replica-0/engine (pid:{worker}@" in line for line in lines if line.startswith("yes  role"))
         assert any(line.startswith("no   golden ") for line in lines)
+        assert any(
+            "running: rest_server_requests_in_progress; waiting: parallel_request_queue" in line
+            for line in lines
+            if line.startswith("yes  metrics")
+        )
         health = [line for line in lines if line.startswith("yes  health")]
         assert [line.split()[2] for line in health] == list(written.health)
         assert all("it does not notice" in line for line in health)

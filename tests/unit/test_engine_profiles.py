@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from blackstart.drills.engine_profile import ENGINE_NAMES, FOLDER, profile_file
+from blackstart.drills.first_files import Answers
 from blackstart.drills.loading import InvalidFiles, dump_service, engine_profile, explain, load_files, load_service
-from blackstart.drills.recognition import engine_pattern, recognised
+from blackstart.drills.recognition import Recognised, engine_pattern, recognised
 
 PROCESS = "platform: process\nprocess: {components: [{name: r0, role: replica, port: 8000}]%s}\n"
 KUBERNETES = "platform: kubernetes\nkubernetes: {namespace: models, workload: deployment/llm}\n"
@@ -156,6 +157,21 @@ def test_an_engine_that_is_not_known_is_refused_with_the_nearest(tmp_path):
 def test_explain_lists_the_engines():
     text = explain("engine")
     assert all(f"`{name}`" in text for name in ENGINE_NAMES)
+
+
+@pytest.mark.parametrize("name", ENGINE_NAMES)
+def test_init_writes_what_it_recognised(name, tmp_path):
+    """The lines that all three ways of `init` share, as they stand in a file of pods."""
+    profile = engine_profile(name)
+    commands = [command for command, (engine, computes) in COMMANDS.items() if computes and engine == name]
+    answers = Answers(profile.protocol, "tiny", ("/health",), engine=Recognised(profile, "by its answer to /"))
+    lines = [*answers.lines(["service: llm", "port: 80"]), answers.roles_line(commands), answers.model_line()]
+    service = load_service(written(tmp_path, KUBERNETES + "\n".join(lines) + "\n"))
+    assert (service.engine, service.endpoint.protocol, service.endpoint.model) == (name, profile.protocol, "tiny")
+    assert {role: each.command_line for role, each in service.roles.items()} == {
+        role: each.command_line for role, each in profile.roles.items()
+    }
+    assert f"{profile.title} {'maps it' if profile.model.load == 'mmap' else 'reads it at start'}" in lines[-1]
 
 
 def test_every_error_of_a_profile_is_told_at_once(tmp_path):
