@@ -54,9 +54,9 @@ class Answers:
         """The model's inputs as a question has them, without the numbers."""
         named = [each for each in self.tensors if isinstance(each, dict) and {"name", "shape", "datatype"} <= each.keys()]
         example = {"name": "x", "shape": [1, 2], "datatype": "FP32"}
+        told = [{key: each[key] for key in example} for each in named or [example]]
         return ", ".join(
-            f"{{name: {json.dumps(each['name'])}, shape: {json.dumps(each['shape'])}, datatype: {each['datatype']}, data: [...]}}"
-            for each in named or [example]
+            f"{{{', '.join(f'{key}: {json.dumps(value)}' for key, value in each.items())}, data: [...]}}" for each in told
         )
 
     def model_line(self) -> str:

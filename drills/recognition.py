@@ -36,8 +36,8 @@ def recognised(url: str | None, commands: Sequence[str] = ()) -> Recognised | No
     for command in commands:
         for profile in profiles:
             pattern = profile.recognised.command_line
-            if pattern and re.search(pattern, command):
-                return Recognised(profile, f"by a command line, `{command[:60]}`")
+            if pattern and (match := re.search(pattern, command)):  # the rest of it may hold a secret
+                return Recognised(profile, f"by `{match[0].strip()}` in a command line")
     return None
 
 

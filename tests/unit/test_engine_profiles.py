@@ -82,6 +82,20 @@ def test_an_engine_is_told_from_others_by_command_lines(command, expected):
     assert (engine_pattern([command], found.profile if found else None) is not None) == computes
 
 
+def test_no_more_of_a_command_line_is_told_than_what_gave_the_engine_away():
+    found = recognised(None, ["vllm serve /models/tiny --api-key hunter2"])
+    assert found is not None
+    assert found.by == "by `vllm serve` in a command line"
+
+
+def test_what_a_server_says_of_its_model_cannot_leave_the_comment(tmp_path):
+    """Names and types come from somebody else's server."""
+    tensors = ({"name": "x\nprotect: {}", "shape": [1, "\n"], "datatype": "FP32\nmodel: {}"}, {"name": "y"}, 5)
+    lines = Answers("kserve-v2", "tiny", (), tensors).lines(["service: llm", "port: 80"])
+    assert all("\n" not in line for line in lines)
+    load_service(written(tmp_path, KUBERNETES + "\n".join(lines) + "\n"))
+
+
 def test_the_first_process_decides_when_engines_run_in_each_other():
     found = recognised(None, ["ray::ServeReplica:app:LLMServer", "VLLM::EngineCore"])
     assert found is not None
