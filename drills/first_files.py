@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .asking import get, heard
+from .asking import Heard, get, heard
 from .recognition import Recognised, engine_pattern, recognised
 from .refusal import Refused
 
@@ -127,16 +127,17 @@ def with_engine(answers: Answers, url: str, commands: Sequence[str] | None) -> A
     if found is None:
         return answers
     known = [each for each in found.profile.health_paths(answers.model) if each not in answers.health]
-    health = (*answers.health, *(path for path in known if _is_well(url + path)))
+    health = (*answers.health, *(path for path in known if _heard(url + path).status == 200))
     protocol = found.profile.protocol if answers.protocol == "http" else answers.protocol
     return replace(answers, engine=found, health=health, protocol=protocol)
 
 
-def _is_well(url: str) -> bool:
+def _heard(url: str, body: Any = None) -> Heard:
+    """The answer; status 0 for none, since a server that answers elsewhere need not know this path."""
     try:
-        return heard(url).status == 200
+        return heard(url, body=body)
     except OSError:
-        return False
+        return Heard(0, "", b"")
 
 
 def _kserve_model(url: str) -> tuple[str | None, tuple[Any, ...]]:
@@ -144,13 +145,13 @@ def _kserve_model(url: str) -> tuple[str | None, tuple[Any, ...]]:
 
     The protocol itself lists no models; Triton and MLServer do by an extension of it, KServe's own servers by a path.
     """
-    index, listed = heard(f"{url}/v2/repository/index", body={}), heard(f"{url}/v2/models").json
+    index, listed = _heard(f"{url}/v2/repository/index", {}), _heard(f"{url}/v2/models").json
     entries = index.json if index.status == 200 and isinstance(index.json, list) else []
     names = [str(each["name"]) for each in entries if isinstance(each, dict) and "name" in each]
     if not names and isinstance(listed, dict) and isinstance(listed.get("models"), list):
         names = [each for each in listed["models"] if isinstance(each, str)]
     if len(names) != 1:
         return None, ()
-    about = heard(f"{url}/v2/models/{names[0]}").json
+    about = _heard(f"{url}/v2/models/{names[0]}").json
     inputs = about.get("inputs") if isinstance(about, dict) else None
     return names[0], tuple(inputs) if isinstance(inputs, list) else ()
