@@ -45,10 +45,11 @@ $(VENV)/test: $(VENV)/core
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docker,kubernetes,test]'
 	@touch $@
 
-# A server to drill in the tests, apart from the tool because of all that it depends on (330 MB). Its workers die with newer uvloops.
+# A server to drill in the tests, apart from the tool because of all that it depends on (400 MB). Its workers die with newer uvloops;
+# one of the models that it serves there is ONNX.
 $(VENV)/mlserver: Makefile
 	$(PYTHON) -m venv $(VENV)/servers
-	$(VENV)/servers/bin/python -m pip install -q --disable-pip-version-check mlserver 'uvloop<0.22'
+	$(VENV)/servers/bin/python -m pip install -q --disable-pip-version-check mlserver 'uvloop<0.22' onnxruntime
 	@touch $@
 
 $(VENV)/check: $(VENV)/test

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..drills.language.documents import CLASSES
 from ..drills.language.names import instead_of_kind
 from ..drills.loading import InvalidFiles, explain, json_schema, load_files, load_scenario, load_service
 from ..drills.refusal import Refused
@@ -12,6 +13,8 @@ from ..drills.verdict import ExitCode
 from ..injectors import registry
 from ..scenarios import shipped, shipped_text
 from .console import say, tell
+
+CALLED = {cls: name for name, cls in CLASSES.items()}
 
 
 def validate(files: Sequence[Path]) -> ExitCode:
@@ -24,7 +27,7 @@ def validate(files: Sequence[Path]) -> ExitCode:
         tell(f"{len(invalid.problems)} problems; nothing was touched")
         return ExitCode.USAGE
     for path, value in zip(files, read, strict=True):
-        say(f"{path}: {type(value).__name__.lower()} {value.name} is valid")
+        say(f"{path}: {CALLED[type(value)]} {value.name} is valid")
     return ExitCode.PASSED
 
 

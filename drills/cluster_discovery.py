@@ -1,7 +1,6 @@
 """init --from-cluster: look at a workload and at the service in front of it, and write a service profile and a first scenario."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,12 +13,10 @@ from ..injectors.platforms.kube_pods import main_container
 from ..injectors.platforms.kubernetes import KubernetesPlatform
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.values import JSON
-from .first_files import Written, asked, free, write
+from .first_files import Written, asked, free, with_engine, write
 from .refusal import Refused
 
-# Processes that compute, apart from the one that answers, by their command lines (../research: vLLM, SGLang, MLServer; the demo).
 IMAGE_FOR = "for the guard of what a drill changes in the cluster"
-ENGINES = ("VLLM::EngineCore", "EngineCore", "sglang::scheduler", r"multiprocessing\.spawn", r"service\.py engine ")
 
 
 def write_cluster_files(folder: Path, workload: str, namespace: str, environment: Mapping[str, str]) -> Written:
@@ -30,21 +27,18 @@ def write_cluster_files(folder: Path, workload: str, namespace: str, environment
         (owned,) = platform.finder.owned()
         name, port = _front(api, namespace, owned)
         url = platform.address(name, port)
-        answers = asked(url)
         commands = _commands(platform, platform.find())
-    engine = next((pattern for pattern in ENGINES if any(re.search(pattern, command) for command in commands or ())), None)
+        answers = with_engine(asked(url), url, commands)
     image = _image(owned) if commands is not None else None
     lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: {owned.name.replace('.', '-')[:63]}", "platform: kubernetes"]
     context = "" if api.context == "in-cluster" else f", context: {json.dumps(api.context)}"
     lines.append(f"kubernetes: {{namespace: {json.dumps(namespace)}, workload: {json.dumps(workload)}{context}}}")
     lines += answers.lines([f"service: {json.dumps(name)}", f"port: {port}"])
-    lines.append(
-        f"roles: {{engine: {{command_line: {json.dumps(engine)}}}}}" if engine else '# roles: {engine: {command_line: "..."}}'
-    )
+    lines.append(answers.roles_line(commands))
     lines.append(
         f"{f'probe: {{image: {json.dumps(image)}}}' if image else '# probe: {image: ...}'}    # any with python3, {IMAGE_FOR}"
     )
-    lines.append("# model: {path: /models/...}    # where a replica finds it, for faults of model files")
+    lines.append(answers.model_line())
     return write(folder, "\n".join(lines) + "\n", SCENARIO, _warnings(owned, url))
 
 
@@ -70,7 +64,7 @@ def _selects(service: JSON, labels: Mapping[str, str]) -> bool:
 def _commands(platform: KubernetesPlatform, targets: Sequence[Target]) -> list[str] | None:
     """Command lines inside a pod; None where nobody may look, or there is no python3 to look with."""
     with suppress(PlatformError):
-        return [each["command"] for target in targets[:1] for each in platform.around(target)]
+        return [command for target in targets[:1] for command in platform.commands(target)]
     return None
 
 

@@ -5,7 +5,9 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from .first_files import Answers, Written, asked, free, get, model_of, write
+from ..injectors.platforms.process_table import command_line, descendants, snapshot
+from .asking import get
+from .first_files import Answers, Written, asked, free, model_of, with_engine, write
 from .refusal import Refused
 from .surroundings import Proxy, Server, Surroundings, is_here
 
@@ -22,6 +24,13 @@ class Place:
     front: Server | None = None  # a server that names this one as its own backend
     links: tuple[Proxy, ...] = ()
 
+    def commands(self) -> list[str]:
+        """Command lines of one replica's processes, parents first."""
+        replica = self.replicas[0] if self.replicas else self.server
+        if replica is None or replica.command is None:
+            return []
+        return [replica.command, *map(command_line, descendants(snapshot(), replica.pid))]
+
 
 def write_files(folder: Path, url: str) -> Written:
     """service.yaml and scenario.yaml for the service at `url`. Raises Refused where nothing answers or a file is there already."""
@@ -31,6 +40,7 @@ def write_files(folder: Path, url: str) -> Written:
     answers = asked(url)
     here = is_here(host)
     place = _located(port, answers) if here else Place(port, None)
+    answers = with_engine(answers, url, place.commands())
     warnings = (
         _warnings(place, answers)
         if here
@@ -98,16 +108,14 @@ def _warnings(place: Place, answers: Answers) -> tuple[str, ...]:
             "to drill the whole service"
         )
     if answers.protocol == "http":
-        found.append(
-            "neither /v1/models nor /v2/health/ready answers, so nothing says that this is a model server; it is asked `GET /` "
-            "until you write `golden` questions"
-        )
+        nobody = "neither /v1/models nor /v2 tells of a model, so nothing says that this is a model server; "
+        found.append(f"{'' if answers.engine else nobody}it is asked `GET /` until you write `golden` questions")
     return tuple(found)
 
 
 def _service_text(url: str, place: Place, answers: Answers) -> str:
     lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: service-{place.port}", "platform: process", *_process(place)]
-    return "\n".join([*lines, *answers.lines([f"url: {json.dumps(url)}"])]) + "\n"
+    return "\n".join([*lines, *answers.lines([f"url: {json.dumps(url)}"]), answers.model_line()]) + "\n"
 
 
 def _process(place: Place) -> list[str]:

@@ -14,8 +14,7 @@ from ..injectors.platforms.docker_api import DockerApi, at
 from ..injectors.platforms.docker_find import COMPOSE, name_of, port_of, published, restarts_itself
 from ..injectors.platforms.docker_spec import Compose, DockerSpec
 from ..injectors.values import JSON
-from .cluster_discovery import ENGINES
-from .first_files import Answers, Written, asked, free, write
+from .first_files import Answers, Written, asked, free, with_engine, write
 from .refusal import Refused
 from .state import state_folder
 
@@ -54,8 +53,9 @@ def write_docker_files(folder: Path, name: str, environment: Mapping[str, str]) 
         own = [str(target.details["url"]) for target in targets if target.details.get("url")]
         commands: list[str] | None = None
         with suppress(PlatformError):  # no python3 to look with
-            commands = [str(each["command"]) for target in targets[:1] for each in platform.around(target)]
+            commands = [command for target in targets[:1] for command in platform.commands(target)]
     url, answers = _front(found, own)
+    answers = with_engine(answers, url, commands)
     lines = _lines(found, url, answers, commands)
     return write(folder, "\n".join(lines) + "\n", SCENARIO, _warnings(found, url, len(targets)))
 
@@ -86,7 +86,6 @@ def _front(found: Found, own: list[str]) -> tuple[str, Answers]:
 
 
 def _lines(found: Found, url: str, answers: Answers, commands: list[str] | None) -> list[str]:
-    engine = next((pattern for pattern in ENGINES if any(re.search(pattern, command) for command in commands or ())), None)
     name, compose = name_of(found.container), found.compose
     given = FIT_NAME.sub("-", (compose.project if compose else name).lower()).strip("-")[:63] or "service"
     lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: {given}", "platform: docker", "docker:"]
@@ -100,16 +99,14 @@ def _lines(found: Found, url: str, answers: Answers, commands: list[str] | None)
         lines.append("  components:    # what else there is of the project; take away what is not the service's")
         lines += [f"    - {{role: {json.dumps(role)}, {_how(each)}}}" for role, each in sorted(parts.items())]
     lines += answers.lines([f"url: {json.dumps(url)}"])
-    lines.append(
-        f"roles: {{engine: {{command_line: {json.dumps(engine)}}}}}" if engine else '# roles: {engine: {command_line: "..."}}'
-    )
+    lines.append(answers.roles_line(commands))
     image = str(found.container["Config"]["Image"])
     pinned = "@" in image or image.rpartition("/")[2].partition(":")[2] not in {"", "latest"}
     lines.append(
         f"{f'probe: {{image: {json.dumps(image)}}}' if commands is not None and pinned else '# probe: {image: ...}'}"
         "    # any with python3; with nft for faults of the network"
     )
-    lines.append("# model: {path: /models/...}    # where a replica finds it, for faults of model files")
+    lines.append(answers.model_line())
     return lines
 
 

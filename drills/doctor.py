@@ -4,12 +4,13 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ..injectors import registry
 from ..injectors.base import FaultError, Injector
 from ..injectors.platforms import open_platform
 from ..injectors.platforms.base import Means, Platform, PlatformError, Target
+from .engine_findings import about_engine
+from .finding import Finding
 from .loading import InvalidFiles, decode_injector
 from .plan import choose, resolve
 from .refusal import Refused
@@ -19,20 +20,6 @@ from .state import left_on, state_folder
 from .watched import addressed, measured_from
 
 ANSWER_S = 5.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the examination. `fine` None: what decides it is not known here. `needed`: without it no drill can run at all."""
-
-    subject: str
-    fine: bool | None
-    text: str
-    needed: bool = False
-
-    def __str__(self) -> str:
-        word = "?" if self.fine is None else "yes" if self.fine else "no"
-        return f"{word:<4} {self.subject:<20} {self.text}"
 
 
 def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, ...]:
@@ -53,6 +40,8 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
             everything = platform.find()
             there = ", ".join(f"{target.name} ({target.role}, {target.identity})" for target in everything)
             findings.append(Finding("targets", bool(everything), there or "nothing of the service is running", needed=True))
+            findings += _questions(service)
+            findings += about_engine(addressed(service, platform), platform, everything)
             findings += _kinds(service, platform, everything)
     except (PlatformError, Refused) as error:
         findings.append(Finding("targets", fine=False, text=str(error), needed=True))
@@ -70,6 +59,15 @@ def _answers(service: Service) -> Finding:
         return Finding("endpoint", fine=True, text=f"{url} answers {error.code}", needed=True)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return Finding("endpoint", fine=False, text=f"{url} does not answer: {error}", needed=True)
+
+
+def _questions(service: Service) -> list[Finding]:
+    """Of protocol kserve-v2: what its servers say of a model without a question is no inference."""
+    if service.endpoint.protocol != "kserve-v2" or service.golden:
+        return []
+    return [
+        Finding("golden", fine=False, text="no question: a drill asks whether the model is ready, and never for an inference")
+    ]
 
 
 def _state(service: Service, environment: Mapping[str, str]) -> Finding:

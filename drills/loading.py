@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from ..injectors import registry
 from ..injectors.base import Injector
+from .engine_profile import EngineProfile
 from .language import documents, schema, writing
 from .language.documents import Wanted
 from .language.explaining import KeyInWords, explanation, keys_in_words
@@ -26,6 +27,7 @@ __all__ = [
     "decode_injector",
     "dump_scenario",
     "dump_service",
+    "engine_profile",
     "explain",
     "json_schema",
     "keys_in_words",
@@ -45,9 +47,14 @@ def load_service(path: Path) -> Service:
     return cast(Service, _loaded([path], {}, (), "service")[0])
 
 
-def load_files(paths: Sequence[Path], kinds: Kinds | None = None) -> tuple[Scenario | Service, ...]:
-    """Files of either kind, each told by its `kind`. Raises InvalidFiles with all errors of all of them."""
+def load_files(paths: Sequence[Path], kinds: Kinds | None = None) -> tuple[Scenario | Service | EngineProfile, ...]:
+    """Files of any kind, each told by its `kind`. Raises InvalidFiles with all errors of all of them."""
     return _loaded(paths, kinds, (), None)
+
+
+def engine_profile(name: str) -> EngineProfile:
+    """The shipped profile of a serving engine, by its name (engine_profile.ENGINE_NAMES)."""
+    return documents.profile(name)
 
 
 def _loaded(paths: Sequence[Path], kinds: Kinds | None, settings: Sequence[str], wanted: Wanted | None) -> tuple[Any, ...]:
@@ -90,7 +97,7 @@ def dump_service(service: Service) -> str:
 
 
 def json_schema(which: Wanted, kinds: Kinds | None = None) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of scenario or service files."""
+    """The JSON Schema (draft 2020-12) of files of that kind."""
     return schema.document_schema(which, registry() if kinds is None else kinds)
 
 

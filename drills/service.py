@@ -9,6 +9,7 @@ from ..injectors.platforms.docker_spec import DockerSpec
 from ..injectors.platforms.kubernetes_spec import KubernetesSpec
 from ..injectors.platforms.process_spec import ProcessSpec
 from ..injectors.values import Rate
+from .engine_profile import EngineName
 
 Ladder = Literal["api", "exec", "ephemeral", "helper"]  # of Privilege, lowest first
 LADDER: tuple[str, ...] = get_args(Ladder)
@@ -69,8 +70,12 @@ class Golden:
     body: Annotated[Any, "protocol http: JSON sent as the body"] = None
     json: Annotated[Any, "protocol http: what the JSON answer must contain"] = None
     status: Annotated[int, "protocol http: the status that is right", range(100, 600)] = 200
-    inputs: Annotated[tuple[Any, ...], "protocol kserve-v2: input tensors"] = ()
-    outputs: Annotated[tuple[Any, ...], "protocol kserve-v2: output tensors that must come back"] = ()
+    inputs: Annotated[tuple[Any, ...], "protocol kserve-v2: input tensors, each with name, shape, datatype and data"] = ()
+    outputs: Annotated[
+        tuple[Any, ...],
+        "protocol kserve-v2: output tensors that must come back, each with name and data, and with shape and tolerance of its own; left out: "
+        "recorded before the drill",
+    ] = ()
     tolerance: Annotated[float, "how far a number may be off"] = 0.0
 
 
@@ -116,6 +121,11 @@ class Service:
     name: Annotated[str, "[a-z0-9-], at most 63 characters"]
     platform: Annotated[Literal["kubernetes", "docker", "process"], "where the service lives"]
     endpoint: Annotated[Endpoint, "where and how the service is asked"]
+    engine: Annotated[
+        EngineName | None,
+        "the serving engine: its profile supplies what is left out of `endpoint.protocol`, `health`, `roles` (`process.inside`) and "
+        "`model.load`; `blackstart doctor` tells what its health endpoints do not notice",
+    ] = None
     process: Annotated[ProcessSpec | None, "for platform process: its components"] = None
     kubernetes: Annotated[KubernetesSpec | None, "for platform kubernetes: where in the cluster"] = None
     docker: Annotated[DockerSpec | None, "for platform docker: which containers"] = None

@@ -8,21 +8,42 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ...injectors.platforms.process_spec import Component
+from ..engine_profile import (
+    ENGINE_NAMES,
+    Behaviour,
+    Drain,
+    EngineMetrics,
+    EngineProfile,
+    EngineRole,
+    HealthEndpoint,
+    Loading,
+    Recognition,
+    Trait,
+    profile_file,
+)
 from ..scenario import Fault, Scenario
 from ..service import Service
-from . import scenario_checks, service_checks
+from . import engine_checks, scenario_checks, service_checks
 from .decoding import BAD, Check, Decoder
+from .engine_defaults import completed
 from .faults import FaultReader, Kinds
 from .names import nearest
 from .nodes import MappingNode, Node, ScalarNode, SequenceNode, describe
 from .overrides import apply, path_of
-from .problems import Report, Unreadable, shown
+from .problems import InvalidFiles, Report, Unreadable, shown
 from .reading import read_bytes, tree
 from .shapes import Choice, Field, Many, Record, Shape, record, unwrapped
 
 API_VERSION: Final = "blackstart/v1"
-Wanted = Literal["scenario", "service"]
-_CLASSES: Final[dict[str, type]] = {"Scenario": Scenario, "Service": Service}
+Wanted = Literal["scenario", "service", "engine profile"]
+CLASSES: Final[dict[Wanted, type]] = {"scenario": Scenario, "service": Service, "engine profile": EngineProfile}
+_CLASSES: Final[dict[str, type]] = {cls.__name__: cls for cls in CLASSES.values()}
+_CALLED: Final = {"Scenario": "a scenario", "Service": "a service", "EngineProfile": "an engine profile"}
+_GIVEN: Final = {
+    "Scenario": "give it as the scenario",
+    "Service": "give it with `--service`",
+    "EngineProfile": "a service file names it: `engine: NAME`",
+}
 _LOGIN = re.compile(r"://[^/\s?#@]+@")
 
 
@@ -53,8 +74,19 @@ def _keys(shape: Shape, path: str) -> Iterator[tuple[str, str]]:
             yield from _keys(field.shape, f"{path}.{key}" if path else key)
 
 
+@cache
+def profile(name: str) -> EngineProfile:
+    """The shipped profile of a serving engine. Raises InvalidFiles where that file is damaged."""
+    report = Report(str(profile_file(name)))
+    value = read(profile_file(name), report, {}, wanted="engine profile")
+    if value is BAD:
+        raise InvalidFiles(report.sorted())
+    assert isinstance(value, EngineProfile)
+    return value
+
+
 def read(path: Path, report: Report, kinds: Kinds, settings: Sequence[str] = (), wanted: Wanted | None = None) -> Any:
-    """The Scenario or Service of a file, or BAD; what is wrong is in the report. `wanted`: any other kind is wrong, too."""
+    """The Scenario, Service or EngineProfile of a file, or BAD; what is wrong is in the report. `wanted`: any other kind is wrong, too."""
     try:
         root = tree(read_bytes(path, report), report)
         if not isinstance(root, MappingNode):
@@ -80,12 +112,12 @@ def _kind(root: MappingNode, report: Report, wanted: Wanted | None) -> type:
     kind = root.get("kind")
     word = kind.text if isinstance(kind, ScalarNode) else ""
     if word in _CLASSES:
-        if wanted and word.lower() != wanted:
-            option = " with `--service`" if word == "Service" else " as the scenario"
-            raise report.fail(root.place("kind"), f"a {wanted} file is wanted, this is a {word.lower()} file", f"give it{option}")
+        if wanted and _CLASSES[word] is not CLASSES[wanted]:
+            asked = _CALLED[CLASSES[wanted].__name__]
+            raise report.fail(root.place("kind"), f"{asked} file is wanted, this is {_CALLED[word]} file", _GIVEN[word])
         return _CLASSES[word]
     if wanted:
-        return _CLASSES[wanted.capitalize()]
+        return CLASSES[wanted]
     mine = {name: len(root.entries.keys() & record(cls).fields.keys()) for name, cls in _CLASSES.items()}
     likely = nearest(word, _CLASSES) or max(mine, key=lambda name: mine[name])
     if not mine[likely] or (word and not nearest(word, _CLASSES)):
@@ -100,6 +132,12 @@ def _decoded(root: MappingNode, cls: type, path: Path, report: Report, kinds: Ki
     checks: Mapping[type, Check] = {
         **scenario_checks.CHECKS,
         **service_checks.checks(),
+        EngineProfile: engine_checks.check_profile,
+        EngineRole: engine_checks.check_role,
+        Recognition: engine_checks.check_recognition,
+        Trait: engine_checks.check_trait,
+        HealthEndpoint: engine_checks.check_health,
+        **dict.fromkeys((EngineMetrics, Drain, Loading, Behaviour), engine_checks.check_source),
         Scenario: scenario_checks.ScenarioCheck(faults.found),
     }
     decoder = Decoder(report, checks, {Fault: faults})
@@ -107,6 +145,9 @@ def _decoded(root: MappingNode, cls: type, path: Path, report: Report, kinds: Ki
     folder = path.absolute().parent
     if cls is Service:
         decoder.base = folder
+        engine = root.get("engine")
+        if isinstance(engine, ScalarNode) and engine.text in ENGINE_NAMES:
+            root = completed(root, profile(engine.text))
     shape, label = document(cls), cls.__name__.lower()
     decoder.unknown_keys(root, shape.fields, label)
     values = decoder.fields(shape, root, label)
@@ -114,11 +155,9 @@ def _decoded(root: MappingNode, cls: type, path: Path, report: Report, kinds: Ki
     value = decoder.built(record(cls), values, root)
     if value is BAD or BAD in header:
         return BAD
-    return _rooted(value, folder) if isinstance(value, Service) else _ordered(value)
-
-
-def _ordered(scenario: Scenario) -> Scenario:
-    return replace(scenario, faults=tuple(sorted(scenario.faults, key=lambda fault: fault.at)))
+    if isinstance(value, Scenario):
+        return replace(value, faults=tuple(sorted(value.faults, key=lambda fault: fault.at)))
+    return _rooted(value, folder) if isinstance(value, Service) else value
 
 
 def _rooted(service: Service, folder: Path) -> Service:

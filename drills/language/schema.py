@@ -6,9 +6,8 @@ It accepts every file that the loader accepts. The loader is stricter where fiel
 from collections.abc import Mapping
 from typing import Any
 
-from ..scenario import Fault, Scenario
-from ..service import Service
-from .documents import Wanted, document
+from ..scenario import Fault
+from .documents import CLASSES, Wanted, document
 from .faults import Kinds, keys_of
 from .quantities import Quantity
 from .scenario_checks import NAME_PATTERN
@@ -18,7 +17,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def document_schema(which: Wanted, kinds: Kinds) -> dict[str, Any]:
-    cls: type = Scenario if which == "scenario" else Service
+    cls = CLASSES[which]
     definitions: dict[str, Any] = {}
     schema = _mapping(document(cls).fields, kinds, definitions)
     schema["properties"]["name"]["pattern"] = NAME_PATTERN

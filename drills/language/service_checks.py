@@ -14,6 +14,7 @@ from .nodes import MappingNode, Node, ScalarNode, SequenceNode
 from .platform_checks import check_docker, check_part, check_probe_place, check_workload
 from .problems import Report, shown
 from .scenario_checks import NAME, check_duplicates, check_name
+from .tensor_checks import check_tensors
 
 Values = Mapping[str, Any]
 
@@ -32,7 +33,6 @@ _GOLDEN = {
     "http": ("request", "body", "json", "status", "tolerance"),
     "kserve-v2": ("inputs", "outputs", "tolerance"),
 }
-_TENSOR = {"inputs": ("name", "shape", "datatype", "data"), "outputs": ("name", "data", "tolerance")}
 
 
 def check_url(url: str, place: Node, report: Report) -> None:
@@ -204,6 +204,11 @@ class ServiceCheck:
         self._health(node, report)
         endpoint, golden = values.get("endpoint"), node.get("golden")
         protocol = endpoint.protocol if isinstance(endpoint, Endpoint) else None
+        if isinstance(endpoint, Endpoint) and protocol == "kserve-v2" and not endpoint.model and isinstance(golden, SequenceNode):
+            place = node.place("endpoint")
+            report.add(
+                place, "golden questions of `kserve-v2` without a model", "add `model:`: they are asked at /v2/models/MODEL/infer"
+            )
         if protocol and isinstance(golden, SequenceNode):
             for item in golden.items:
                 if isinstance(item, MappingNode):
@@ -252,11 +257,8 @@ def _golden(node: MappingNode, protocol: str, report: Report) -> None:
     request = node.get("request")
     if isinstance(request, ScalarNode) and protocol == "http":
         _route(request.text, request, report)
-    for key, allowed in _TENSOR.items():
-        for tensor in _items(node, key) if protocol == "kserve-v2" else []:
-            for name, (place, _) in tensor.entries.items():
-                if name not in allowed:
-                    report.add(place, f"unknown key {shown(name)} in a tensor", f"known here: {', '.join(allowed)}")
+    if protocol == "kserve-v2":
+        check_tensors(node, report)
 
 
 def checks() -> dict[type, Check]:

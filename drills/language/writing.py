@@ -22,7 +22,17 @@ def dump(value: Scenario | Service) -> str:
     """YAML with everything that differs from its default; no user or password is left in a URL."""
     cls: type = type(value)
     content = {"apiVersion": API_VERSION, "kind": cls.__name__, **_written(record(cls), value)}
+    if isinstance(value, Service) and value.engine:
+        _settled(content, value)
     return str(yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=False))
+
+
+def _settled(content: dict[str, Any], service: Service) -> None:
+    """Write out also what is a default and left to the engine's profile otherwise."""
+    content["endpoint"]["protocol"] = service.endpoint.protocol
+    content["health"] = list(service.health)
+    if service.model is not None:
+        content["model"]["load"] = service.model.load
 
 
 def written(value: Any) -> dict[str, Any]:

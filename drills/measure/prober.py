@@ -842,7 +842,7 @@ def judge_completion(  # noqa: PLR0911  one way out for each way of being wrong
 def judge_inference(  # noqa: PLR0911  one way out for each way of being wrong
     answer: AnswerParser, model: str, golden: dict[str, Any]
 ) -> Judgement:
-    """KServe v2: every expected output is there and within its tolerance."""
+    """KServe v2: every expected output is there, of the expected shape where one is given, and within its tolerance."""
     verdict = judge_status(answer)
     if verdict is not OK:
         return verdict
@@ -851,6 +851,7 @@ def judge_inference(  # noqa: PLR0911  one way out for each way of being wrong
         if error_in(value):
             return Judgement("error-in-200", shown(answer.body))
         outputs = {output["name"]: flat(output["data"]) for output in value["outputs"]}
+        shapes = {output["name"]: output.get("shape") for output in value["outputs"]}
     except Malformed as error:
         return Judgement("malformed", str(error))
     except (KeyError, TypeError, AttributeError):
@@ -861,7 +862,8 @@ def judge_inference(  # noqa: PLR0911  one way out for each way of being wrong
         return Judgement("empty")
     for output in golden.get("outputs") or ():
         tolerance = output.get("tolerance", golden.get("tolerance", 0.0))
-        if differs(flat(output["data"]), outputs.get(output["name"]), tolerance):
+        wrong_shape = "shape" in output and list(output["shape"]) != shapes.get(output["name"])
+        if wrong_shape or differs(flat(output["data"]), outputs.get(output["name"]), tolerance):
             return Judgement("wrong-answer", shown(json.dumps(value["outputs"]).encode()))
     return OK
 
@@ -924,10 +926,11 @@ def questions(lane: dict[str, Any]) -> list[Question]:
         return found
     if protocol == "kserve-v2":
         url = joined(base, "/v2/models/%s" % model)
+        named = model if lane.get("success", {}).get("model", True) else ""
         return [
             Question(
                 request_to(url + "/infer", "POST", {"inputs": entry["inputs"]}),
-                functools.partial(judge_inference, model=model, golden=entry),
+                functools.partial(judge_inference, model=named, golden=entry),
             )
             for entry in golden
         ] or [Question(request_to(url + "/ready"), judge_status)]

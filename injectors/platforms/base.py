@@ -208,6 +208,9 @@ class Platform(Protocol):
     def pids(self, target: Target) -> tuple[int, ...]:
         """Of all that belongs to it, as /proc names them where its files are read."""
 
+    def commands(self, target: Target) -> tuple[str, ...]:
+        """The command lines of all that belongs to it, its first process before the others."""
+
     def read_file(self, target: Target, path: str, limit: int) -> bytes:
         """At most `limit` bytes from the start of a file as the target sees it."""
 

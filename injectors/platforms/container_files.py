@@ -41,6 +41,9 @@ class ContainerFiles(LookedContents, Generic[W]):
     def pids(self, target: Target) -> tuple[int, ...]:
         return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in self.around(target))
 
+    def commands(self, target: Target) -> tuple[str, ...]:
+        return tuple(str(each["command"]) for each in self.around(target))
+
     def read_file(self, target: Target, path: str, limit: int) -> bytes:
         return base64.b64decode(self._look(target, "read", path=path, limit=limit)["content"])
 

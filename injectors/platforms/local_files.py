@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..values import JSON
 from .base import PlatformError, Target
+from .process_table import command_line
 
 
 class LocalFiles:
@@ -41,6 +42,9 @@ class LocalFiles:
     def pids(self, target: Target) -> tuple[int, ...]:
         identities = dict.fromkeys([target.identity, *target.details.get("tree", ())])
         return tuple(int(identity.removeprefix("pid:").partition("@")[0]) for identity in identities)
+
+    def commands(self, target: Target) -> tuple[str, ...]:
+        return tuple(map(command_line, self.pids(target)))
 
     def read_file(self, target: Target, path: str, limit: int) -> bytes:
         del target

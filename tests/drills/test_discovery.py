@@ -154,4 +154,48 @@ def plain_server(tmp_path: Path) -> Iterator[str]:
 def test_what_is_no_model_server_is_told(blackstart: Blackstart, plain_server: str) -> None:
     done = blackstart("init", "drills", "--from-url", plain_server)
     assert done.code == 0
-    assert "warning: neither /v1/models nor /v2/health/ready answers" in done.err
+    assert "warning: neither /v1/models nor /v2 tells of a model" in done.err
+    assert "engine:" not in (blackstart.folder / "drills" / "service.yaml").read_text(encoding="utf-8")
+
+
+AGREEING = """\
+import http.server
+class Agreeing(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'"hello"')
+    do_POST = do_GET
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agreeing)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_what_answers_200_to_any_path_has_no_health_endpoint(blackstart: Blackstart) -> None:
+    """An application that catches all paths speaks no protocol by that, and has no health endpoint."""
+    command = [sys.executable, "-c", AGREEING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        port = until("the server to say its port", process.stdout.readline).strip()
+        done = blackstart("init", "drills", "--from-url", f"http://127.0.0.1:{port}")
+        process.terminate()
+    assert done.code == 0, done.err
+    service = load_service(blackstart.folder / "drills" / "service.yaml")
+    assert (service.endpoint.protocol, service.health, service.engine) == ("http", (), None)
+
+
+def test_init_and_doctor_know_the_demo(blackstart: Blackstart, demo: Demo) -> None:
+    url = f"http://127.0.0.1:{demo.ports['gateway']}"
+    assert blackstart("init", "drills", "--from-url", url).code == 0
+    service = load_service(blackstart.folder / "drills" / "service.yaml")
+    assert (service.engine, service.endpoint.protocol) == ("demo", "openai")
+    assert service.process is not None
+    assert service.process.inside == {"engine": r"service\.py engine "}
+    looked = doctor(blackstart, json.loads(demo.service_file.read_text()))
+    assert looked["engine"][0] == "yes"
+    assert "known by its answer to /v1/models; `engine: demo` supplies what is known of it" in looked["engine"][1]
+    planned = blackstart("plan", "engine-hang-zombie", "--service", "drills/service.yaml", "--json")
+    assert planned.code == 0, planned.err
+    (fault,) = json.loads(planned.out)["faults"]
+    assert "service.py engine" in json.dumps(fault)

@@ -3,79 +3,40 @@
 What it really does is told at each test. mlserver has heavy dependencies, so it lives in an environment of its own.
 """
 
-import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.machine import demanded, free_ports, living, scenario
+from blackstart.tests.servers.machine import living, scenario
+from blackstart.tests.servers.mlservers import Mlserver, made
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / ".venv" / "servers" / "bin" / "mlserver"
 MODEL = Path(__file__).with_name("model")
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/nearest/ready")
-QUESTION = "{name: point, shape: [3], datatype: FP32, data: [200, 10, 10]}"
-OUTPUTS = ", outputs: [{name: colour, data: [red]}, {name: distance, data: [3225.5], tolerance: 1}]"
+QUESTION = {"name": "point", "shape": [3], "datatype": "FP32", "data": [200, 10, 10]}
+OUTPUTS = [{"name": "colour", "data": ["red"]}, {"name": "distance", "data": [3225.5], "tolerance": 1}]
 
 
-@dataclass(frozen=True)
-class Mlserver:
-    """An mlserver that may or may not be running, with its model in a folder of its own."""
-
-    program: str
-    folder: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def start(self) -> list[str]:
-        return [self.program, "start", str(self.folder / "nearest")]
-
-    def service(self, *, outputs: str = OUTPUTS) -> Path:
-        path = self.folder / "service.yaml"
-        path.write_text(
-            "apiVersion: blackstart/v1\nkind: Service\nname: colours\nplatform: process\nprocess:\n"
-            f"  components: [{{name: server, role: replica, port: {self.port}, start: {json.dumps(self.start)}}}]\n"
-            '  inside: {worker: "multiprocessing.spawn"}\n'
-            f"endpoint: {{url: {json.dumps(self.url)}, protocol: kserve-v2, model: nearest}}\n"
-            f"health: {json.dumps(HEALTH)}\ngolden: [{{inputs: [{QUESTION}]{outputs}}}]\n",
-            encoding="utf-8",
-        )
-        return path
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/v2/models/nearest/ready", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+def service(mlserver: Mlserver, *, recorded: bool = False) -> Path:
+    """Everything said in the file, and nothing left to a profile; the right answer there as well, or `recorded` before the drill."""
+    process = {
+        "components": [{"name": "server", "role": "replica", "port": mlserver.ports["http_port"], "start": mlserver.start}]
+    }
+    return mlserver.service(
+        process={**process, "inside": {"worker": "multiprocessing.spawn"}},
+        endpoint={"url": mlserver.url, "protocol": "kserve-v2", "model": "nearest"},
+        health=HEALTH,
+        golden=[{"inputs": [QUESTION], **({} if recorded else {"outputs": OUTPUTS})}],
+    )
 
 
 @pytest.fixture
 def mlserver(tmp_path: Path) -> Iterator[Mlserver]:
-    program = demanded(PROGRAM, "make .venv/mlserver")
-    shutil.copytree(MODEL, tmp_path / "nearest", ignore=shutil.ignore_patterns("__pycache__"))
-    http, grpc, metrics = free_ports(3)
-    ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
-    settings = {"debug": False, "host": "127.0.0.1", "parallel_workers": 1, **ports}
-    (tmp_path / "nearest" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    yield Mlserver(program, tmp_path, http)
-    left = living(tmp_path)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
+    with made(tmp_path, "nearest", MODEL) as server:
+        yield server
 
 
 def test_a_killed_worker_is_replaced(blackstart: Blackstart, mlserver: Mlserver) -> None:
@@ -84,7 +45,7 @@ def test_a_killed_worker_is_replaced(blackstart: Blackstart, mlserver: Mlserver)
     Requests in between fail with 500 or wait, while every health endpoint stays 200. The expected answer is recorded first.
     """
     drill = scenario(mlserver.folder, "worker-kill", "{kind: process-kill, role: worker}", "{rto: 10s, quality_loss: 0}")
-    done = blackstart.telling("run", drill, "--service", mlserver.service(outputs=""), "--yes")
+    done = blackstart.telling("run", drill, "--service", service(mlserver, recorded=True), "--yes")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     figure = done.result["measurements"]["recovery_time"]
     assert figure["masked"] or 0 <= figure["lo_s"] <= figure["hi_s"] <= 8
@@ -106,7 +67,7 @@ def test_a_hung_worker_is_noticed_by_no_health_endpoint(blackstart: Blackstart, 
     """
     objectives = "{rto: 15s, quality_loss: 0, time_to_detect: 10s}"
     drill = scenario(mlserver.folder, "worker-hang", "{kind: process-hang, role: worker, for: 4s}", objectives)
-    done = blackstart.telling("run", drill, "--service", mlserver.service(), "--yes")
+    done = blackstart.telling("run", drill, "--service", service(mlserver), "--yes")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     verdicts = {one["name"]: one["verdict"] for one in done.result["objectives"]}
     assert verdicts == {"rto": "passed", "quality_loss": "passed", "time_to_detect": "failed"}
@@ -125,7 +86,7 @@ def test_a_hung_worker_is_noticed_by_no_health_endpoint(blackstart: Blackstart, 
 def test_a_killed_server_comes_back_only_by_the_undo(blackstart: Blackstart, mlserver: Mlserver) -> None:
     """With server, worker and resource tracker gone nothing starts mlserver again but blackstart, when it puts things right."""
     drill = scenario(mlserver.folder, "server-kill", "{kind: replica-kill}", "{rto: 60s, time_to_detect: 10s}")
-    done = blackstart.telling("run", drill, "--service", mlserver.service(), "--yes", "--set", "observe=8s")
+    done = blackstart.telling("run", drill, "--service", service(mlserver), "--yes", "--set", "observe=8s")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     verdicts = {one["name"]: one["verdict"] for one in done.result["objectives"]}
     assert verdicts == {"rto": "failed", "time_to_detect": "passed"}
@@ -153,7 +114,7 @@ def test_init_and_doctor_know_the_protocol(blackstart: Blackstart, mlserver: Mls
         planned = blackstart("plan", files[0], "--service", files[1])
         assert planned.code == 0
         assert str(process.pid) in planned.out
-        looked = blackstart("doctor", "--service", mlserver.service())
+        looked = blackstart("doctor", "--service", service(mlserver))
         assert looked.code == 0, looked.out
         assert living(mlserver.folder) == before
     finally:

@@ -74,6 +74,9 @@ def test_a_status_comes_before_the_body(status: int, outcome: str) -> None:
         ({"model_name": "m", "outputs": [{"name": "y", "data": [1.011, 2.0]}]}, "wrong-answer"),
         ({"model_name": "m", "outputs": [{"name": "y", "data": [float("nan"), 2.0]}]}, "wrong-answer"),
         ({"model_name": "m", "outputs": [{"name": "z", "data": [1.0, 2.0]}]}, "wrong-answer"),
+        ({"model_name": "m", "outputs": [{"name": "y", "data": [1.0]}]}, "wrong-answer"),
+        ({"model_name": "m", "outputs": [{"name": "y", "data": [True, 2.0]}]}, "wrong-answer"),
+        ({"model_name": "m", "outputs": [{"name": "y", "data": ["1.0", 2.0]}]}, "wrong-answer"),
         ({"model_name": "m", "outputs": []}, "empty"),
         ({"model_name": "n", "outputs": [{"name": "y", "data": [1.0, 2.0]}]}, "wrong-model"),
         ({"error": "no such model"}, "error-in-200"),
@@ -83,6 +86,23 @@ def test_a_status_comes_before_the_body(status: int, outcome: str) -> None:
 def test_an_inference(body: Any, outcome: str) -> None:
     golden = {"outputs": [{"name": "y", "data": [1.0, 2.0]}], "tolerance": 0.01}
     assert judge_inference(answer(body), "m", golden).outcome == outcome
+
+
+@pytest.mark.parametrize(("shape", "outcome"), [([1, 2], "ok"), ([2, 1], "wrong-answer"), (None, "wrong-answer")])
+def test_an_inference_of_another_shape(shape: Any, outcome: str) -> None:
+    """Only where the question says which it must be."""
+    body = {"model_name": "m", "outputs": [{"name": "y", "data": [1.0, 2.0], **({"shape": shape} if shape else {})}]}
+    output = {"name": "y", "data": [[1.0, 2.0]]}
+    assert judge_inference(answer(body), "m", {"outputs": [{**output, "shape": (1, 2)}]}).outcome == outcome
+    assert judge_inference(answer(body), "m", {"outputs": [output]}).outcome == "ok"
+
+
+@pytest.mark.parametrize(("rule", "outcome"), [({}, "wrong-model"), ({"model": False}, "ok")])
+def test_an_inference_may_name_another_model_where_that_is_switched_off(rule: Any, outcome: str) -> None:
+    lane = {"protocol": "kserve-v2", "url": "http://h:1", "model": "m", "golden": [{"inputs": []}], "success": rule}
+    (question,) = questions(lane)
+    body = {"model_name": "other", "outputs": [{"name": "y", "data": [1.0]}]}
+    assert question.judge(answer(body)).outcome == outcome
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,296 @@
+"""What mlserver does with an ONNX model when a worker dies or hangs and when the file is damaged, by a service file that names its engine.
+
+The right answers come from ONNX Runtime in this process, not from the server. The engine's profile says what is found here, too.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from blackstart.drills.loading import engine_profile, load_service
+from blackstart.tests.command import Blackstart, until
+from blackstart.tests.servers.machine import living, scenario
+from blackstart.tests.servers.mlservers import Mlserver, made
+from blackstart.tests.unit.models import write_onnx
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+SOURCE = Path(__file__).with_name("onnx")
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready")
+SPAWNED = "multiprocessing.spawn"
+LOG = "mlserver.log"
+# Starts the server again whatever its exit code was, as `restartPolicy: Always` does, and writes each one down.
+SUPERVISOR = """\
+import json, subprocess, sys, time
+command, codes = json.loads(sys.argv[1]), sys.argv[2]
+while True:
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    with open(codes, "a") as file:
+        print(code, file=file)
+    time.sleep(0.5)
+"""
+
+
+@pytest.fixture
+def mlserver(tmp_path: Path) -> Iterator[Mlserver]:
+    with made(tmp_path, "small", SOURCE) as server:
+        write_onnx(tmp_path / "small" / "model.onnx")
+        yield server
+
+
+def question(seed: int) -> dict[str, Any]:
+    point = np.random.default_rng(seed).standard_normal((1, 32)).astype("float32")
+    return {"name": "x", "shape": [1, 32], "datatype": "FP32", "data": point[0].tolist()}
+
+
+def golden(mlserver: Mlserver, *, off: float = 0.0) -> list[dict[str, Any]]:
+    """Two questions with their answers, each number `off` by so much, where 0.001 is allowed."""
+    session = onnxruntime.InferenceSession(mlserver.folder / "small" / "model.onnx", providers=["CPUExecutionProvider"])
+    found = []
+    for seed in (1, 2):
+        asked = question(seed)
+        (answer,) = session.run(["y"], {"x": np.array([asked["data"]], "float32")})
+        outputs = [{"name": "y", "data": (answer + off).tolist(), "tolerance": 0.001}]
+        found.append({"inputs": [asked], "outputs": outputs})
+    return found
+
+
+def service(mlserver: Mlserver, **more: Any) -> Path:
+    """Neither roles nor health nor a protocol: all that comes from the profile."""
+    return mlserver.service(**{"engine": "mlserver", "golden": golden(mlserver), "model": {"path": "small/model.onnx"}, **more})
+
+
+def drill(mlserver: Mlserver, name: str, faults: list[str], objectives: str) -> Path:
+    path = scenario(mlserver.folder, name, "\n  - ".join(faults), objectives)
+    path.write_text(path.read_text(encoding="utf-8") + "load: {rate: 4/s}\n", encoding="utf-8")
+    return path
+
+
+def down(result: dict[str, Any]) -> set[str]:
+    return {outage["lane"] for outage in result["outages"]}
+
+
+def workers(mlserver: Mlserver) -> list[int]:
+    return [pid for pid, command in living(mlserver.folder).items() if SPAWNED in command]
+
+
+@contextmanager
+def running(mlserver: Mlserver) -> Iterator["subprocess.Popen[bytes]"]:
+    """Started by the test itself, without a drill."""
+    with (mlserver.folder / LOG).open("w") as log:
+        process = subprocess.Popen(mlserver.start, cwd=mlserver.folder, stdout=log, stderr=log)
+    try:
+        until("mlserver to be ready", mlserver.answers)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+        until("mlserver to be gone", lambda: not living(mlserver.folder))
+
+
+def connected(mlserver: Mlserver) -> bool:
+    """Whether somebody holds a connection to its port (Linux: /proc/net/tcp, state 01)."""
+    port = f":{mlserver.ports['http_port']:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return any(row[1].endswith(port) and row[3] == "01" for row in rows)
+
+
+def infer(mlserver: Mlserver) -> tuple[int, Any]:
+    return mlserver.asked("/v2/models/small/infer", {"inputs": [question(1)]})
+
+
+def all_healthy(mlserver: Mlserver) -> bool:
+    return all(mlserver.asked(path)[0] == 200 for path in HEALTH)
+
+
+def test_a_killed_worker_is_replaced_and_no_health_endpoint_says_so(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    killed = drill(mlserver, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s, quality_loss: 0}")
+    done = blackstart.telling("run", killed, "--service", service(mlserver), "--yes")
+    assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
+    (fault,) = done.result["faults"]
+    assert len(fault["evidence"]["facts"]["gone"]) == 1
+    assert not down(done.result) & {f"health:{path}" for path in HEALTH}
+    lanes = {lane["name"] for lane in json.loads((done.folder / "samples" / "lanes.json").read_text(encoding="utf-8"))}
+    assert lanes >= {"fresh", "reuse", "semantic", "replica:server", "workload", *(f"health:{path}" for path in HEALTH)}
+    figure = done.result["measurements"]["recovery_time"]
+    assert figure["masked"] or 0 <= figure["lo_s"] <= figure["hi_s"] <= 12
+    assert not living(mlserver.folder)
+
+
+def test_a_hung_worker_is_noticed_by_nobody(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    hung = drill(
+        mlserver,
+        "worker-hang",
+        ["{kind: process-hang, role: worker, for: 4s}"],
+        "{rto: 15s, quality_loss: 0, time_to_detect: 10s}",
+    )
+    done = blackstart.telling("run", hung, "--service", service(mlserver), "--yes")
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    assert {one["name"]: one["verdict"] for one in done.result["objectives"]} == {
+        "rto": "passed",
+        "quality_loss": "passed",
+        "time_to_detect": "failed",
+    }
+    measured = done.result["measurements"]
+    assert all(measured["time_to_detect"][path] is None for path in HEALTH)
+    assert all(measured["health_honesty_gap"][path]["lo_s"] >= 2 for path in HEALTH)
+    assert {"semantic", "replica:server", "workload"} <= down(done.result)
+    assert not down(done.result) & {f"health:{path}" for path in HEALTH}
+    assert not living(mlserver.folder)
+
+
+def test_a_tensor_outside_its_tolerance_is_a_wrong_answer(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    """Before any fault: such a service is not steady, and nothing is injected."""
+    file = service(mlserver)
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "golden": golden(mlserver, off=0.01)}))
+    killed = drill(mlserver, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s}")
+    with running(mlserver):
+        done = blackstart("run", killed, "--service", file, "--yes")
+    assert (done.result["verdict"], done.code) == ("inconclusive", 3), done.out + done.err
+    assert [fault["injecting_s"] for fault in done.result["faults"]] == [None]
+    assert not living(mlserver.folder)
+
+
+def test_damage_while_it_serves_does_nothing_and_is_refused_alone(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    damaged = drill(mlserver, "damage", ["{kind: model-corrupt, mutation: exponent-msb}"], "{quality_loss: 0}")
+    with running(mlserver):
+        planned = blackstart("plan", damaged, "--service", service(mlserver))
+    assert planned.code == 2
+    assert "bites only when server starts again" in planned.err
+
+
+def test_damaged_weights_are_served_after_a_restart_and_all_is_healthy(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    """Changed at 0 s: nothing. Read anew at 4 s: wrong answers with 200 until the file is put back and the server started again."""
+    damaged = drill(
+        mlserver,
+        "silent-damage",
+        ["{kind: model-corrupt, mutation: exponent-msb, at: 0s}", "{kind: rollout-restart, at: 4s}"],
+        "{quality_loss: 0}",
+    )
+    done = blackstart.telling("run", damaged, "--service", service(mlserver), "--yes")
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    assert done.result["measurements"]["quality_loss"]["wrong_answers"] > 0
+    corrupt, restart = done.result["faults"]
+    assert corrupt["undone"] and corrupt["undo_verified"] and restart["undo_verified"]
+    wrong = [each for each in done.result["outages"] if each["classes"].get("wrong-answer")]
+    assert {each["lane"] for each in wrong} >= {"semantic", "replica:server"}
+    assert min(each["start_s"][1] for each in wrong) >= restart["effective"]["lo_s"] - 1
+    assert not living(mlserver.folder)
+
+
+def test_a_file_that_cannot_be_loaded_keeps_the_server_down_with_exit_code_zero(
+    blackstart: Blackstart, mlserver: Mlserver
+) -> None:
+    """Only what starts it again whatever its exit code brings it back, once the file is whole."""
+    codes = mlserver.folder / "codes"
+    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, json.dumps(mlserver.start), str(codes)], cwd=mlserver.folder)
+    try:
+        until("mlserver to be ready", mlserver.answers)
+        component = {"name": "server", "role": "replica", "port": mlserver.ports["http_port"], "supervised": True}
+        damaged = drill(
+            mlserver, "loud-damage", ["{kind: model-corrupt, mutation: header}", "{kind: replica-kill, at: 1s}"], "{rto: 60s}"
+        )
+        done = blackstart.telling(
+            "run", damaged, "--service", service(mlserver, process={"components": [component]}), "--yes", "--set", "observe=15s"
+        )
+        assert (done.result["verdict"], done.code) == ("inconclusive", 3), done.out + done.err  # 15 s are less than the RTO
+        assert done.result["measurements"]["recovery_time"]["censored"]
+        assert all(fault["undo_verified"] for fault in done.result["faults"])
+        ended = codes.read_text(encoding="utf-8").split()
+        assert ended[0] == str(-signal.SIGKILL)
+        assert set(ended[1:]) == {"0"}
+        assert infer(mlserver)[0] == 200
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+        for pid in living(mlserver.folder):
+            os.kill(pid, signal.SIGKILL)
+        until("mlserver to be gone", lambda: not living(mlserver.folder))
+
+
+def test_a_worker_that_dies_while_the_file_is_damaged_leaves_a_server_without_a_model(mlserver: Mlserver) -> None:
+    """For good: neither the whole file nor a load that is answered 200 brings the model back, and every health endpoint stays 200."""
+    path = mlserver.folder / "small" / "model.onnx"
+    whole = path.read_bytes()
+    with running(mlserver):
+        assert infer(mlserver)[0] == 200
+        path.write_bytes(whole[: len(whole) // 2])
+        (worker,) = workers(mlserver)
+        os.kill(worker, signal.SIGKILL)
+        until("its successor to fail", lambda: "INVALID_PROTOBUF" in (mlserver.folder / LOG).read_text(encoding="utf-8"))
+        assert workers(mlserver) not in ([], [worker])
+        path.write_bytes(whole)
+        assert infer(mlserver)[0] == 500
+        assert mlserver.asked("/v2/repository/models/small/load", {})[0] == 200
+        assert infer(mlserver)[0] == 500
+        assert all_healthy(mlserver)
+
+
+def test_the_metrics_that_the_profile_names_are_there(mlserver: Mlserver) -> None:
+    told = engine_profile("mlserver").metrics
+    with running(mlserver):
+        assert infer(mlserver)[0] == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{mlserver.ports['metrics_port']}{told.path}", timeout=5) as answer:
+            text = answer.read().decode()
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+    assert {*told.running, *told.queued, *told.cache} <= names
+    assert re.search(r"^parallel_request_queue_count [1-9]", text, re.MULTILINE)
+
+
+def test_requests_under_way_survive_a_sigterm(mlserver: Mlserver) -> None:
+    """As the profile says: the worker finishes first, and the server only then."""
+    with running(mlserver) as process:
+        (worker,) = workers(mlserver)
+        os.kill(worker, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as other:
+            asked = other.submit(infer, mlserver)
+            until("the question to be under way", lambda: connected(mlserver))
+            process.terminate()
+            until("the server to answer nothing new", lambda: not mlserver.answers())
+            os.kill(worker, signal.SIGCONT)
+            assert asked.result()[0] == 200
+        assert process.wait(30) == 0
+
+
+def test_init_and_doctor_know_the_engine(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    with running(mlserver):
+        assert blackstart("init", "drills", "--from-url", mlserver.url).code == 0
+        file = mlserver.folder / "drills" / "service.yaml"
+        text = file.read_text(encoding="utf-8")
+        assert "\nengine: mlserver    # MLServer, known by its answer to /v2" in text
+        assert "MLServer reads it at start" in text
+        written = load_service(file)
+        assert (written.endpoint.protocol, written.endpoint.model) == ("kserve-v2", "small")
+        assert set(written.health) == set(HEALTH)
+        assert written.process is not None
+        assert written.process.inside["engine"] == r"multiprocessing\.spawn"
+        looked = blackstart("doctor", "--service", file)
+        assert looked.code == 0, looked.out
+        (worker,) = workers(mlserver)
+        lines = looked.out.splitlines()
+        assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in lines
+        assert any(f"engine: replica-0/engine (pid:{worker}@" in line for line in lines if line.startswith("yes  role"))
+        assert any(line.startswith("no   golden ") for line in lines)
+        assert any(
+            "running: rest_server_requests_in_progress; waiting: parallel_request_queue" in line
+            for line in lines
+            if line.startswith("yes  metrics")
+        )
+        health = [line for line in lines if line.startswith("yes  health")]
+        assert [line.split()[2] for line in health] == list(written.health)
+        assert all("it does not notice" in line for line in health)
+        port = mlserver.ports["http_port"]
+        other = blackstart("doctor", "--service", service(mlserver, engine="vllm", golden=[], process={"port": port}))
+        assert "no   engine               vllm is named, and it looks like mlserver by its answer to /v2" in other.out
+        assert "no   role                 engine: no process of replica-0 has such a command line" in other.out
