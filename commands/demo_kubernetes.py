@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..drills.drill import boot_id
+from ..drills.machine import boot_id
 from ..injectors.platforms.base import PlatformError
 from ..injectors.platforms.kube_api import Forbidden, KubeApi, NotThere, place
 from ..injectors.platforms.process_table import LINUX, alive, snapshot

@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from ..injectors.platforms.base import Platform, PlatformError
+from ..injectors.platforms.outposts import Post
+from .load_pods import LoadPods
 from .measure.distant import KEEP, Distant, programs
 from .measure.golden import Fetch
+from .measure.lanes import load_named
 from .measure.probing import Prober
 from .plan import Plan
 from .progress import Progress
@@ -18,26 +21,39 @@ SLACK_S = 900.0  # questions before a drill, undos and reading back are waited f
 
 
 @contextmanager
-def outpost(decided: Plan, platform: Platform, prober: Prober, folder: Path, progress: Progress) -> Iterator[Fetch]:
-    """Begins the prober in an outpost; gives the way to ask a question from there. Raises Refused."""
-    service, outposts, run = decided.service, platform.outposts, folder.name
+def outpost(
+    decided: Plan, platform: Platform, probers: tuple[Prober, LoadPods], folder: Path, progress: Progress
+) -> Iterator[Fetch]:
+    """Begins the prober in an outpost, and those that only give load; gives the way to ask a question from there. Raises Refused."""
+    service, outposts, run, (prober, load) = decided.service, platform.outposts, folder.name, probers
+    more = decided.scenario.load.pods - 1
     image = service.probe.image
     if outposts is None or image is None:
         raise Refused([f"not injecting: platform {service.platform} has no place for a prober; write `probe: {{from: here}}`"])
+    post = Post(run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
+
+    def distant(index: int | None, samples: Path) -> Distant:
+        samples.mkdir(exist_ok=True)
+        return Distant(partial(outposts.outpost_line, run, index=index), partial(outposts.outpost_lost, run, index), samples)
+
     try:
         try:
-            outposts.outpost_begin(run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
+            outposts.outpost_begin(post)
+            main = distant(None, folder / "samples")
+            prober.begin(main)
+            if more:
+                outposts.crowd_begin(post, more)
         except PlatformError as error:
             raise Refused([f"not injecting: {error}"]) from error
-        distant = Distant(partial(outposts.outpost_line, run), partial(outposts.outpost_lost, run), folder / "samples")
-        prober.begin(distant)
-        yield distant.fetch
+        load.begin([distant(index, folder / "samples" / load_named(index)) for index in range(more)])
+        yield main.fetch
     finally:
         prober.stop()
+        load.stop()
         try:
             outposts.outpost_end(run)
         except PlatformError as error:  # nothing of it is a fault, and it ends by itself
-            progress.note(f"the prober's pod is not removed: {error}; it ends by itself")
+            progress.note(f"what ran beside the service is not removed: {error}; it ends by itself")
 
 
 def longest_s(scenario: Scenario) -> float:
