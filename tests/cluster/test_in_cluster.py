@@ -21,7 +21,7 @@ from blackstart.tests.cluster.steps import (
     server_away,
     written,
 )
-from blackstart.tests.command import Blackstart, await_well, events, until
+from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
 
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 30s}"
 LOAD = "\nload: {rate: 60/s, pods: 3}"
@@ -192,4 +192,15 @@ def test_a_load_pod_that_is_deleted_leaves_the_drill_open(
         texts
     )
     assert "undo-verified" in events(folder)
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(180)
+def test_recover_removes_them_all(blackstart: Blackstart, service: Path, within: Path, api: KubeApi) -> None:
+    process, folder = in_fault(blackstart, within, HANG + LOAD)
+    kill_quietly(process)
+    assert any("blackstart-load" in each for each in everything_ours(api, service))
+    recovered = blackstart("recover", folder.name)
+    assert recovered.code == 0, recovered.err
+    assert "removed the prober's pod" in recovered.out + recovered.err
     assert everything_ours(api, service) == []
