@@ -24,7 +24,7 @@ from blackstart.tests.cluster.steps import (
 from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
 
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 30s}"
-LOAD = "\nload: {rate: 60/s, pods: 3}"
+LOAD = "\nload: {rate: 6/s, pods: 3}"  # the demo turns away what is much more
 KILL = "{kind: replica-kill, target: {names: [replica-0]}}"
 CUT = (
     "import glob,os,signal\n"
@@ -153,8 +153,8 @@ def test_three_pods_give_the_load_together(blackstart: Blackstart, service: Path
     """Under exactly the rights that are printed for it, which are the prober's."""
     loaded, namespace = scenario(blackstart, KILL + LOAD), namespace_of(service)
     plan = blackstart("plan", loaded, "--service", within)
-    assert "load: 60/s, from 3 pods" in plan.out, plan.err
-    assert "workload 20/s" in plan.out
+    assert "load: 6/s, from 3 pods" in plan.out, plan.err
+    assert "workload 2/s" in plan.out
     role = json.loads(blackstart("plan", loaded, "--service", within, "--rbac").out)
     role["metadata"]["name"] = "loaded-within"
     kubeconfig = str(login(api, namespace, role, blackstart.folder))
@@ -162,11 +162,11 @@ def test_three_pods_give_the_load_together(blackstart: Blackstart, service: Path
     assert (done.code, done.result["verdict"]) == (0, "passed"), done
     load = done.result["load"]
     assert load["pods"] == len(load["per_pod"]) == 3
-    assert load["sent"] == pytest.approx(load["asked"], rel=0.02)
-    assert load["asked"] > 60 * 5
+    assert load["sent"] == pytest.approx(load["asked"], rel=0.02, abs=3)
+    assert load["asked"] > 6 * 5
     assert load["good_share"] > 0.5
     for pod in load["per_pod"]:
-        assert pod["sent"] == pytest.approx(load["sent"] / 3, rel=0.05)
+        assert pod["sent"] == pytest.approx(load["sent"] / 3, rel=0.02, abs=2)
     again = blackstart("report", done.folder, "--format", "json")
     assert json.loads(again.out)["load"] == load
     whole(done.folder)
