@@ -195,6 +195,26 @@ def test_a_load_pod_that_is_deleted_leaves_the_drill_open(
     assert everything_ours(api, service) == []
 
 
+@pytest.mark.timeout(120)
+def test_a_quota_that_has_no_room_for_all_of_them_is_a_refusal(
+    blackstart: Blackstart, service: Path, within: Path, api: KubeApi
+) -> None:
+    namespace = namespace_of(service)
+    room = len(api.items(place("pods", namespace))[0]) + 2  # for the prober's and one of two
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": str(room)}}}
+    api.create(place("resourcequotas", namespace), quota)
+    try:
+        limited = place("resourcequotas", namespace, "few")
+        until("the quota to count", lambda: (api.get(limited).get("status") or {}).get("used"))
+        refused = blackstart("run", scenario(blackstart, KILL + LOAD), "--service", within, "--yes")
+    finally:
+        api.delete(place("resourcequotas", namespace, "few"))
+    assert refused.code == 2
+    assert "not injecting: one of 2 pods that give load (image " in refused.err
+    assert "the cluster makes 1: a quota" in refused.err
+    assert everything_ours(api, service) == []
+
+
 @pytest.mark.timeout(180)
 def test_recover_removes_them_all(blackstart: Blackstart, service: Path, within: Path, api: KubeApi) -> None:
     process, folder = in_fault(blackstart, within, HANG + LOAD)
