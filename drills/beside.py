@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ..injectors.platforms.base import Platform, PlatformError
-from ..injectors.platforms.outposts import Post
+from ..injectors.platforms.outposts import Crowds
 from .load_pods import LoadPods
 from .measure.distant import KEEP, Distant, programs
 from .measure.golden import Fetch
@@ -30,30 +30,31 @@ def outpost(
     image = service.probe.image
     if outposts is None or image is None:
         raise Refused([f"not injecting: platform {service.platform} has no place for a prober; write `probe: {{from: here}}`"])
-    post = Post(run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
-
-    def distant(index: int | None, samples: Path) -> Distant:
-        samples.mkdir(exist_ok=True)
-        return Distant(partial(outposts.outpost_line, run, index=index), partial(outposts.outpost_lost, run, index), samples)
-
+    needs = (run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
     try:
         try:
-            outposts.outpost_begin(post)
-            main = distant(None, folder / "samples")
-            prober.begin(main)
-            if more:
-                outposts.crowd_begin(post, more)
+            outposts.outpost_begin(*needs)
+            distant = Distant(partial(outposts.outpost_line, run), partial(outposts.outpost_lost, run), folder / "samples")
+            prober.begin(distant)
+            if more and isinstance(outposts, Crowds):  # the plan has refused others
+                outposts.crowd_begin(more, *needs)
+                load.begin([_of_crowd(outposts, index, folder) for index in range(more)])
         except PlatformError as error:
             raise Refused([f"not injecting: {error}"]) from error
-        load.begin([distant(index, folder / "samples" / load_named(index)) for index in range(more)])
-        yield main.fetch
+        yield distant.fetch
     finally:
         prober.stop()
         load.stop()
         try:
             outposts.outpost_end(run)
         except PlatformError as error:  # nothing of it is a fault, and it ends by itself
-            progress.note(f"what ran beside the service is not removed: {error}; it ends by itself")
+            progress.note(f"the prober's pod is not removed: {error}; it ends by itself")
+
+
+def _of_crowd(crowds: Crowds, index: int, folder: Path) -> Distant:
+    samples, run = folder / "samples" / load_named(index), folder.name
+    samples.mkdir()
+    return Distant(partial(crowds.crowd_line, index, run), partial(crowds.crowd_lost, index, run), samples)
 
 
 def longest_s(scenario: Scenario) -> float:

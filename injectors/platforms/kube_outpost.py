@@ -7,7 +7,7 @@ ends or its deadline passes, the cluster removes it soon after, and the ConfigMa
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,6 @@ from .kube_guard import away
 from .kube_own_pods import BATCH, LOOK_S, await_running, own_pod, why
 from .kube_pods import is_ending, runs
 from .kube_records import OURS
-from .outposts import Post
 
 RUN_OF: Final = "blackstart/prober-of"  # the annotation that names the run
 MARK: Final = "blackstart-prober"  # the label that tells the pods of one Job from another's
@@ -42,24 +41,54 @@ class PodOutposts:
     namespace: str
     given_up: threading.Event
 
-    def outpost_begin(self, post: Post) -> None:
-        name = name_of(post.run)
-        self._create(name, post, {})
-        await_running(lambda: self._pods(name), f"the prober's pod (image {post.image})", self.namespace, self.given_up.wait)
+    def outpost_begin(  # noqa: PLR0913 - as the protocol has it
+        self,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
+    ) -> None:
+        name = name_of(run)
+        self._create(name, run, programs, _job(_pod(name, image, command, away_from), longest_s))
+        await_running(lambda: self._pods(name), f"the prober's pod (image {image})", self.namespace, self.given_up.wait)
 
-    def crowd_begin(self, post: Post, number: int) -> None:
-        name = name_of(post.run, crowd=True)
-        self._create(name, post, {"completionMode": "Indexed", "completions": number, "parallelism": number})
-        what = f"one of {number} pods that give load (image {post.image})"
+    def crowd_begin(  # noqa: PLR0913 - as the protocol has it
+        self,
+        number: int,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
+    ) -> None:
+        name = name_of(run, crowd=True)
+        indexed = {"completionMode": "Indexed", "completions": number, "parallelism": number}
+        self._create(name, run, programs, {**_job(_pod(name, image, command, away_from), longest_s), **indexed})
+        what = f"one of {number} pods that give load (image {image})"
         await_running(lambda: self._pods(name), what, self.namespace, self.given_up.wait, number)
 
-    def outpost_line(self, run: str, command: Sequence[str], index: int | None = None) -> Session:
+    def outpost_line(self, run: str, command: Sequence[str]) -> Session:
+        return self._line(run, command, None)
+
+    def crowd_line(self, index: int, run: str, command: Sequence[str]) -> Session:
+        return self._line(run, command, index)
+
+    def outpost_lost(self, run: str) -> str:
+        return self._lost(run, None)
+
+    def crowd_lost(self, index: int, run: str) -> str:
+        return self._lost(run, index)
+
+    def _line(self, run: str, command: Sequence[str], index: int | None) -> Session:
         pod = next((each for each in self._those(run, index) if runs(each)), None)
         if pod is None:
             raise PlatformError(f"no pod of {_told(run, index)} runs in namespace {self.namespace}")
         return opened(self.api, Container(self.namespace, pod["metadata"]["name"], "prober"), ["python3", "-I", "-S", *command])
 
-    def outpost_lost(self, run: str, index: int | None = None) -> str:
+    def _lost(self, run: str, index: int | None) -> str:
         try:
             pods = self._those(run, index)
         except PlatformError:  # the cluster cannot be asked now
@@ -88,11 +117,14 @@ class PodOutposts:
     def _pods(self, *names: str) -> list[JSON]:
         return self.api.items(place("pods", self.namespace), labels=f"{MARK} in ({','.join(names)})")[0]
 
-    def _create(self, name: str, post: Post, mode: JSON) -> None:
-        metadata = {"name": name, "namespace": self.namespace, "labels": {**OURS, MARK: name}, "annotations": {RUN_OF: post.run}}
+    def _create(self, name: str, run: str, programs: Mapping[str, bytes], spec: JSON) -> None:
+        labels = {**OURS, MARK: name}
+        metadata = {"name": name, "namespace": self.namespace, "labels": labels, "annotations": {RUN_OF: run}}
+        spec["template"]["metadata"] = {"labels": labels}
         try:
-            job = self.api.create(place("jobs", self.namespace, "", BATCH), _job(metadata, post, mode))
-            self.api.create(place("configmaps", self.namespace), _programs(metadata, post, job))
+            whole = {"apiVersion": BATCH, "kind": "Job", "metadata": metadata, "spec": spec}
+            job = self.api.create(place("jobs", self.namespace, "", BATCH), whole)
+            self.api.create(place("configmaps", self.namespace), _programs(metadata, programs, job))
         except Conflict as error:
             raise PlatformError(f"there is a {name} in namespace {self.namespace} already") from error
 
@@ -101,25 +133,23 @@ def _told(run: str, index: int | None) -> str:
     return f"job/{name_of(run)}" if index is None else f"index {index} of job/{name_of(run, crowd=True)}"
 
 
-def _programs(metadata: JSON, post: Post, job: JSON) -> JSON:
+def _programs(metadata: JSON, programs: Mapping[str, bytes], job: JSON) -> JSON:
     owner = {"apiVersion": BATCH, "kind": "Job", "name": metadata["name"], "uid": job["metadata"]["uid"]}
-    data = {name: program.decode() for name, program in post.programs.items()}
+    data = {name: program.decode() for name, program in programs.items()}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**metadata, "ownerReferences": [owner]}, "data": data}
 
 
-def _job(metadata: JSON, post: Post, mode: JSON) -> JSON:
-    spec = {
-        **mode,
+def _job(pod: JSON, longest_s: float) -> JSON:
+    return {
         "backoffLimit": 0,  # a second prober would know nothing of the first one's samples
-        "activeDeadlineSeconds": max(1, round(post.longest_s)),
+        "activeDeadlineSeconds": max(1, round(longest_s)),
         "ttlSecondsAfterFinished": KEPT_S,
-        "template": {"metadata": {"labels": metadata["labels"]}, "spec": _pod(metadata["name"], post)},
+        "template": {"spec": pod},
     }
-    return {"apiVersion": BATCH, "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-def _pod(name: str, post: Post) -> JSON:
+def _pod(name: str, image: str, command: Sequence[str], away_from: Sequence[str]) -> JSON:
     programs = {"name": "programs", "mountPath": HOME, "readOnly": True}
     volume = {"name": "programs", "configMap": {"name": name}}
     container = {"workingDir": HOME, "volumeMounts": [programs]}
-    return own_pod("prober", post.image, post.command, ROOM, container, volumes=[volume], affinity=away(post.away_from))
+    return own_pod("prober", image, command, ROOM, container, volumes=[volume], affinity=away(away_from))

@@ -1,22 +1,7 @@
 """The ability to run something of ours beside a service."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
-
-@dataclass(frozen=True)
-class Post:
-    """What an outpost runs: `command` is one of its programs with arguments. It ends by itself after `longest_s`, and runs elsewhere
-    than on the nodes `away_from`, if it can be helped.
-    """
-
-    run: str
-    image: str
-    programs: Mapping[str, bytes]
-    command: Sequence[str]
-    longest_s: float
-    away_from: Sequence[str] = ()
+from typing import Protocol, runtime_checkable
 
 
 class Line(Protocol):
@@ -33,23 +18,52 @@ class Line(Protocol):
 
 
 class Outposts(Protocol):
-    """The ability to run programs of ours beside the service: a process of its own, apart from every target, one for each run; and a crowd
-    of more such, each known by its index from 0, which is what an `index` below means.
+    """The ability to run programs of ours beside the service: a process of its own, apart from every target, one for each run.
 
-    Programs lie in the working folder under their names and are started by these; /tmp can be written to.
+    Each lies in its working folder under its name and is started by that; /tmp can be written to.
     """
 
-    def outpost_begin(self, post: Post) -> None:
-        """Start it; returns when it runs. Raises PlatformError."""
+    def outpost_begin(  # noqa: PLR0913 - what it is, how long it is needed, and where it must not be
+        self,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
+    ) -> None:
+        """Start it; `command` is a program with its arguments. Returns when it runs; ends by itself after `longest_s`. It runs elsewhere
+        than on the nodes `away_from`, if it can be helped.
+        """
 
-    def crowd_begin(self, post: Post, number: int) -> None:
-        """Start so many more of it; returns when all of them run. Raises PlatformError."""
-
-    def outpost_line(self, run: str, command: Sequence[str], index: int | None = None) -> Line:
+    def outpost_line(self, run: str, command: Sequence[str]) -> Line:
         """Start another program in there. Raises PlatformError."""
 
-    def outpost_lost(self, run: str, index: int | None = None) -> str:
+    def outpost_lost(self, run: str) -> str:
         """Why it runs no more, by the platform's own word; empty: it does, or nobody can say."""
 
     def outpost_end(self, run: str) -> bool:
         """Remove all of it, from any process, as often as wished; whether there was something. Raises PlatformError."""
+
+
+@runtime_checkable
+class Crowds(Protocol):
+    """The rarer ability to run any number of such for one run, each known by its index from 0. They end with the run's own one."""
+
+    def crowd_begin(  # noqa: PLR0913 - as many as are wanted of what an outpost is
+        self,
+        number: int,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
+    ) -> None:
+        """Start them; returns when all run. Raises PlatformError."""
+
+    def crowd_line(self, index: int, run: str, command: Sequence[str]) -> Line:
+        """Start another program in that one. Raises PlatformError."""
+
+    def crowd_lost(self, index: int, run: str) -> str:
+        """Why that one runs no more, by the platform's own word; empty: it does, or nobody can say."""
