@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..drills.drill import boot_id
+from ..drills.machine import boot_id
 from ..injectors.platforms.process_table import LINUX, snapshot
 from ..injectors.values import JSON
 from ..scenarios.demo import DemoFailed

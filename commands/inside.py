@@ -9,11 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..drills.drill import INSIDE
 from ..drills.errand import Errand, errand
 from ..drills.interruption import Interruption, interruptible
 from ..drills.language.quantities import parse_duration
 from ..drills.loading import load_service
+from ..drills.machine import INSIDE
 from ..drills.refusal import Refused
 from ..drills.scenario import Scenario
 from ..drills.service import Service

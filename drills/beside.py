@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from ..injectors.platforms.base import Platform, PlatformError
+from ..injectors.platforms.outposts import Crowds
+from .load_pods import LoadPods
 from .measure.distant import KEEP, Distant, programs
 from .measure.golden import Fetch
+from .measure.lanes import load_named
 from .measure.probing import Prober
 from .plan import Plan
 from .progress import Progress
@@ -18,26 +21,40 @@ SLACK_S = 900.0  # questions before a drill, undos and reading back are waited f
 
 
 @contextmanager
-def outpost(decided: Plan, platform: Platform, prober: Prober, folder: Path, progress: Progress) -> Iterator[Fetch]:
-    """Begins the prober in an outpost; gives the way to ask a question from there. Raises Refused."""
-    service, outposts, run = decided.service, platform.outposts, folder.name
+def outpost(
+    decided: Plan, platform: Platform, probers: tuple[Prober, LoadPods], folder: Path, progress: Progress
+) -> Iterator[Fetch]:
+    """Begins the prober in an outpost, and those that only give load; gives the way to ask a question from there. Raises Refused."""
+    service, outposts, run, (prober, load) = decided.service, platform.outposts, folder.name, probers
+    more = decided.scenario.load.pods - 1
     image = service.probe.image
     if outposts is None or image is None:
         raise Refused([f"not injecting: platform {service.platform} has no place for a prober; write `probe: {{from: here}}`"])
+    needs = (run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
     try:
         try:
-            outposts.outpost_begin(run, image, programs(), KEEP, longest_s(decided.scenario), decided.nodes_to_leave)
+            outposts.outpost_begin(*needs)
+            distant = Distant(partial(outposts.outpost_line, run), partial(outposts.outpost_lost, run), folder / "samples")
+            prober.begin(distant)
+            if more and isinstance(outposts, Crowds):  # the plan has refused others
+                outposts.crowd_begin(more, *needs)
+                load.begin([_of_crowd(outposts, index, folder) for index in range(more)])
         except PlatformError as error:
             raise Refused([f"not injecting: {error}"]) from error
-        distant = Distant(partial(outposts.outpost_line, run), partial(outposts.outpost_lost, run), folder / "samples")
-        prober.begin(distant)
         yield distant.fetch
     finally:
         prober.stop()
+        load.stop()
         try:
             outposts.outpost_end(run)
         except PlatformError as error:  # nothing of it is a fault, and it ends by itself
             progress.note(f"what the prober ran in is not removed: {error}; it ends by itself")
+
+
+def _of_crowd(crowds: Crowds, index: int, folder: Path) -> Distant:
+    samples, run = folder / "samples" / load_named(index), folder.name
+    samples.mkdir()
+    return Distant(partial(crowds.crowd_line, index, run), partial(crowds.crowd_lost, index, run), samples)
 
 
 def longest_s(scenario: Scenario) -> float:

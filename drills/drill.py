@@ -2,10 +2,8 @@
 
 import json
 import os
-import platform as machine
 import random
 import shutil
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..injectors.platforms import open_platform
 from ..injectors.platforms.base import Busy, Platform, PlatformError
 from ..injectors.values import JSON
@@ -24,7 +21,10 @@ from .guard import Guard
 from .interruption import Interruption
 from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
+from .load_pods import LoadPods
 from .loading import dump_scenario, dump_service
+from .machine import boot_id, environment
+from .measure.lanes import load_configs
 from .measure.live import LiveView
 from .measure.prober import fetched
 from .measure.probing import Prober, ProbingError, await_right, probe_config, record_golden
@@ -33,7 +33,7 @@ from .observer import Observer
 from .plan import Plan, means, plan
 from .progress import Phase, Progress
 from .refusal import Refused
-from .replay import INPUTS, digest_of_file, faults_of, read_run
+from .replay import INPUTS, digest_of_file, faults_of, read_run, samples_of
 from .scenario import Scenario
 from .service import Service
 from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, name_of_run, state_folder
@@ -41,7 +41,6 @@ from .watched import addressed, replica_urls
 
 ROOM_NEEDED = 64 * 1024 * 1024  # bytes free in the run's folder before anything is injected: an hour of samples and reports
 KILL_SWITCH = "STOP"
-INSIDE = "BLACKSTART_INSIDE"  # in a pod of ours: where that is, in words
 READY_S = 60.0  # for what was just started to answer right; after that the baseline says what is wrong with it
 
 
@@ -82,14 +81,15 @@ def run_drill(request: Request) -> Path:
         decided = plan(scenario, service, platform, seed_of(scenario))
         if not request.agree(decided):
             raise Refused(["not injecting: the plan was not agreed to"])
-        fetch = fetched if here else stack.enter_context(outpost(decided, platform, prober, folder, request.progress))
+        probers = (prober, LoadPods())
+        fetch = fetched if here else stack.enter_context(outpost(decided, platform, probers, folder, request.progress))
         request.interruption.arm()
         try:
             service = record_golden(service, fetch)
         except ProbingError as error:
             raise Refused([f"not injecting: {error}"]) from error
         _write_inputs(folder, decided, service)
-        _conduct(replace(request, service=service), decided, platform, prober, (folder, state))
+        _conduct(replace(request, service=service), decided, platform, probers, (folder, state))
     return folder
 
 
@@ -219,13 +219,16 @@ def _begun(journal: Journal, decided: Plan, service: Service, platform: Platform
     journal.append("planned", seed=decided.seed, phase_s=decided.phase_s, faults=[f.to_json() for f in decided.faults])
 
 
-def _conduct(request: Request, decided: Plan, platform: Platform, prober: Prober, places: tuple[Path, Path]) -> None:
-    folder, state = places
+def _conduct(
+    request: Request, decided: Plan, platform: Platform, probers: tuple[Prober, LoadPods], places: tuple[Path, Path]
+) -> None:
+    (prober, load), (folder, state) = probers, places
     service = request.service
     clock = DrillClock.starting_now()
     replicas = replica_urls(decided.everything)
     config = probe_config(service, decided.scenario, replicas, folder / "samples", clock.origin, decided.seed)
     interruption, progress = request.interruption, request.progress
+    load.start(load_configs(service, decided.scenario, config))
     with Journal(folder / JOURNAL, clock) as journal:
         write_down = partial(_write_down, journal, progress)
         _begun(journal, decided, service, platform)
@@ -243,10 +246,14 @@ def _conduct(request: Request, decided: Plan, platform: Platform, prober: Prober
                 engine.run()
             except Exception as error:  # noqa: BLE001 - all is undone by now; a bug of ours becomes a verdict that says so
                 write_down("internal-error", why=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+            if decided.scenario.load.pods > 1:
+                write_down("load-ends")
+        load.stop(partial(write_down, "load-lost"))
         progress.phase(Phase.JUDGING, None)
         if prober.missing:
             write_down("inconclusive", why=prober.missing)
-        write_down("sampled", digests={"samples": f"sha256:{read_samples(folder / 'samples').digest}"})
+        samples = samples_of(folder, decided.scenario)
+        write_down("sampled", digests={name: f"sha256:{each.digest}" for name, each in samples.items()})
         judgement = read_run(folder).judgement
         reasons = [{"code": reason.code, "text": reason.text} for reason in judgement.reasons]
         write_down("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)
@@ -277,21 +284,3 @@ def clean(folder: Path) -> bool:
     """Whether every undo record of the run has its proof."""
     records, _ = read_journal(folder / JOURNAL)
     return all(fault.undo_verified for fault in faults_of(records) if fault.undo)
-
-
-def boot_id() -> str:
-    """Tells whether CLOCK_MONOTONIC and pids of another process are from this boot; empty where the system has none."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text(encoding="ascii").strip() if path.exists() else ""
-
-
-def environment() -> dict[str, str]:
-    """What the drill ran on, for the record."""
-    return {
-        "blackstart": __version__,
-        "python": machine.python_version(),
-        "system": f"{machine.system()} {machine.release()}",
-        "cores": str(os.cpu_count()),
-        "executable": Path(sys.executable).name,
-        **({"inside": where} if (where := os.environ.get(INSIDE)) else {}),
-    }

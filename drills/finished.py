@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .measure.load_values import LoadGiven
 from .measure.values import Measurement, Probe, ReadBack, Write
 from .scenario import Scenario
 from .service import Service
@@ -69,3 +70,4 @@ class FinishedRun:
     ended_s: float
     hardware: str  # none, real, opencl-cpu, simulated
     environment: Mapping[str, str]
+    load: LoadGiven | None = None  # where several pods gave it

@@ -9,6 +9,7 @@ from typing import Any
 from ..injectors.base import Injector, Privilege, Refusal, Undo
 from ..injectors.model_files import ModelCorrupt
 from ..injectors.platforms.base import Means, Platform, PlatformError, Target
+from .language.writing import written
 from .refusal import Refused
 from .scenario import Fault, Scenario, Selector
 from .service import Service
@@ -81,6 +82,7 @@ class Plan:
             "seed": self.seed,
             "phase_s": self.phase_s,
             "objectives": objectives(self.scenario),
+            "load": written(self.scenario.load),
             "lanes": [lane.to_json() for lane in watched(self.service, self.scenario, self.everything)],
             "faults": [fault.to_json() for fault in self.faults],
             "found": [target.to_json() for target in self.everything],
@@ -111,7 +113,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     found = means([each.injector for each in scenario.faults], service)
     reasons += [f"not injecting: {why}" for why in platform.denied(found)]
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
-    reasons += _vacuous(faults) + _beyond_privilege(scenario, service)
+    reasons += _vacuous(faults) + _beyond_privilege(scenario, service) + _pods_without_use(scenario, service)
     if reasons:
         raise Refused(reasons)
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
@@ -247,6 +249,20 @@ def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
                 "restarts it; add a rollout-restart or a replica-kill with the same target after it"
             )
     return reasons
+
+
+def _pods_without_use(scenario: Scenario, service: Service) -> list[str]:
+    """Load from several pods where no pod can be started, or where there is nothing for them to do."""
+    load = scenario.load
+    if load.pods == 1:
+        return []
+    if service.probe.from_ != "in-cluster":
+        todo = "write `probe: {from: in-cluster, image: ...}` into the service file, or leave `pods` out"
+        return [f"not injecting: `load.pods` is {load.pods}, but the service is probed from {service.probe.from_}; {todo}"]
+    if not load.rate and service.endpoint.protocol != "openai":
+        todo = "set `load.rate`, or leave `pods` out"
+        return [f"not injecting: `load.pods` is {load.pods}, but streams exist in protocol openai only; {todo}"]
+    return []
 
 
 def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:

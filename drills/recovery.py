@@ -11,12 +11,12 @@ from pathlib import Path
 from ..injectors.base import Evidence, Injector, Undo
 from ..injectors.platforms import cluster_configured, open_platform, opened_records
 from ..injectors.platforms.base import Busy, Platform, PlatformError
-from .drill import boot_id
 from .finished import InjectedFault, Record
 from .interruption import interruptible
 from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
 from .loading import InvalidFiles, decode_injector, load_service
+from .machine import boot_id
 from .plan import resolve
 from .replay import INPUTS, faults_of
 from .service import Service

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,35 @@ from .finished import FinishedRun, InjectedFault, Record
 from .journal import NAME as JOURNAL
 from .journal import read_journal
 from .loading import load_scenario, load_service
+from .measure.lanes import load_named
+from .measure.load import load_given
+from .measure.load_values import LoadGiven
 from .measure.measurement import Observed, Window, measure
 from .measure.observed import on_the_probers_clock
 from .measure.samples import Samples, read_samples
 from .measure.values import Interval, Milestone, Probe
 from .refusal import Refused
+from .scenario import Scenario
 from .service import Service
 from .verdict import Ended, judge
 
 
 def read_run(folder: Path) -> FinishedRun:
     """Read, measure and judge a stored run, also one that died. Raises Refused, InvalidFiles."""
-    for name in (JOURNAL, "scenario.yaml", "service.yaml", "plan.json"):
-        if not (folder / name).is_file():
-            raise Refused([f"{folder} is not a run's folder: it has no {name}"])
-    records, intact = read_journal(folder / JOURNAL)
-    if not records:
-        raise Refused([f"{folder / JOURNAL} holds no readable record"])
+    records, intact = _journal(folder)
     scenario, service = load_scenario(folder / "scenario.yaml"), load_service(folder / "service.yaml")
     text = (folder / "scenario.yaml").read_text(encoding="utf-8")
-    samples = read_samples(folder / "samples")
+    every = samples_of(folder, scenario)
+    samples = every["samples"]
     faults = tuple(replace(fault, undo_revives=_undo_revives(fault, service)) for fault in faults_of(records))
     ended_s = _ended(records, samples.probes)
     window = _window(records, faults, ended_s)
+    load = _load(scenario, every.values(), faults, window, records)
     observed = on_the_probers_clock(_observed(samples, faults, window, records))
     faults = tuple(observed.faults)
     measurement = measure(scenario, observed)
-    changed = _changed(folder, records, samples.digest, intact=intact)
+    changed = _changed(folder, records, every, intact=intact)
+    ended = replace(how_it_ended(records, faults), changed=changed, too_little_load=load.why_not if load else ())
     started = records[0]
     return FinishedRun(
         folder=folder,
@@ -55,12 +57,43 @@ def read_run(folder: Path) -> FinishedRun:
         writes=samples.writes,
         read_back=samples.read_back,
         measurement=measurement,
-        judgement=judge(scenario, measurement, faults, replace(how_it_ended(records, faults), changed=changed)),
+        judgement=judge(scenario, measurement, faults, ended),
         started_wall=started.wall,
         ended_s=ended_s,
         hardware="none",
         environment=started.fields["environment"],
+        load=load,
     )
+
+
+def _journal(folder: Path) -> tuple[tuple[Record, ...], bool]:
+    """The records of what is a run's folder, and whether their chain is whole."""
+    for name in (JOURNAL, "scenario.yaml", "service.yaml", "plan.json"):
+        if not (folder / name).is_file():
+            raise Refused([f"{folder} is not a run's folder: it has no {name}"])
+    records, intact = read_journal(folder / JOURNAL)
+    if not records:
+        raise Refused([f"{folder / JOURNAL} holds no readable record"])
+    return records, intact
+
+
+def samples_of(folder: Path, scenario: Scenario) -> dict[str, Samples]:
+    """Every prober's, by the folder within the run's; `samples` are those that the drill is judged by."""
+    more = [f"samples/{load_named(index)}" for index in range(scenario.load.pods - 1)]
+    return {name: read_samples(folder / name) for name in ("samples", *more)}
+
+
+def _load(
+    scenario: Scenario, every: Iterable[Samples], faults: tuple[InjectedFault, ...], window: Window, records: Sequence[Record]
+) -> LoadGiven | None:
+    if scenario.load.pods == 1:
+        return None
+    ended, lost = _first(records, "load-ends"), {}
+    for record in records:
+        if record.event == "load-lost":
+            lost[record.fields["pod"]] = record.fields["why"]
+    window = replace(window, end_s=ended.t_s if ended else window.end_s)
+    return load_given(scenario, [_observed(samples, faults, window, records) for samples in every], lost)
 
 
 def _ended(records: tuple[Record, ...], probes: Sequence[Probe]) -> float:
@@ -84,10 +117,11 @@ def digest_of_file(path: Path) -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _changed(folder: Path, records: tuple[Record, ...], samples: str, *, intact: bool) -> tuple[str, ...]:
+def _changed(folder: Path, records: tuple[Record, ...], every: Mapping[str, Samples], *, intact: bool) -> tuple[str, ...]:
     """What is not as the drill wrote it, by the digests in its journal."""
     written = {name: digest for record in records for name, digest in record.fields.get("digests", {}).items()}
-    now = {"samples": f"sha256:{samples}", **{name: digest_of_file(folder / name) for name in INPUTS}}
+    now = {name: digest_of_file(folder / name) for name in INPUTS}
+    now |= {name: f"sha256:{samples.digest}" for name, samples in every.items()}
     found = [f"{name} was changed after the drill" for name, digest in written.items() if now.get(name) != digest]
     if not intact:
         found.insert(0, "the journal's chain is broken: lines were changed or lost after they were written")

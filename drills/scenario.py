@@ -1,6 +1,6 @@
 """The scenario: a platform-neutral drill, as typed values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -53,6 +53,14 @@ class Load:
     streams: Annotated[int, "long streaming completions open at once", ANY_NUMBER] = 0
     rate: Annotated[Rate, "short requests in one second, sent on schedule whether or not earlier ones are answered"] = Rate(0)
     retries: Annotated[int, "how often a client of `rate` asks again after a failure", ANY_NUMBER] = 0
+    pods: Annotated[
+        int, "how many pods share `rate` and `streams` evenly; more than one only with `probe: {from: in-cluster}`", range(1, 21)
+    ] = 1
+
+    def share_of(self, pod: int) -> "Load":
+        """What one of the pods gives. The first, 0, is the prober's own, and takes the streams that are left over."""
+        left_over = self.streams % self.pods if pod == 0 else 0
+        return replace(self, streams=self.streams // self.pods + left_over, rate=Rate(self.rate / self.pods), pods=1)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Ended:
     internal: str | None = None
     dirty: tuple[str, ...] = ()
     no_fault: str | None = None  # why a fault did not come about
+    too_little_load: tuple[str, ...] = ()  # pods that did not give their share, and why
     changed: tuple[str, ...] = ()  # parts of the record that are not as the drill wrote them
 
 
@@ -115,7 +116,9 @@ def _doubts(measurement: Measurement, faults: Sequence["InjectedFault"], ended: 
         found.append(Reason("fault-not-proven", ended.no_fault or "nothing was injected"))
     elif ended.no_fault and not found:
         found.append(Reason("prober-untrusted", ended.no_fault))
-    return changed + found + [Reason("prober-untrusted", why) for why in measurement.prober.why_not]
+    found += [Reason("prober-untrusted", why) for why in measurement.prober.why_not]
+    found += [Reason("load-not-given", f"the load that was asked for was not given: {why}") for why in ended.too_little_load]
+    return changed + found
 
 
 def _unjudged(one: Judged, cause: str) -> Judged:

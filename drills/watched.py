@@ -9,7 +9,7 @@ from ..injectors.values import JSON
 from .language.writing import written
 from .measure.lanes import probe_config
 from .refusal import Refused
-from .scenario import Scenario
+from .scenario import Load, Scenario
 from .service import Service
 
 
@@ -45,6 +45,14 @@ def watched(service: Service, scenario: Scenario, everything: Sequence[Target]) 
 def objectives(scenario: Scenario) -> JSON:
     """Those that are set, with their units."""
     return written(scenario.objectives)
+
+
+def load_told(load: Load) -> str:
+    """How much load the scenario asks for, from how many pods, in words; empty where the prober gives all of it."""
+    if load.pods == 1:
+        return ""
+    asked = [f"{load.rate:g}/s"] * bool(load.rate) + [f"{load.streams} streams"] * bool(load.streams)
+    return f"{' and '.join(asked)}, from {load.pods} pods"
 
 
 def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:

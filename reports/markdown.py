@@ -17,7 +17,8 @@ def summary(run: FinishedRun) -> str:
     blocks = [f"## {words.SIGNS[verdict]} {str(verdict).capitalize()}: {in_markdown(words.heading(run))}"]
     if verdict is Verdict.DIRTY:
         blocks.append(f"```sh\n{undo_command(run)}\n```")
-    blocks += [_spoken(run), _objectives(run), _faults(run), _anatomy(run), _reasons(run), _not_had(run), _origin(run)]
+    parts = (_spoken, _objectives, _faults, _anatomy, _load, _reasons, _not_had, _origin)
+    blocks += [part(run) for part in parts]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -66,6 +67,10 @@ def _anatomy(run: FinishedRun) -> str:
         for part in run.measurement.anatomy
     ]
     return _table(("Recovery, until", "Took", "Share"), rows) if rows else ""
+
+
+def _load(run: FinishedRun) -> str:
+    return f"Load: {in_markdown(told)}." if (told := words.load(run)) else ""
 
 
 def _reasons(run: FinishedRun) -> str:

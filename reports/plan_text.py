@@ -5,7 +5,7 @@ from textwrap import wrap
 from typing import Any
 
 from ..drills.plan import Plan, PlannedFault
-from ..drills.watched import Lane, measured_from, objectives, watched
+from ..drills.watched import Lane, load_told, measured_from, objectives, watched
 
 WIDTH = 130
 LONGEST_DIGEST = 19  # `sha256:` and as much of it as tells two apart
@@ -31,6 +31,8 @@ def plan_text(plan: Plan) -> str:
     lines += _listed("  judged by: ", [f"{name} {value}" for name, value in objectives(scenario).items()])
     lanes = watched(plan.service, scenario, plan.everything)
     lines += _listed("  probed by: ", [_lane(lane) for lane in lanes] or ["nothing: the service has no URL"])
+    if load := load_told(scenario.load):
+        lines.append(f"  load: {load}")
     lines.append(f"  measured from: {measured_from(plan.service)}")
     lines.append(f"  choice of victims and phase by seed {plan.seed}; to run exactly this: --set seed={plan.seed}")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ RAW_FILES = (
     ("scenario.yaml, service.yaml, plan.json", "what was asked for, and what it resolved to"),
     ("result.json, junit.xml, summary.md", "this report for machines"),
 )
+LOAD_FILES = (("samples/load-*/", "the same of each pod that only gave load"),)
 
 
 def provenance(run: FinishedRun) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def provenance(run: FinishedRun) -> dict[str, Any]:
         "doubts": run.measurement.prober.why_not,
         "versions": sorted(run.environment.items()),
         "commands": commands(run),
-        "files": RAW_FILES,
+        "files": RAW_FILES + LOAD_FILES * (run.load is not None),
         "missing": sorted(run.measurement.missing.items()),
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..drills.finished import FinishedRun, InjectedFault
+from ..drills.measure.load_values import PodLoad
 from ..drills.measure.values import Interval, LaneReport, Outage
 from ..drills.verdict import Judged
 from .figures import at_most
@@ -36,6 +37,7 @@ def result(run: FinishedRun) -> dict[str, Any]:
         "anatomy": _anatomy(run),
         "lanes": [_lane(lane) for lane in run.measurement.lanes],
         "baseline": _baseline(run),
+        "load": _load(run),
         "clock": _clock(run),
         "journal": {
             "intact": run.journal_intact,
@@ -217,6 +219,28 @@ def _baseline(run: FinishedRun) -> dict[str, Any]:
         "end_s": _number(baseline.end_s),
         "steady": baseline.steady,
         "why_not": list(baseline.why_not),
+    }
+
+
+def _load(run: FinishedRun) -> dict[str, Any] | None:
+    """Null where the prober gives all of it. A pod's streams are null where nothing was injected or it had none."""
+    given = run.load
+    if given is None:
+        return None
+    counts = {name: getattr(given, name) for name in ("asked", "sent", "streams_opened", "streams_cut")}
+    share = _number(given.good_share)
+    return {"pods": len(given.pods), **counts, "good_share": share, "per_pod": [_pod_load(pod) for pod in given.pods]}
+
+
+def _pod_load(pod: PodLoad) -> dict[str, Any]:
+    return {
+        "pod": pod.name,
+        "asked": pod.asked,
+        "sent": pod.sent,
+        "good_share": _number(pod.good_share),
+        "streams_opened": pod.streams.opened if pod.streams else None,
+        "streams_cut": pod.streams.cut if pod.streams else None,
+        "why_not": pod.why_not or None,
     }
 
 

@@ -141,6 +141,16 @@ def _anatomy() -> _Schema:
     return _object({"parts": _list(part), "steps": _list(step)})
 
 
+def _load() -> _Schema:
+    """Where several pods give it: short requests from the baseline on, streams from the first fault on."""
+    pod = _object(
+        {"pod": _TEXT, "asked": _COUNT, "sent": _COUNT, "good_share": _SHARE, "why_not": {"type": ["string", "null"]}},
+        dict.fromkeys(("streams_opened", "streams_cut"), _or_null(_COUNT)),
+    )
+    counts = dict.fromkeys(("pods", "asked", "sent", "streams_opened", "streams_cut"), _COUNT)
+    return _object({**counts, "good_share": _SHARE, "per_pod": _list(pod)})
+
+
 def _clock() -> _Schema:
     late = {"prober_late_p50_s": _SECONDS, "prober_late_max_s": _SECONDS, "clock_step_s": _SECONDS}
     late |= {"clock_uncertainty_s": _SECONDS, "measured_from": {"enum": ["here", "in-cluster", "in-network"]}}
@@ -174,6 +184,7 @@ def result_schema() -> dict[str, Any]:
         "ended_s": _SECONDS,
         "anatomy": _anatomy(),
         "lanes": _lanes(),
+        "load": _or_null(_load()),
         "baseline": _object({"start_s": _SECONDS, "end_s": _SECONDS, "steady": {"type": "boolean"}, "why_not": _list(_TEXT)}),
         "journal": _object({"intact": {"type": "boolean"}, "records": _COUNT, "head": {"type": ["string", "null"]}}),
     }

@@ -173,6 +173,7 @@ def answers(run: FinishedRun) -> dict[str, Any]:
         "quality": measurement.quality_loss,
         "ledger": ledger(run),
         "availability": _availability(run),
+        "load": words.load(run),
         "honesty": [(source, _honesty(gap)) for source, gap in sorted(measurement.health_honesty_gap.items())],
     }
 

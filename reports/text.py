@@ -130,6 +130,8 @@ def _facts(run: FinishedRun) -> list[tuple[str, str]]:
         ]
     if run.measurement.anatomy:
         facts.append(("recovery", anatomy.in_a_line(run.measurement.anatomy)))
+    if load := words.load(run):
+        facts.append(("load", load))
     facts += [("not had", f"{name}: {why}") for name, why in words.not_had(run).items()]
     if not run.journal_intact:
         facts.append(("journal", "its hash chain is BROKEN: lines were changed or lost after they were written"))

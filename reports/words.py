@@ -3,6 +3,7 @@
 from ..drills.finished import FinishedRun, InjectedFault
 from ..drills.measure.values import Interval
 from ..drills.verdict import Verdict
+from ..drills.watched import load_told
 from . import figures
 from .cleaning import one_line
 
@@ -51,6 +52,20 @@ def undo(fault: InjectedFault) -> str:
 def not_had(run: FinishedRun) -> dict[str, str]:
     """Figures that could not be had, with the reason."""
     return {one_line(name, 60): one_line(why, 300) for name, why in sorted(run.measurement.missing.items())}
+
+
+def load(run: FinishedRun) -> str:
+    """How much of the load that was asked for several pods gave; empty where the prober gave all of it."""
+    given = run.load
+    if given is None:
+        return ""
+    told = []
+    if given.asked:
+        good = "" if given.good_share is None else f", {figures.share(given.good_share)} answered right and in time"
+        told.append(f"{given.sent:,} of {given.asked:,} requests sent{good}")
+    if given.streams_opened:
+        told.append(f"{given.streams_cut:,} of {figures.count(given.streams_opened, 'stream')} cut")
+    return f"{load_told(run.scenario.load)}: {'; '.join(told) or 'nothing was sent'}"
 
 
 def detection(gap: Interval | None) -> str:

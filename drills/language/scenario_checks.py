@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from ..scenario import Abort, BlastRadius, Bound, Condition, Fault, Objectives, RunbookStep, Selector, SteadyState
+from ..scenario import Abort, BlastRadius, Bound, Condition, Fault, Load, Objectives, RunbookStep, Selector, SteadyState
 from .decoding import Check
 from .nodes import MappingNode, ScalarNode
 from .problems import Report, shown
@@ -119,6 +119,17 @@ def check_fault(values: Values, node: MappingNode, report: Report) -> None:
         report.add(node.place("deadline"), what, f"write at least `{DURATION.show(end)}`")
 
 
+def check_load(values: Values, node: MappingNode, report: Report) -> None:
+    pods, rate, streams = values.get("pods"), values.get("rate"), values.get("streams")
+    if pods is None or rate is None or streams is None or pods == 1:
+        return
+    if not rate and not streams:
+        report.add(node.place("pods"), f"{pods} `pods` and no load for them", "set `rate` or `streams`, e.g. `rate: 200/s`")
+    elif 0 < streams < pods:
+        what = f"{streams} `streams` are too few for {pods} `pods`"
+        report.add(node.place("pods"), what, f"write at least `streams: {pods}`, or at most `pods: {streams}`")
+
+
 def check_blast_radius(values: Values, node: MappingNode, report: Report) -> None:
     if values.get("share") == 0:
         report.add(node.place("share"), "`share` is 0%: nothing may be hit", "write more, or leave it out")
@@ -180,6 +191,7 @@ CHECKS: Final[dict[type, Check]] = {
     SteadyState: check_steady_state,
     Abort: check_abort,
     Objectives: check_objectives,
+    Load: check_load,
     Selector: check_selector,
     Fault: check_fault,
     BlastRadius: check_blast_radius,

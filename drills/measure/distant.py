@@ -217,8 +217,8 @@ class Distant:
                 break
             except (PlatformError, OSError, ValueError) as error:
                 self._hang_up()
-                if time.monotonic() >= deadline or self._lost():
-                    return f"the rest of the samples could not be fetched from the prober's pod: {error}"
+                if (lost := self._lost()) or time.monotonic() >= deadline:
+                    return f"the rest of the samples could not be fetched from the prober's pod: {lost or error}"
                 time.sleep(RETRY_S)
         differing = [name for name, (size, digest) in digests.items() if self._here(name) != (size, digest)]
         return f"not as in the prober's pod: {', '.join(differing)}" if differing else ""

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...injectors.values import JSON
-from ..scenario import Scenario
+from ..scenario import Load, Scenario
 from ..service import Golden, Service
 from .prober import joined
 
@@ -18,7 +18,7 @@ HEALTH_HZ = 2.0
 REPLICA_HZ = 1.0
 SEMANTIC_HZ = 2.0
 REUSE_HZ = 7.3  # shares no period with the others, so that a fault with a beat cannot hide from all of them
-CONTROL_HZ = 20.0
+CONTROL: JSON = {"name": "control", "kind": "control", "period_s": 1 / 20.0}
 TLS_FRESH_HZ = 20.0  # a handshake for each probe costs the service, too
 LIGHT_PATHS = {"openai": "/v1/models", "kserve-v2": "/v2/health/ready"}
 
@@ -39,12 +39,26 @@ def probe_config(  # noqa: PLR0913  six independent facts, each from another han
         *_light_lanes(service, scenario),
         *_golden_lanes(service, scenario, replicas),
         *_health_lanes(service, replicas),
-        *_load_lanes(service, scenario),
+        *_load_lanes(service, scenario, scenario.load.share_of(0)),
         *_ledger_lanes(service, scenario),
-        {"name": "control", "kind": "control", "period_s": 1 / CONTROL_HZ},
+        dict(CONTROL),
     ]
     about = {"name": service.name, "protocol": service.endpoint.protocol, "model": service.endpoint.model}
     return {"origin": origin, "folder": str(folder), "seed": seed, "service": about, "lanes": lanes}
+
+
+def load_configs(service: Service, scenario: Scenario, whole: JSON) -> list[JSON]:
+    """Those of the pods that only give their shares of the load, by index; each with another phase. `whole` is the prober's own."""
+    shares = [(pod, scenario.load.share_of(pod)) for pod in range(1, scenario.load.pods)]
+    return [
+        {**whole, "seed": whole["seed"] + pod, "lanes": [*_load_lanes(service, scenario, share), dict(CONTROL)]}
+        for pod, share in shares
+    ]
+
+
+def load_named(index: int) -> str:
+    """What the samples of such a pod are called: their folder within `samples/`."""
+    return f"load-{index}"
 
 
 def service_url(service: Service) -> str:
@@ -131,9 +145,9 @@ def _health_lanes(service: Service, replicas: tuple[tuple[str, str], ...]) -> li
     ]
 
 
-def _load_lanes(service: Service, scenario: Scenario) -> list[JSON]:
+def _load_lanes(service: Service, scenario: Scenario, load: Load) -> list[JSON]:
     """Streams exist in protocol openai only; elsewhere there is no such lane, and no figure from it."""
-    load, lanes = scenario.load, []
+    lanes = []
     common = {"url": service_url(service), "timeout_s": _answer_timeout_s(scenario), **asking(service)}
     if load.streams and service.endpoint.protocol == "openai":
         limits = {"concurrency": load.streams, "stall_s": STREAM_STALL_S, "total_s": STREAM_TOTAL_S, "max_tokens": STREAM_TOKENS}

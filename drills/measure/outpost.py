@@ -10,7 +10,8 @@ Like the prober it needs nothing but Python 3.8 and its standard library.
   (numbered lines for its input, of which no number is passed on twice).
 - The answer has the outpost's clock, `said`, the next bytes of each file, and whether there are `more`; `ended` tells that the prober has.
 - With `digests`, it has the size and the SHA-256 of each file; after `end` the outpost ends.
-- The prober goes on through any number of cut connections, and stops when nobody has asked for LEASE_S: then blackstart is dead.
+- The prober goes on through any number of cut connections, and stops when nobody has asked for LEASE_S, or not at all for FIRST_S: then
+  blackstart is dead.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 from typing import Any
 
 LEASE_S = 60.0
+FIRST_S = 180.0  # for the first question: whoever will ask may wait until others like this one have started
 # In the order in which they are read: a record of a probe may name a text, which the prober has then written before it.
 FILES = ("lanes.json", "probes.bin", "texts.jsonl", "ledger.jsonl", "clock.jsonl")
 PIECE = 131072
@@ -56,12 +58,12 @@ class Outpost:
         self.rest = b""
         self.said: list[str] = []
         self.told = 0
-        self.asked = time.monotonic()
+        self.asked, self.patience_s = time.monotonic(), FIRST_S
         self.over = self.silent = False
 
     def run(self) -> None:
         """Until it is told to end, or nobody asks any more."""
-        while not self.over and time.monotonic() - self.asked < LEASE_S:
+        while not self.over and time.monotonic() - self.asked < self.patience_s:
             for key, _ in self.selector.select(LOOK_S):
                 key.data(key.fileobj)
         if self.prober.stdin is not None:
@@ -87,7 +89,7 @@ class Outpost:
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
-        self.asked = now
+        self.asked, self.patience_s = now, LEASE_S
         self.tell(question.get("tell") or [])
         said = self.said[question.get("heard", 0) :]  # before the files are read: what it said of them is in them
         answer: dict[str, Any] = {"clock": now, "said": said, "told": self.told, "more": False, "ended": self.ended()}

@@ -19,21 +19,12 @@ NEAR_S = 0.5  # around an edge
 
 def prober_health(observed: Observed, lanes: Sequence[Lane], downs: Sequence[Interruption]) -> ProberHealth:
     """Over the whole watch; `why_not` says in words what makes the figures untrustworthy."""
-    # The ledger stops of itself when it is read back.
-    scheduled = [lane for lane in lanes if lane.info.kind not in CLOSED_KINDS | {"ledger"} and lane.info.period_s > 0]
+    scheduled = _scheduled(lanes)
     late = [max(0.0, probe.sent_s - probe.intended_s) for lane in scheduled for probe in lane.probes]
-    due = [_due(lane, observed.window.baseline_start_s, observed.window.end_s) for lane in scheduled]
-    expected, kept = sum(ticks for ticks, _ in due), sum(made for _, made in due)
-    coverage = kept / expected if expected else 0.0
-    graded = sum(len(lane.grades) for lane in scheduled)
-    void_share = sum(mark is Grade.VOID for lane in scheduled for mark in lane.grades) / graded if graded else 0.0
+    coverage, void_share = kept_schedule(observed, lanes)
     step_s = clock_step(observed.clock)
     finest = min((lane.info.period_s for lane in by_kind(lanes, "fresh") or scheduled), default=0.0)
-    why_not = []
-    if coverage < LEAST_COVERAGE:
-        why_not.append(f"prober: {coverage:.1%} of the planned probes were made, {LEAST_COVERAGE:.1%} are needed")
-    if void_share > MOST_VOID:
-        why_not.append(f"prober: {void_share:.1%} of the probes were void by its own fault, at most {MOST_VOID:.0%} may be")
+    why_not = [f"prober: {why}" for why in neglected(coverage, void_share)]
     if step_s > MOST_STEP_S:
         why_not.append(f"clock: stepped by {step_s * 1000:.0f} ms, at most {MOST_STEP_S * 1000:.0f} ms may be")
     if jump := observed.clocks.contradiction():
@@ -51,6 +42,31 @@ def prober_health(observed: Observed, lanes: Sequence[Lane], downs: Sequence[Int
         why_not=tuple(why_not),
         clock_uncertainty_s=observed.clock_uncertainty_s,
     )
+
+
+def _scheduled(lanes: Sequence[Lane]) -> list[Lane]:
+    """The ledger stops of itself when it is read back."""
+    return [lane for lane in lanes if lane.info.kind not in CLOSED_KINDS | {"ledger"} and lane.info.period_s > 0]
+
+
+def kept_schedule(observed: Observed, lanes: Sequence[Lane]) -> tuple[float, float]:
+    """(Share of the probes due that were made, share of those made that were void by the prober's own fault)."""
+    scheduled = _scheduled(lanes)
+    due = [_due(lane, observed.window.baseline_start_s, observed.window.end_s) for lane in scheduled]
+    expected, kept = sum(ticks for ticks, _ in due), sum(made for _, made in due)
+    graded = sum(len(lane.grades) for lane in scheduled)
+    void_share = sum(mark is Grade.VOID for lane in scheduled for mark in lane.grades) / graded if graded else 0.0
+    return kept / expected if expected else 0.0, void_share
+
+
+def neglected(coverage: float, void_share: float) -> list[str]:
+    """What of it is more than a prober may be forgiven."""
+    why_not = []
+    if coverage < LEAST_COVERAGE:
+        why_not.append(f"{coverage:.1%} of the planned probes were made, {LEAST_COVERAGE:.1%} are needed")
+    if void_share > MOST_VOID:
+        why_not.append(f"{void_share:.1%} of the probes were void by its own fault, at most {MOST_VOID:.0%} may be")
+    return why_not
 
 
 def _due(lane: Lane, start_s: float, end_s: float) -> tuple[int, int]:

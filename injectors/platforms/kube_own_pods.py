@@ -70,16 +70,20 @@ def why(pod: JSON) -> str:
     return "; ".join(dict.fromkeys(said)) or str(status.get("phase"))
 
 
-def await_running(pods: Callable[[], list[JSON]], what: str, namespace: str, given_up: Callable[[float], bool]) -> None:
-    """Until one of these pods runs. `given_up` lets so many seconds pass, and says whether to stop waiting.
+def await_running(
+    pods: Callable[[], list[JSON]], what: str, namespace: str, given_up: Callable[[float], bool], number: int = 1
+) -> None:
+    """Until so many of these pods run. `given_up` lets so many seconds pass, and says whether to stop waiting.
 
     Raises PlatformError with what is known of the pod, GivenUp.
     """
     waited = hopeless_s = 0.0
-    while not any(map(runs, found := pods())):
-        hopeless_s = hopeless_s + LOOK_S if not found or _stuck(found[-1]) else 0.0
+    while sum(map(runs, found := pods())) < number:
+        idle = [pod for pod in found if is_ending(pod)] or [pod for pod in found if not runs(pod)]
+        hopeless_s = hopeless_s + LOOK_S if len(found) < number or any(map(_stuck, idle)) else 0.0
         if waited >= BEGIN_S or hopeless_s >= HOPELESS_S or any(map(is_ending, found)):
-            problem = why(found[-1]) if found else "the cluster makes none: a quota or an admission rule may forbid it"
+            too_few = f"the cluster makes {len(found) or 'none'}: a quota or an admission rule may forbid it"
+            problem = why(max(idle, key=_stuck)) if idle else too_few
             raise PlatformError(f"{what} does not run in namespace {namespace}: {problem}")
         if given_up(LOOK_S):
             raise GivenUp("the drill was stopped meanwhile")

@@ -1,7 +1,7 @@
 """The ability to run something of ours beside a service."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Line(Protocol):
@@ -44,3 +44,26 @@ class Outposts(Protocol):
 
     def outpost_end(self, run: str) -> bool:
         """Remove all of it, from any process, as often as wished; whether there was something. Raises PlatformError."""
+
+
+@runtime_checkable
+class Crowds(Protocol):
+    """The rarer ability to run any number of such for one run, each known by its index from 0. They end with the run's own one."""
+
+    def crowd_begin(  # noqa: PLR0913 - as many as are wanted of what an outpost is
+        self,
+        number: int,
+        run: str,
+        image: str,
+        programs: Mapping[str, bytes],
+        command: Sequence[str],
+        longest_s: float,
+        away_from: Sequence[str] = (),
+    ) -> None:
+        """Start them; returns when all run. Raises PlatformError."""
+
+    def crowd_line(self, index: int, run: str, command: Sequence[str]) -> Line:
+        """Start another program in that one. Raises PlatformError."""
+
+    def crowd_lost(self, index: int, run: str) -> str:
+        """Why that one runs no more, by the platform's own word; empty: it does, or nobody can say."""

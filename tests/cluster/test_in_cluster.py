@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 from blackstart.drills.measure.prober import RECORD
 from blackstart.drills.measure.samples import read_samples
-from blackstart.injectors.platforms.kube_api import KubeApi
+from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container, opened
-from blackstart.tests.cluster.steps import SHORT, everything_ours, in_fault, login, namespace_of, pods, server_away, written
-from blackstart.tests.command import Blackstart, await_well, events, until
+from blackstart.injectors.platforms.kube_outpost import INDEX, MARK, name_of
+from blackstart.tests.cluster.steps import (
+    SHORT,
+    everything_ours,
+    in_fault,
+    login,
+    namespace_of,
+    pods,
+    scenario,
+    server_away,
+    written,
+)
+from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
 
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 30s}"
+LOAD = "\nload: {rate: 6/s, pods: 3}"  # the demo turns away what is much more
+KILL = "{kind: replica-kill, target: {names: [replica-0]}}"
 CUT = (
     "import glob,os,signal\n"
     "for each in glob.glob('/proc/[0-9]*/cmdline'):\n"
@@ -133,4 +146,82 @@ def test_an_api_server_that_is_away_for_a_while_costs_no_sample(
     _, err = process.communicate(timeout=150)
     assert process.returncode in {0, 3}, err
     whole(folder)
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(360)
+def test_three_pods_give_the_load_together(blackstart: Blackstart, service: Path, within: Path, api: KubeApi) -> None:
+    """Under exactly the rights that are printed for it, which are the prober's."""
+    loaded, namespace = scenario(blackstart, KILL + LOAD), namespace_of(service)
+    plan = blackstart("plan", loaded, "--service", within)
+    assert "load: 6/s, from 3 pods" in plan.out, plan.err
+    assert "workload 2/s" in plan.out
+    role = json.loads(blackstart("plan", loaded, "--service", within, "--rbac").out)
+    role["metadata"]["name"] = "loaded-within"
+    kubeconfig = str(login(api, namespace, role, blackstart.folder))
+    done = blackstart.telling("run", loaded, "--service", within, "--yes", KUBECONFIG=kubeconfig)
+    assert (done.code, done.result["verdict"]) == (0, "passed"), done
+    load = done.result["load"]
+    assert load["pods"] == len(load["per_pod"]) == 3
+    assert load["sent"] == pytest.approx(load["asked"], rel=0.02, abs=3)
+    assert load["asked"] > 6 * 5
+    assert load["good_share"] > 0.5
+    for pod in load["per_pod"]:
+        assert pod["sent"] == pytest.approx(load["sent"] / 3, rel=0.02, abs=2)
+    again = blackstart("report", done.folder, "--format", "json")
+    assert json.loads(again.out)["load"] == load
+    whole(done.folder)
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_load_pod_that_is_deleted_leaves_the_drill_open(
+    blackstart: Blackstart, service: Path, within: Path, api: KubeApi
+) -> None:
+    process, folder = in_fault(blackstart, within, HANG + LOAD)
+    namespace, name = namespace_of(service), name_of(folder.name, crowd=True)
+    spec = api.get(place("jobs", namespace, name, "batch/v1"))["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    found = api.items(place("pods", namespace), labels=f"{MARK}={name}")[0]
+    by_index = {pod["metadata"]["annotations"][INDEX]: pod["metadata"]["name"] for pod in found}
+    assert api.delete(place("pods", namespace, by_index["1"]), grace_s=0)
+    _, err = process.communicate(timeout=150)
+    assert process.returncode == 3, err
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    texts = [reason["text"] for reason in result["reasons"] if reason["code"] == "load-not-given"]
+    assert any(text.startswith("the load that was asked for was not given: load-1: the rest of the samples") for text in texts), (
+        texts
+    )
+    assert "undo-verified" in events(folder)
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(120)
+def test_a_quota_that_has_no_room_for_all_of_them_is_a_refusal(
+    blackstart: Blackstart, service: Path, within: Path, api: KubeApi
+) -> None:
+    namespace = namespace_of(service)
+    room = len(api.items(place("pods", namespace))[0]) + 2  # for the prober's and one of two
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": str(room)}}}
+    api.create(place("resourcequotas", namespace), quota)
+    try:
+        limited = place("resourcequotas", namespace, "few")
+        until("the quota to count", lambda: (api.get(limited).get("status") or {}).get("used"))
+        refused = blackstart("run", scenario(blackstart, KILL + LOAD), "--service", within, "--yes")
+    finally:
+        api.delete(place("resourcequotas", namespace, "few"))
+    assert refused.code == 2
+    assert "not injecting: one of 2 pods that give load (image " in refused.err
+    assert "the cluster makes 1: a quota" in refused.err
+    assert everything_ours(api, service) == []
+
+
+@pytest.mark.timeout(180)
+def test_recover_removes_them_all(blackstart: Blackstart, service: Path, within: Path, api: KubeApi) -> None:
+    process, folder = in_fault(blackstart, within, HANG + LOAD)
+    kill_quietly(process)
+    assert any("blackstart-load" in each for each in everything_ours(api, service))
+    recovered = blackstart("recover", folder.name)
+    assert recovered.code == 0, recovered.err
+    assert "removed the prober's pod" in recovered.out + recovered.err
     assert everything_ours(api, service) == []

@@ -49,6 +49,12 @@ def test_a_link_proxy_that_stands_there_takes_no_privilege(blackstart: Blackstar
     assert "process-hang takes the privilege exec, and api is the most that is allowed" in refused.err
 
 
+def test_load_from_pods_is_refused_where_there_are_none(blackstart: Blackstart, demo: Demo) -> None:
+    refused = blackstart("plan", "replica-kill-midstream", "--service", demo.service_file, "--set", "load.pods=2")
+    assert refused.code == 2
+    assert "not injecting: `load.pods` is 2, but the service is probed from here; write `probe: {from: in-cluster" in refused.err
+
+
 def test_a_plan_can_be_repeated_exactly(blackstart: Blackstart, demo: Demo) -> None:
     """Without a seed each plan draws anew; the one that it shows pins victims and phase."""
     victims = set()

@@ -63,6 +63,16 @@ def test_all_met_is_passed() -> None:
     assert found.reasons[0].text == "Users were interrupted for 2.9 s [2.8, 3.0]; up to 60 s were allowed."
 
 
+def test_with_less_load_than_was_asked_for_nothing_is_passed() -> None:
+    short = Ended(too_little_load=("load-1: the pod is gone",))
+    found = judged(ended=short)
+    assert (found.verdict, found.exit_code) == (Verdict.INCONCLUSIVE, ExitCode.INCONCLUSIVE)
+    assert found.reasons[0].code == "load-not-given"
+    assert found.reasons[0].text == "the load that was asked for was not given: load-1: the pod is gone"
+    missed = judged(replace(ALL, rto=timedelta(seconds=1)), ended=short)
+    assert missed.verdict is Verdict.FAILED, "it would not have done better with more"
+
+
 RTO = Objectives(rto=timedelta(seconds=3))
 MASKED = Recovery(masked=True, longest_gap_s=0.6)
 CENSORED = Recovery(Interval(10.0, 10.1), censored_after_s=29.9)
