@@ -23,6 +23,7 @@ LISTEN_S = 0.2  # between two looks at whether the drill was stopped
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
 END_SLACK_S = 5.0
 KILL_START_S = 5.0  # an agent that has not begun to kill by then must not begin at all: by then others count on what stands
+LOOK_S = 60.0  # a driver that was not loaded before takes some seconds
 KILL_LIMIT_S = 30.0  # more than it gives itself
 
 
@@ -97,6 +98,30 @@ class LocalAgents:
             used = [found for identity in (agent.identity, *below) if (found := usage(identity))]
             return sum(used[1:], used[0]) if used else None
         return None
+
+    def look(self, verb: str, request: JSON) -> JSON:
+        """What the program of that verb sees here, changing nothing. Raises PlatformError."""
+        command = [sys.executable, "-I", "-S", str(program(verb)), "look", json.dumps(request)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=self.folder, env=self.environment, timeout=LOOK_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PlatformError(f"a look at what {verb} needs did not end within {LOOK_S:g} s") from error
+        if done.returncode:
+            raise PlatformError(
+                f"what {verb} needs cannot be looked at: {done.stderr.strip()[-500:] or f'exit {done.returncode}'}"
+            )
+        return _last_line(done.stdout)
+
+    def seen(self, fault: str, target: Target) -> JSON | None:
+        """What the agent has measured, with `age_s`; None where it keeps nothing."""
+        record = self._record(fault, target)
+        try:
+            found: JSON = json.loads(record.with_name(f"{record.name}.seen").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return {**found, "age_s": time.monotonic() - found["t"]}
 
     def close(self) -> None:
         """End all that this object still holds; a fault that cannot be undone now keeps its record for `recover`."""
