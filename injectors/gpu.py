@@ -18,6 +18,7 @@ STALE_S = 5.0  # an agent that has measured nothing for so long hangs
 SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
 LEAST_RESIDENT = 0.95
 DEVICE = "the target's own GPU or slice of one (MIG) by its UUID, needed where it has several; or opencl:N, a processor by OpenCL"
+LEAST_REAL = ("simulated", "opencl-cpu", "real")
 HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
 WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit"
 
@@ -68,7 +69,8 @@ class GpuSaturate(Injector):
             for name, fact in facts.items()
         )
         source = EVENTS if all(fact["device"].startswith(OPENCL) for fact in facts.values()) else NVML
-        return Evidence(source, f"{shown}; {self.duty:.0%} asked for", {"hardware": _hardware(undo), **facts})
+        detail = f"{shown}; {self.duty:.0%} asked for; hardware: {_hardware(undo)}"
+        return Evidence(source, detail, {"hardware": _hardware(undo), "targets": facts})
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> JSON:
         """By the device's events, and past them by NVML, or for a processor by the kernel's account of the agent."""
@@ -144,7 +146,8 @@ class GpuMemoryFill(Injector):
         proven = {target.name: self._proven(undo, target, platform) for target in undo.targets}
         shown = "; ".join(f"{fact['held_bytes'] >> 20} MiB of {fact['device']} {said}" for said, fact, _ in proven.values())
         facts = {name: fact for name, (_, fact, _) in proven.items()}
-        return Evidence(next(iter(proven.values()))[2], shown, {"hardware": _hardware(undo), **facts})
+        detail = f"{shown}; hardware: {_hardware(undo)}"
+        return Evidence(next(iter(proven.values()))[2], detail, {"hardware": _hardware(undo), "targets": facts})
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> tuple[str, JSON, str]:
         """What is shown of it, the facts, and who told."""
@@ -186,17 +189,17 @@ def duty_of(marks: list[list[float]]) -> tuple[float, float]:
 def _hardware(undo: Undo) -> str:
     """What the report says of it: real, opencl-cpu or simulated; the least real of them."""
     found = {device["hardware"] for device in undo.prior["devices"].values()}
-    return next(word for word in ("simulated", "opencl-cpu", "real") if word in found)
+    return next(word for word in LEAST_REAL if word in found)
 
 
 def _measured(undo: Undo, target: Target, platform: Platform) -> JSON:
     """What the device's runtime measured for the agent. Raises NotYet where there is no agent, or it has let go."""
     device = undo.prior["devices"][target.name]["device"]
     seen = accelerators(platform).accelerator_seen(undo.fault, target)
+    if seen and seen["stopped"]:
+        raise NotYet(f"the agent let go of {device} by itself: {seen['stopped']}")
     if seen is None or seen["age_s"] > STALE_S:
         raise NotYet(f"no agent works on {device} beside {target.name}")
-    if seen["stopped"]:
-        raise NotYet(f"the agent let go of {device} by itself: {seen['stopped']}")
     return seen
 
 
@@ -209,6 +212,7 @@ def _on_nvml(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON
         raise NotYet(f"{device} is not there: {look['nvml'] or 'NVML does not list it'}")
     mine = next((process for process in gpu["processes"] if process["ours"]), None)
     if mine is None:
+        _measured(undo, target, platform)  # it may have let go meanwhile, and says why
         raise NotYet(f"NVML lists no process of the agent on {device}")
     return gpu, mine
 
@@ -239,6 +243,5 @@ def _nothing_left(undo: Undo, platform: Platform) -> Evidence:
         )
         for fact in facts.values()
     )
-    return Evidence(
-        NVML if any("used_bytes" in fact for fact in facts.values()) else KERNEL, shown, {"hardware": _hardware(undo), **facts}
-    )
+    source = NVML if any("used_bytes" in fact for fact in facts.values()) else KERNEL
+    return Evidence(source, shown, {"hardware": _hardware(undo), "targets": facts})

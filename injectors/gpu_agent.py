@@ -365,7 +365,8 @@ NOTHING:
   ret;
 }
 """.replace("STEPS", "".join("  fma.rn.f32 %%f%d, %%f%d, %%f5, %%f6;\n" % (n, n) for n in (1, 2, 3, 4)) * 8)
-TENSOR = """.version 6.4
+TENSOR = (
+    """.version 6.4
 .target sm_70
 .address_size 64
 .visible .entry burn(.param .u64 out, .param .u32 rounds)
@@ -386,21 +387,28 @@ AGAIN:
 STEPS  sub.u32 %r1, %r1, 1;
   bra AGAIN;
 DONE:
-  setp.neu.f32 %p2, %c0, 0fC7C35000;
+SUM  setp.neu.f32 %p2, %c0, 0fC7C35000;
   @%p2 bra NOTHING;
   st.global.f32 [%rd1], %c0;
 NOTHING:
   ret;
 }
 """.replace(
-    "FILL",
-    "".join(
-        "  mov.b32 %%a%d, 0x2C002C00;\n  mov.b32 %%b%d, 0x2C002C00;\n  mov.f32 %%c%d, 0f00000000;\n" % (n, n, n) for n in range(8)
-    ),
-).replace(
-    "STEPS",
-    "  wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%c0,%c1,%c2,%c3,%c4,%c5,%c6,%c7}, {%a0,%a1,%a2,%a3,%a4,%a5,%a6,%a7}, "
-    "{%b0,%b1,%b2,%b3,%b4,%b5,%b6,%b7}, {%c0,%c1,%c2,%c3,%c4,%c5,%c6,%c7};\n" * 8,
+        "FILL",
+        "".join(
+            "  mov.b32 %%a%d, 0x2C002C00;\n  mov.b32 %%b%d, 0x2C002C00;\n  mov.f32 %%c%d, 0f00000000;\n" % (n, n, n)
+            for n in range(8)
+        ),
+    )
+    .replace(
+        "SUM",  # of all, or a compiler leaves out what nobody reads
+        "".join("  add.f32 %%c0, %%c0, %%c%d;\n" % n for n in range(1, 8)),
+    )
+    .replace(
+        "STEPS",
+        "  wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%c0,%c1,%c2,%c3,%c4,%c5,%c6,%c7}, {%a0,%a1,%a2,%a3,%a4,%a5,%a6,%a7}, "
+        "{%b0,%b1,%b2,%b3,%b4,%b5,%b6,%b7}, {%c0,%c1,%c2,%c3,%c4,%c5,%c6,%c7};\n" * 8,
+    )
 )
 PTX = {"fma": (FMA, 50), "tensor": (TENSOR, 70)}  # with the least compute capability, times ten
 THREADS = 256
@@ -596,6 +604,9 @@ class OpenCl:
         self.context = self.queue = 0
         self.total = found.number(self.handle, 0x101F)
         self.most = found.number(self.handle, 0x1010)  # one allocation
+        # CL_MEM_READ_WRITE; where the device's memory is the machine's, CL_MEM_ALLOC_HOST_PTR as well: PoCL then allocates at once and
+        # says when it cannot, where without it the first use of a buffer that had no room ends the process.
+        self.flags = ctypes.c_uint64(1 | 16 if found.number(self.handle, 0x1035) else 1)
 
     def made(self, function: str, *arguments: Any) -> int:
         """A new object of the library's; the last argument of all these calls is where the code goes."""
@@ -658,7 +669,7 @@ class OpenCl:
         if size > self.most:
             return 0
         code, queue = ctypes.c_int(), ctypes.c_void_p(self.queue)
-        asked = (ctypes.c_void_p(self.context), ctypes.c_uint64(1), ctypes.c_size_t(size), None, ctypes.byref(code))
+        asked = (ctypes.c_void_p(self.context), self.flags, ctypes.c_size_t(size), None, ctypes.byref(code))
         found = int(self.library.library.clCreateBuffer(*asked) or 0)
         if code.value in NO_ROOM:
             return 0
@@ -681,7 +692,7 @@ class OpenCl:
         code, pieces, left, queue = ctypes.c_int(), [], size, ctypes.c_void_p(self.queue)
         while left > 0 and not code.value:
             piece, one = min(left, self.most), ctypes.c_uint(1)
-            asked = (ctypes.c_void_p(self.context), ctypes.c_uint64(1), ctypes.c_size_t(piece), None, ctypes.byref(code))
+            asked = (ctypes.c_void_p(self.context), self.flags, ctypes.c_size_t(piece), None, ctypes.byref(code))
             pieces.append(self.library.library.clCreateBuffer(*asked))
             if not code.value:
                 filled = (queue, ctypes.c_void_p(pieces[-1]), ctypes.byref(one), *map(ctypes.c_size_t, (4, 0, 4)))
@@ -800,9 +811,12 @@ class Watch:
     def __init__(self, nvml: Nvml, uuid: str, hottest_c: int, most_w: float | None) -> None:
         self.nvml, self.gpu = nvml, nvml.whole(nvml.handle(uuid))
         self.hottest_c, self.next, self.over = hottest_c, 0.0, 0
-        temperature = nvml.perhaps("nvmlDeviceGetTemperature", self.gpu, 0)
-        if temperature is None:
-            raise Refused("NVML does not tell the temperature of %s, so nothing could stop the fault in time" % uuid)
+        try:
+            temperature = nvml.number("nvmlDeviceGetTemperature", self.gpu, 0)
+        except Failed as problem:
+            raise Refused(
+                "nobody tells how hot %s is, so nothing could stop the fault in time: %s" % (uuid, problem)
+            ) from problem
         if temperature >= hottest_c:
             raise Refused("%s has %d C already, and %d are the limit" % (uuid, temperature, hottest_c))
         limit = nvml.perhaps("nvmlDeviceGetEnforcedPowerLimit", self.gpu)
@@ -861,11 +875,20 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
     return held
 
 
-def last_resort(seconds: float) -> None:
-    """A driver that hangs in a call hears nothing; the kernel takes the process away with all that it holds, in the end."""
-    timer = threading.Timer(seconds, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
+class LastResort:
+    """A driver that hangs in a call hears nothing; at that moment the process ends, and the kernel takes back all that it holds.
+
+    Its thread is there before anything is taken: where memory is short none can be started any more.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+        threading.Thread(target=self.wait, daemon=True).start()
+
+    def wait(self) -> None:
+        while time.monotonic() < self.at:
+            time.sleep(0.25)
+        os._exit(1)
 
 
 def hold(name: str, request: Record) -> int:
@@ -876,7 +899,7 @@ def hold(name: str, request: Record) -> int:
     except (Refused, OSError) as problem:
         emit("refused", why=str(problem))
         return 3
-    last_resort(request["deadline_s"] + UNDO_S)
+    last = LastResort(request["deadline_s"] + UNDO_S)
     reason = why = ""
     try:
         emit("effective", **VERBS[name].apply(request, held))
@@ -888,7 +911,7 @@ def hold(name: str, request: Record) -> int:
         why = "%s: %s" % (type(problem).__name__, problem)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then nothing is left either
-    last_resort(UNDO_S)
+    last.at = time.monotonic() + UNDO_S
     let_go(held)
     return put_back(held.path, reason, why)
 
@@ -900,9 +923,9 @@ def kept_up(name: str, request: Record, held: Held) -> str:
     except Ended:
         raise
     except Exception as problem:  # noqa: BLE001 - it is told, and what there is of it undone
-        let_go(held)
         held.watch = None
         held.show(stopped=str(problem))
+        let_go(held)
     while True:
         held.go_on(60.0)
 
@@ -1069,6 +1092,7 @@ def saturate_apply(request: Record, held: Held) -> Record:
     burner.calibrate()
     held.seen.update(hardware=held.device.hardware, device=request["device"], kinds=kernels)
     held.burner = burner
+    burner.mark(time.monotonic())
     return {"device": request["device"], "hardware": held.device.hardware, "kernels": kernels, "rounds": burner.rounds}
 
 
@@ -1095,14 +1119,16 @@ def left(request: Record, total: int) -> int:
 
 def fill_prepare(request: Record, held: Held) -> None:
     opened(request, held)
-    if held.device.on_host_memory():
-        total = held.device.total if isinstance(held.device, OpenCl) else 0
-        wanted, room = total - left(request, total), host_room()
-        if not total or wanted > room:
-            raise Refused(
-                "%s uses the machine's own memory: %d bytes would be taken, and %d can be, so that 10 %% and 512 MiB stay free"
-                % (request["device"], wanted, max(0, room))
-            )
+    if not held.device.on_host_memory():
+        return
+    if isinstance(held.device, Cuda):
+        raise Refused("%s has no memory of its own but uses the machine's; memory-stress takes that" % request["device"])
+    wanted, room = held.device.total - left(request, held.device.total), host_room()
+    if wanted > room:
+        raise Refused(
+            "%s uses the machine's own memory: %d bytes would be taken, and %d can be, so that 10 %% and 512 MiB stay free"
+            % (request["device"], wanted, max(0, room))
+        )
 
 
 def take(request: Record, held: Held) -> None:

@@ -1,39 +1,58 @@
-"""Faults of accelerators on a live service: by OpenCL on the processor, for real."""
+"""Faults of accelerators on a live service: by OpenCL on the processor for real, by the CUDA driver and NVML simulated."""
 
 import functools
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
-from blackstart.tests.accelerators import pocl
+from blackstart.tests.accelerators import MIB_OF, SLICE, WHOLE, FakeGpus, pocl
 from blackstart.tests.conformance.test_process_faults import agents, resident, victim
 
 MIB = 1 << 20
 LEAVE = Size(768 * MIB)  # of 1 GiB, so that little is held at a time
+OWN_MIB = 500  # what the victim has on its simulated GPU
+Opened = Callable[[], ProcessPlatform]
 
 
-def opened_on(folder: Path, environment: dict[str, str]) -> Iterator[Callable[[], ProcessPlatform]]:
-    """How to open a platform with a live replica r0, whose agents have such an environment."""
-    spec = ProcessSpec((victim("r0", "replica"),))
+def opened_on(folder: Path, environment: dict[str, str], names: tuple[str, ...] = ("r0",)) -> Iterator[Opened]:
+    """How to open a platform with live replicas, whose agents have such an environment."""
+    spec = ProcessSpec(tuple(victim(name, "replica") for name in names))
     opened = functools.partial(ProcessPlatform, spec, folder, folder / "state", {**os.environ, **environment})
     with closing(opened()) as platform:
         try:
-            assert platform.start_missing() == ("r0",)
+            assert platform.start_missing() == names
             yield opened
         finally:
             platform.stop_started()
 
 
 @pytest.fixture
-def service(tmp_path):
+def processor(tmp_path):
     yield from opened_on(tmp_path, pocl(tmp_path / "opencl"))
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    return FakeGpus(tmp_path / "fake", sliced=True)
+
+
+@pytest.fixture
+def simulated(tmp_path, fakes):
+    """r0 has memory on WHOLE."""
+    for opened in opened_on(tmp_path, fakes.environment):
+        with closing(opened()) as platform:
+            fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
+        yield opened
 
 
 def ticks(pids: list[int]) -> int:
@@ -47,11 +66,191 @@ def ticks(pids: list[int]) -> int:
     return total
 
 
-def test_gpu_saturate(service, tmp_path):
+def planned(injector, platform, deadline_s: float = 60.0) -> Undo:
+    found = tuple(platform.current(name) for name in platform.finder.components)
+    undo = injector.plan(found, platform).stamped("run.1", injector.kind, {}, deadline_s)
+    return Undo.from_json(undo.to_json())
+
+
+def proven(injector, undo, platform):
+    limit = time.monotonic() + injector.patience.total_seconds()
+    while True:
+        try:
+            return injector.verify(undo, platform)
+        except NotYet:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.1)
+
+
+def until_lapsed(injector, undo, platform):
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit:
+        injector.verify(undo, platform)
+
+
+# --- the conformance suite ---
+
+
+def test_gpu_saturate_on_a_processor(processor, tmp_path):
     injector = GpuSaturate(duty=Share(0.2), device="opencl:0")
-    check_injector(injector, service, ("r0",), effect=lambda: ticks(agents(tmp_path, "saturate-gpu")) > 10)
+    check_injector(injector, processor, ("r0",), effect=lambda: ticks(agents(tmp_path, "saturate-gpu")) > 10)
 
 
-def test_gpu_memory_fill(service, tmp_path):
+def test_gpu_memory_fill_on_a_processor(processor, tmp_path):
     injector = GpuMemoryFill(leave=LEAVE, device="opencl:0")
-    check_injector(injector, service, ("r0",), effect=lambda: resident(agents(tmp_path, "fill-gpu")) > 224 * MIB)
+    check_injector(injector, processor, ("r0",), effect=lambda: resident(agents(tmp_path, "fill-gpu")) > 224 * MIB)
+
+
+def test_gpu_saturate_simulated(simulated, fakes):
+    check_injector(GpuSaturate(duty=Share(0.5)), simulated, ("r0",), effect=lambda: fakes.share(0) > 10)
+
+
+def test_gpu_memory_fill_simulated(simulated, fakes):
+    injector = GpuMemoryFill(leave=Size(256 * MIB))
+    check_injector(injector, simulated, ("r0",), effect=lambda: fakes.used_mib(0) > 3000)
+    assert fakes.used_mib(0) == OWN_MIB
+
+
+# --- evidence ---
+
+
+def test_evidence_on_a_processor_says_what_it_is(processor):
+    with closing(processor()) as platform:
+        injector = GpuSaturate(duty=Share(0.2), device="opencl:0")
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        found = proven(injector, undo, platform)
+        assert found.source == "OpenCL event times"
+        assert found.facts["hardware"] == "opencl-cpu"
+        assert found.facts["targets"]["r0"]["cores_in_demand"] > 0.1
+        injector.recover(undo, platform)
+        assert injector.verify_recovered(undo, platform).facts["hardware"] == "opencl-cpu"
+
+
+def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuMemoryFill(leave_share=Share(0.25))
+        undo = planned(injector, platform)
+        assert undo.prior["devices"]["r0"] == {
+            "device": WHOLE,
+            "name": "Simulated GPU",
+            "hardware": "simulated",
+            "total_bytes": MIB_OF * MIB,
+            "used_bytes": OWN_MIB * MIB,
+            "target_bytes": OWN_MIB * MIB,
+        }
+        assert injector.bites(undo) == "now"
+        injector.inject(undo, platform)
+        found = proven(injector, undo, platform)
+        assert (found.source, found.facts["hardware"]) == ("NVML", "simulated")
+        assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF * 3 // 4 - OWN_MIB - 2) * MIB
+        assert found.facts["targets"]["r0"]["pid"] != platform.current("r0").details["pid"]
+        injector.recover(undo, platform)
+        assert "500 MiB in use before and 500 after" in injector.verify_recovered(undo, platform).detail
+    assert fakes.used_mib(1) == 0
+
+
+def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.process(0, platform.current("r0").details["pid"], 3000)
+        injector = GpuMemoryFill()
+        assert injector.bites(planned(injector, platform)) == "on-restart"
+
+
+def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuSaturate(duty=Share(0.5))
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        proven(injector, undo, platform)
+        fakes.heat(0, 99)
+        with pytest.raises(NotYet, match=r"let go of GPU-1\S+ by itself: 99 C is beyond the limit of 87 C"):
+            until_lapsed(injector, undo, platform)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+
+
+def test_a_gpu_that_is_lost_is_no_proof_of_an_undo(simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuSaturate(duty=Share(0.5))
+        undo = planned(injector, platform)
+        fakes.fail("nvmlDeviceGetCount_v2", 15)
+        with pytest.raises(Differs, match="not there any more: nvmlDeviceGetCount_v2: the GPU is lost"):
+            injector.verify_recovered(undo, platform)
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate(duty=Share(0.3)), GpuMemoryFill()], ids=lambda injector: injector.kind)
+def test_a_killed_agent_leaves_nothing_on_a_gpu(injector, simulated, fakes, tmp_path):
+    """SIGKILL of the agent, nobody tells whoever injected; recover from the record alone, in a platform that has seen nothing."""
+    with closing(simulated()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        proven(injector, undo, platform)
+        (pid,) = agents(tmp_path, "saturate-gpu") + agents(tmp_path, "fill-gpu")
+        os.kill(pid, signal.SIGKILL)
+        with closing(simulated()) as fresh:
+            injector.recover(undo, fresh)
+            injector.verify_recovered(undo, fresh)
+            injector.recover(undo, fresh)
+        assert fakes.used_mib(0) == OWN_MIB
+        assert list((tmp_path / "state" / "agents").glob("*.json*")) == []
+
+
+# --- refusals, before anything changes ---
+
+
+def refused(platform, injector) -> str:
+    with pytest.raises(Refusal) as problem:
+        planned(injector, platform)
+    return str(problem.value)
+
+
+def test_a_gpu_that_belongs_to_no_target_is_refused(simulated):
+    with closing(simulated()) as platform:
+        why = refused(platform, GpuSaturate(device=SLICE))
+        assert why == f"not injecting: {SLICE} belongs to no target: r0's processes are on {WHOLE}"
+        assert "there is no GPU-ffff" in refused(platform, GpuMemoryFill(device="GPU-ffff"))
+
+
+def test_a_missing_driver_is_named(tmp_path, processor):
+    with closing(processor()) as platform:
+        assert "libnvidia-ml.so.1 cannot be loaded" in refused(platform, GpuSaturate())
+        assert "there is no opencl:7; OpenCL has opencl:0 (pthread" in refused(platform, GpuMemoryFill(device="opencl:7"))
+        platform.agents.environment["LD_LIBRARY_PATH"] = ""
+        assert "libOpenCL.so.1 cannot be loaded" in refused(platform, GpuSaturate(device="opencl:0"))
+    assert not (tmp_path / "state" / "agents").exists()
+
+
+def test_without_the_cuda_driver_nothing_is_done(tmp_path, fakes, simulated):
+    (tmp_path / "fake" / "libcuda.so.1").unlink()
+    with closing(simulated()) as platform:
+        assert "libcuda.so.1 cannot be loaded" in refused(platform, GpuSaturate())
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": WHOLE[:12]}, WHOLE),
+        ({"NVIDIA_VISIBLE_DEVICES": "1"}, SLICE),
+        ({"CUDA_VISIBLE_DEVICES": "0", "NVIDIA_VISIBLE_DEVICES": "all"}, WHOLE),
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, f"r0's environment shows it {WHOLE}, {SLICE}; name one of them as `device`"),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, "no process of r0 is on a GPU by NVML's list"),
+        ({}, "neither CUDA_VISIBLE_DEVICES nor NVIDIA_VISIBLE_DEVICES of its environment names one"),
+    ],
+)
+def test_a_device_by_the_targets_environment(variables, found, fakes, tmp_path, monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for opened in opened_on(tmp_path, {**fakes.environment, **variables}):
+        with closing(opened()) as platform:
+            if found in {WHOLE, SLICE}:
+                assert planned(GpuSaturate(), platform).prior["devices"]["r0"]["device"] == found
+            else:
+                assert found in refused(platform, GpuSaturate())
+
+
+def test_two_targets_on_one_device_are_refused(tmp_path):
+    for opened in opened_on(tmp_path, pocl(tmp_path / "opencl"), ("r0", "r1")):
+        with closing(opened()) as platform:
+            assert "r0 and r1 share opencl:0; take one of them" in refused(platform, GpuSaturate(device="opencl:0"))
