@@ -18,10 +18,11 @@ def accelerators(platform: Platform) -> Accelerators:
     return platform
 
 
-def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | None) -> dict[str, JSON]:
+def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool) -> dict[str, JSON]:
     """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own.
 
-    Raises Refusal where a target has none or several, where `wanted` is not its, or where a driver is missing, with what is missing.
+    Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), or
+    where a driver is missing, with what is missing.
     """
     found: dict[str, JSON] = {}
     for target in targets:
@@ -29,7 +30,17 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
         if wanted and wanted.startswith(OPENCL):
             found[target.name] = _opencl(seen, wanted)
         else:
-            found[target.name] = _nvidia(seen, target, set(platform.pids(target)), wanted)
+            pids = set(platform.pids(target))
+            gpu = own_gpu(seen, target, pids, wanted)
+            _refuse_unless_shareable(gpu, pids, shared=shared)
+            found[target.name] = {
+                "device": gpu["uuid"],
+                "name": gpu["name"],
+                "hardware": seen["hardware"],
+                "total_bytes": gpu["total_bytes"],
+                "used_bytes": gpu["used_bytes"],
+                "target_bytes": sum(process["bytes"] or 0 for process in gpu["processes"] if process["pid"] in pids),
+            }
         twin = next((name for name, other in found.items() if other["device"] == found[target.name]["device"]), target.name)
         if twin != target.name:
             raise Refusal(f"not injecting: {twin} and {target.name} share {found[twin]['device']}; take one of them (count: 1)")
@@ -59,7 +70,8 @@ def _opencl(seen: JSON, wanted: str) -> JSON:
     }
 
 
-def _nvidia(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
+def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
+    """What NVML tells of the target's one GPU or slice. Raises Refusal."""
     if seen["nvml"]:
         raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s")
     if seen["cuda"]:
@@ -82,15 +94,23 @@ def _nvidia(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> J
         )
     if len(own) > 1:
         raise Refusal(f"not injecting: {how} {listed}; name one of them as `device`")
-    (gpu,) = own
-    return {
-        "device": gpu["uuid"],
-        "name": gpu["name"],
-        "hardware": seen["hardware"],
-        "total_bytes": gpu["total_bytes"],
-        "used_bytes": gpu["used_bytes"],
-        "target_bytes": sum(process["bytes"] or 0 for process in gpu["processes"] if process["pid"] in pids),
-    }
+    return own[0]
+
+
+def _refuse_unless_shareable(gpu: JSON, pids: set[int], *, shared: bool) -> None:
+    if gpu["compute_mode"]:
+        raise Refusal(
+            f"not injecting: {gpu['uuid']} takes one process at a time or none (NVML's compute mode {gpu['compute_mode']})"
+        )
+    if gpu["mps"]:
+        raise Refusal(
+            f"not injecting: processes share {gpu['uuid']} through MPS, where one that is killed can take the others' work along"
+        )
+    others = [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]
+    if others and not shared:
+        raise Refusal(
+            f"not injecting: {gpu['uuid']} is also used by pid {', '.join(others)}, no target's; with `shared: true` these are hit as well"
+        )
 
 
 def _visible(environment: Mapping[str, Mapping[str, str]], gpus: list[JSON], target: Target) -> list[JSON]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
-from .base import Differs, Evidence, Injector, NotYet, Privilege, Undo
+from . import agent
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
 from .devices import OPENCL, accelerators, devices_of
 from .lifecycle import end_agent
@@ -17,7 +18,9 @@ LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
 STALE_S = 5.0  # an agent that has measured nothing for so long hangs
 SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
 LEAST_RESIDENT = 0.95
+LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = "the target's own GPU or slice of one (MIG) by its UUID, needed where it has several; or opencl:N, a processor by OpenCL"
+SHARED = "whether others that are on the device as well may be hit along with the target"
 LEAST_REAL = ("simulated", "opencl-cpu", "real")
 HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
 WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit"
@@ -32,6 +35,7 @@ class GpuSaturate(Injector):
         Literal["auto", "fma", "tensor"], "what is computed: multiply-adds, on tensor cores, or (auto) both where there are any"
     ] = "auto"
     device: Annotated[str | None, DEVICE] = None
+    shared: Annotated[bool, SHARED] = False
     hottest: Annotated[int, HOTTEST, range(30, 111)] = 87
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
@@ -53,7 +57,7 @@ class GpuSaturate(Injector):
         return () if self.duty else ("`duty` is 0%, so nothing would compute; write more",)
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        return Undo(targets, {"devices": devices_of(targets, platform, self.device)})
+        return Undo(targets, {"devices": devices_of(targets, platform, self.device, shared=self.shared)})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -109,6 +113,7 @@ class GpuMemoryFill(Injector):
     leave: Annotated[Size, "how much of the device's memory stays free"] = Size(256 << 20)
     leave_share: Annotated[Share | None, "the same as a part of the device's whole memory, instead of `leave`"] = None
     device: Annotated[str | None, DEVICE] = None
+    shared: Annotated[bool, SHARED] = False
     hottest: Annotated[int, HOTTEST, range(30, 111)] = 87
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
@@ -127,8 +132,21 @@ class GpuMemoryFill(Injector):
     privilege: ClassVar[Privilege] = Privilege.EXEC
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
+    def problems(self) -> tuple[str, ...]:
+        all_stays = self.leave_share is not None and self.leave_share >= 1
+        return ("`leave_share` is 100%, so nothing would be taken; write less",) if all_stays else ()
+
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        return Undo(targets, {"devices": devices_of(targets, platform, self.device)})
+        devices = devices_of(targets, platform, self.device, shared=self.shared)
+        for target in targets:
+            each = devices[target.name]
+            leave = int(self.leave if self.leave_share is None else self.leave_share * each["total_bytes"])
+            free = each["total_bytes"] - (each["used_bytes"] or 0)
+            if free - leave < LEAST_TAKEN:
+                raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
+            if each["used_bytes"] is None and (why := _short(free - leave, target, platform)):
+                raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
+        return Undo(targets, {"devices": devices})
 
     def bites(self, undo: Undo) -> str:
         """What a server allocated when it started (vLLM does) it keeps."""
@@ -177,6 +195,15 @@ class GpuMemoryFill(Injector):
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         return _nothing_left(undo, platform)
+
+
+def _short(wanted: int, target: Target, platform: Platform) -> str:
+    """Why so much of the machine's memory cannot be taken; empty: it can."""
+    available = platform.memory_available(target) if isinstance(platform, Meter) else None
+    room = None if available is None else max(0, available - agent.memory_reserve(available))
+    if room is None or wanted <= room:
+        return ""
+    return f"{wanted} bytes would be taken, and {room} can be, so that 10 % and 512 MiB stay free; raise `leave`"
 
 
 def duty_of(marks: list[list[float]]) -> tuple[float, float]:

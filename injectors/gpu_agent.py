@@ -2,17 +2,20 @@
 
     gpu_agent.py saturate-gpu REQUEST    REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
     gpu_agent.py fill-gpu REQUEST
-    gpu_agent.py undo @STATE             from any process, as often as wished: end that agent; the driver takes back what it had
+    gpu_agent.py limit-gpu REQUEST
+    gpu_agent.py undo @STATE             from any process, as often as wished: end that agent (the driver takes back what it had) and
+                                         put back a limit that it left
     gpu_agent.py look REQUEST            nothing is held or changed: what accelerators there are and who is on them, as one JSON object
 
 The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo record), `deadline_s`, `lease_s` (or null); the fault ends
 when standard input closes (unless `detached`), the lease lapses (a line `renew` or SIGUSR1 renews it), the deadline passes, or on
-SIGTERM, SIGINT, SIGHUP. Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1).
+SIGTERM, SIGINT, SIGHUP. Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
 
-Fields of both faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA driver is used) or `opencl:N` (the N-th OpenCL
+Fields of the faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA driver is used) or `opencl:N` (the N-th OpenCL
 device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit): beyond one of them the agent lets go by itself, and
 waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
-memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that.
+memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
+`device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it.
 look: `pids` (whose environment is wanted), `fault` (whose agent is looked for), `opencl` (whether its devices are wanted).
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
@@ -55,6 +58,10 @@ class Refused(Exception):
 
 class Failed(Exception):
     """The fault could not be held, or not be undone."""
+
+
+class Foreign(Exception):
+    """Somebody else changed what the fault had changed; it was left alone, and the record stays until a person has looked."""
 
 
 class Ended(Exception):
@@ -173,6 +180,15 @@ NVML_CODES = {
     18: "the library does not match the driver",
     999: "unknown error",
 }
+SLOWED = {
+    0x1: "nothing to do",
+    0x2: "clocks set by somebody",
+    0x4: "limit of power",
+    0x8: "hardware slowdown",
+    0x20: "temperature, by software",
+    0x40: "temperature, by hardware",
+    0x80: "external power brake",
+}
 UNKNOWN_BYTES = (1 << 64) - 1  # NVML_VALUE_NOT_AVAILABLE
 
 
@@ -260,22 +276,16 @@ class Nvml:
         self.library.call("nvmlDeviceGetMemoryInfo", handle, found)
         return int(found[0]), int(found[2])
 
-    def processes(self, handle: Any) -> dict[int, int | None]:
-        """For each pid the bytes on the device (None: not told), of all that compute there."""
-        version = next((v for v in ("_v3", "_v2") if self.library.has("nvmlDeviceGetComputeRunningProcesses" + v)), "_v2")
-        found: dict[int, int | None] = {}
-        for kind in ("Compute", "MPSCompute"):
-            function = "nvmlDeviceGet%sRunningProcesses%s" % (kind, version)
-            if kind == "Compute" or self.library.has(function):
-                rows = (Process * 1024)()
-                count = ctypes.c_uint(len(rows))
-                code = self.library.code(function, handle, ctypes.byref(count), rows)
-                if kind == "Compute":
-                    self.library.check(function, code)
-                found.update(
-                    {row.pid: None if row.bytes == UNKNOWN_BYTES else row.bytes for row in rows[: 0 if code else count.value]}
-                )
-        return found
+    def processes(self, handle: Any, kind: str) -> dict[int, int | None]:
+        """For each pid the bytes on the device (None: not told). `kind`: Compute, or MPSCompute for those behind an MPS server."""
+        function = "nvmlDeviceGet%sRunningProcesses" % kind
+        function += "_v3" if self.library.has(function + "_v3") else "_v2"
+        if kind != "Compute" and not self.library.has(function):
+            return {}
+        rows = (Process * 1024)()
+        count = ctypes.c_uint(len(rows))
+        self.library.call(function, handle, ctypes.byref(count), rows)
+        return {row.pid: None if row.bytes == UNKNOWN_BYTES else row.bytes for row in rows[: count.value]}
 
     def shares(self, handle: Any) -> dict[int, int]:
         """For each pid the percent of the last second in which its kernels ran; empty where the device does not tell."""
@@ -291,12 +301,31 @@ class Nvml:
         rates = (ctypes.c_uint * 2)()
         return None if self.library.code("nvmlDeviceGetUtilizationRates", handle, rates) else int(rates[0])
 
+    def least(self, gpu: Any) -> float | None:
+        """Watts below which no limit can be set; None where none can."""
+        lowest, highest = ctypes.c_uint(), ctypes.c_uint()
+        function = "nvmlDeviceGetPowerManagementLimitConstraints"
+        if not self.library.has(function) or self.library.code(function, gpu, ctypes.byref(lowest), ctypes.byref(highest)):
+            return None
+        return lowest.value / 1000.0
+
+    def reasons(self, gpu: Any) -> list[str]:
+        """Why its clocks are lower than they could be."""
+        found = ctypes.c_ulonglong()
+        for function in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+            if self.library.has(function) and not self.library.code(function, gpu, ctypes.byref(found)):
+                return [word for bit, word in SLOWED.items() if found.value & bit]
+        return []
+
     def seen(self, handle: Any, parent: str | None) -> Record:
         """One device: bytes, degrees Celsius, watts, MHz, percent."""
         gpu = self.whole(handle)
         total, used = self.memory(handle)
         power, limit = self.perhaps("nvmlDeviceGetPowerUsage", gpu), self.perhaps("nvmlDeviceGetEnforcedPowerLimit", gpu)
-        processes, shares = self.processes(handle), self.shares(handle)
+        shared: dict[int, int | None] = {}
+        with suppress(Failed):  # many devices do not tell
+            shared = self.processes(handle, "MPSCompute")
+        processes, shares = {**shared, **self.processes(handle, "Compute")}, self.shares(handle)
         return {
             "uuid": self.text("nvmlDeviceGetUUID", handle),
             "parent": parent,
@@ -306,8 +335,12 @@ class Nvml:
             "temperature_c": self.perhaps("nvmlDeviceGetTemperature", gpu, 0),
             "power_w": None if power is None else power / 1000.0,
             "power_limit_w": None if limit is None else limit / 1000.0,
+            "power_least_w": self.least(gpu),
+            "slowed_by": self.reasons(gpu),
             "sm_mhz": self.perhaps("nvmlDeviceGetClockInfo", gpu, 1),
             "utilisation": self.utilisation(handle),
+            "compute_mode": self.perhaps("nvmlDeviceGetComputeMode", gpu),
+            "mps": bool(shared),
             "processes": [{"pid": pid, "bytes": size, "sm": shares.get(pid)} for pid, size in sorted(processes.items())],
         }
 
@@ -319,6 +352,7 @@ CUDA_CODES = {
     1: "invalid value",
     OUT_OF_MEMORY: "out of memory",
     3: "the driver is not initialised",
+    46: "the device takes no other process (its compute mode)",
     100: "no such device (CUDA_ERROR_NO_DEVICE)",
     101: "invalid device",
     201: "invalid context",
@@ -841,11 +875,19 @@ class Watch:
 
 
 class Verb(NamedTuple):
-    """`prepare` looks and refuses, `apply` does it and returns facts, `go_on` keeps it up until it raises Ended or Beyond."""
+    """`prepare` looks and refuses, and returns what `undo` needs; `apply` does it and returns facts, `go_on` keeps it up until it raises
+    Ended or Beyond; `undo` works from the record alone and is idempotent.
+    """
 
-    prepare: Callable[[Record, Held], None]
+    prepare: Callable[[Record, Held], Record]
     apply: Callable[[Record, Held], Record]
     go_on: Callable[[Record, Held], None]
+    undo: Callable[[Record], None]
+
+
+def nothing(record: Record) -> None:
+    """To be undone: the driver takes back all that a process had."""
+    del record
 
 
 def emit(event: str, **facts: Any) -> None:
@@ -868,7 +910,7 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
     }
     held = Held(path, body, ending)
     try:
-        VERBS[name].prepare(request, held)
+        body["record"] = VERBS[name].prepare(request, held)
     except Failed as problem:
         raise Refused(str(problem)) from problem
     held.keep()
@@ -913,7 +955,7 @@ def hold(name: str, request: Record) -> int:
         signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then nothing is left either
     last.at = time.monotonic() + UNDO_S
     let_go(held)
-    return put_back(held.path, reason, why)
+    return put_back(held.path, held.body, reason, why)
 
 
 def kept_up(name: str, request: Record, held: Held) -> str:
@@ -938,8 +980,16 @@ def let_go(held: Held) -> None:
             device.close()
 
 
-def put_back(path: str, reason: str, why: str = "") -> int:
-    """Remove the record and what lies beside it, say so. `why`: the fault had failed before."""
+def put_back(path: str, body: Record, reason: str, why: str = "") -> int:
+    """Undo from the record, remove it and what lies beside it, say so. `why`: the fault had failed before."""
+    try:
+        VERBS[body["verb"]].undo(body["record"])
+    except Foreign as problem:
+        emit("foreign", why=str(problem))
+        return 4
+    except (Refused, Failed) as problem:
+        emit("failed", why="could not be undone: %s%s" % (problem, why and "; and before that: " + why))
+        return 1
     for name in (path, path + ".seen", path + ".seen.new", path + ".new"):
         with suppress(FileNotFoundError):
             os.remove(name)
@@ -963,11 +1013,14 @@ def undo(path: str) -> int:
                 return 1
     try:
         with open(path, encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not say so at once
-            return put_back(path, "undo")
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not run the same undo at once
+            body = load(path)
+            if body:
+                return put_back(path, body, "undo")
     except FileNotFoundError:
-        emit("undone", reason="nothing was left")
-        return 0
+        pass
+    emit("undone", reason="nothing was left")
+    return 0
 
 
 def load(path: str) -> Record:
@@ -1078,11 +1131,12 @@ class Burner:
             self.held.show(marks=self.marks, kernels=self.turn)
 
 
-def saturate_prepare(request: Record, held: Held) -> None:
+def saturate_prepare(request: Record, held: Held) -> Record:
     if not 0 < request["duty"] <= 1:
         raise Refused("a duty of %s; it lies above 0 and at most 1" % request["duty"])
     opened(request, held)
     held.device.kernels(request["kernels"])
+    return {}
 
 
 def saturate_apply(request: Record, held: Held) -> Record:
@@ -1117,10 +1171,10 @@ def left(request: Record, total: int) -> int:
     return int(request["leave_bytes"]) if share is None else int(share * total)
 
 
-def fill_prepare(request: Record, held: Held) -> None:
+def fill_prepare(request: Record, held: Held) -> Record:
     opened(request, held)
     if not held.device.on_host_memory():
-        return
+        return {}
     if isinstance(held.device, Cuda):
         raise Refused("%s has no memory of its own but uses the machine's; memory-stress takes that" % request["device"])
     wanted, room = held.device.total - left(request, held.device.total), host_room()
@@ -1129,6 +1183,7 @@ def fill_prepare(request: Record, held: Held) -> None:
             "%s uses the machine's own memory: %d bytes would be taken, and %d can be, so that 10 %% and 512 MiB stay free"
             % (request["device"], wanted, max(0, room))
         )
+    return {}
 
 
 def take(request: Record, held: Held) -> None:
@@ -1170,9 +1225,60 @@ def fill_go_on(request: Record, held: Held) -> None:
         show_held(request, held)
 
 
+# --- limit-gpu: limit_w -----------------------------------------------------------------------------------------------------
+
+
+def limit_of(nvml: Nvml, handle: Any) -> int:
+    """Milliwatts, as somebody set them or as they are by default."""
+    return nvml.number("nvmlDeviceGetPowerManagementLimit", handle)
+
+
+def limit_prepare(request: Record, held: Held) -> Record:
+    del held  # nothing of the device is opened
+    if not re.match(r"GPU-[0-9a-f-]+$", request["device"]):
+        raise Refused("%s is no GPU of NVML's, and only such a one has a limit of power that can be set" % request["device"])
+    nvml = Nvml()
+    handle, wanted = nvml.handle(request["device"]), int(request["limit_w"] * 1000)
+    lowest, highest = ctypes.c_uint(), ctypes.c_uint()
+    range_ = (handle, ctypes.byref(lowest), ctypes.byref(highest))
+    nvml.library.call("nvmlDeviceGetPowerManagementLimitConstraints", *range_)
+    if not lowest.value <= wanted <= highest.value:
+        allowed = (lowest.value / 1000, highest.value / 1000)
+        raise Refused("%g W for %s; it takes %g to %g" % (request["limit_w"], request["device"], *allowed))
+    return {"device": request["device"], "before_mw": limit_of(nvml, handle), "ours_mw": wanted}
+
+
+def limit_apply(request: Record, held: Held) -> Record:
+    nvml, record = Nvml(), held.body["record"]
+    handle = nvml.handle(request["device"])
+    nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["ours_mw"]))
+    held.show(hardware="simulated" if nvml.library.simulated else "real", device=request["device"])
+    return {"device": request["device"], "limit_w": limit_of(nvml, handle) / 1000}
+
+
+def limit_go_on(request: Record, held: Held) -> None:
+    del request
+    while True:
+        held.go_on(WATCH_EVERY_S)
+        held.show()
+
+
+def limit_undo(record: Record) -> None:
+    nvml = Nvml()
+    handle = nvml.handle(record["device"])
+    now = limit_of(nvml, handle)
+    if now == record["before_mw"]:
+        return
+    if now != record["ours_mw"]:
+        words = (record["device"], now / 1000, record["ours_mw"] / 1000)
+        raise Foreign("%s has a limit of %g W, where %g had been set; it was left alone" % words)
+    nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["before_mw"]))
+
+
 VERBS = {
-    "saturate-gpu": Verb(saturate_prepare, saturate_apply, saturate_go_on),
-    "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on),
+    "saturate-gpu": Verb(saturate_prepare, saturate_apply, saturate_go_on, nothing),
+    "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on, nothing),
+    "limit-gpu": Verb(limit_prepare, limit_apply, limit_go_on, limit_undo),
 }
 
 # --- look -------------------------------------------------------------------------------------------------------------------
@@ -1199,7 +1305,8 @@ def holds(pid: int, fault: str) -> bool:
 
 def look(request: Record) -> int:
     """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells, `devices` of OpenCL, `environment` of pids."""
-    found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "devices": [], "hardware": "real", "t": time.monotonic()}
+    found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "devices": [], "hardware": "real"}
+    found.update(root=os.geteuid() == 0, t=time.monotonic())
     try:
         nvml = Nvml()
         found["hardware"] = "simulated" if nvml.library.simulated else "real"

@@ -84,3 +84,7 @@ class FakeGpus:
 
     def heat(self, index: int, temperature_c: int, power_mw: int = 90_000) -> None:
         self.library.fake_set(index, temperature_c, power_mw)
+
+    def limit_w(self, index: int) -> int:
+        """The limit of power."""
+        return int(self.library.fake_limit_w(index))

@@ -19,7 +19,7 @@
 #define CONTEXT (300ull << 20)
 
 typedef unsigned long long u64;
-struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, temperature, power_mw, limit_mw, integrated; };
+struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, temperature, power_mw, limit_mw, integrated, mode, mps, set_mw; };
 struct process { int pid, gpu; u64 bytes; };
 struct busy { int pid, gpu; double from, to; };
 struct state {
@@ -123,10 +123,13 @@ static int failing(const char *name) {
 void fake_gpu(int i, const char *uuid, const char *parent, const char *name, u64 mib, int capability) {
   struct gpu *g = &s->gpu[i];
   strcpy(g->uuid, uuid), strcpy(g->parent, parent), strcpy(g->name, name);
-  g->total = mib << 20, g->capability = capability, g->temperature = 40, g->power_mw = 90000, g->limit_mw = 700000;
+  g->total = mib << 20, g->capability = capability, g->temperature = 40, g->power_mw = 90000, g->limit_mw = g->set_mw = 700000;
   if (i >= s->gpus) s->gpus = i + 1;
 }
 void fake_set(int i, int temperature, int power_mw) { s->gpu[i].temperature = temperature, s->gpu[i].power_mw = power_mw; }
+void fake_sharing(int i, int mode, int mps) { s->gpu[i].mode = mode, s->gpu[i].mps = mps; }
+int fake_limit_w(int i) { return s->gpu[i].set_mw / 1000; }
+void fake_set_limit_w(int i, int watts) { s->gpu[i].set_mw = watts * 1000; }
 void fake_integrated(int i) { s->gpu[i].integrated = 1; }
 void fake_process(int i, int pid, u64 mib) { lock(), own(i, pid)->bytes = mib << 20, unlock(); }
 void fake_fail(const char *name, int code, int after) { strcpy(s->fail, name), s->fail_code = code, s->fail_after = after; }
@@ -274,7 +277,17 @@ int nvmlDeviceGetMemoryInfo(struct gpu *g, u64 *found) {
 }
 int nvmlDeviceGetTemperature(struct gpu *g, unsigned sensor, unsigned *found) { FAIL(nvmlDeviceGetTemperature); return *found = g->temperature, 0; }
 int nvmlDeviceGetPowerUsage(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetPowerUsage); return *found = g->power_mw, 0; }
-int nvmlDeviceGetEnforcedPowerLimit(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetEnforcedPowerLimit); return *found = g->limit_mw, 0; }
+int nvmlDeviceGetEnforcedPowerLimit(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetEnforcedPowerLimit); return *found = g->set_mw, 0; }
+int nvmlDeviceGetPowerManagementLimit(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetPowerManagementLimit); return *found = g->set_mw, 0; }
+int nvmlDeviceGetPowerManagementLimitConstraints(struct gpu *g, unsigned *least, unsigned *most) {
+  FAIL(nvmlDeviceGetPowerManagementLimitConstraints);
+  return *least = 200000, *most = g->limit_mw, 0;
+}
+int nvmlDeviceSetPowerManagementLimit(struct gpu *g, unsigned mw) { FAIL(nvmlDeviceSetPowerManagementLimit); return g->set_mw = mw, 0; }
+int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *g, u64 *found) {
+  FAIL(nvmlDeviceGetCurrentClocksEventReasons);
+  return *found = g->set_mw < g->limit_mw ? 4 : 1, 0;
+}
 int nvmlDeviceGetClockInfo(struct gpu *g, unsigned clock, unsigned *found) { FAIL(nvmlDeviceGetClockInfo); return *found = 1980, 0; }
 int nvmlDeviceGetUtilizationRates(struct gpu *g, unsigned *found) {
   FAIL(nvmlDeviceGetUtilizationRates);
@@ -292,12 +305,19 @@ int nvmlDeviceGetProcessUtilization(struct gpu *g, struct utilisation *rows, uns
   unlock();
   return *count = n, n ? 0 : 6;
 }
-int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *g, unsigned *count, struct listed *rows) {
-  FAIL(nvmlDeviceGetComputeRunningProcesses_v3);
+int nvmlDeviceGetComputeMode(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetComputeMode); return *found = g->mode, 0; }
+static int list(struct gpu *g, unsigned *count, struct listed *rows, int wanted) {
   unsigned n = 0;
   lock();
-  for (int i = 0; i < PROCESSES && n < *count; i++)
+  for (int i = 0; i < PROCESSES && n < *count && wanted; i++)
     if (s->process[i].pid && s->process[i].gpu == of(g)) rows[n++] = (struct listed){s->process[i].pid, s->process[i].bytes, 0, 0};
-  unlock();
-  return *count = n, 0;
+  return unlock(), *count = n, 0;
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *g, unsigned *count, struct listed *rows) {
+  FAIL(nvmlDeviceGetComputeRunningProcesses_v3);
+  return list(g, count, rows, !g->mps);
+}
+int nvmlDeviceGetMPSComputeRunningProcesses_v3(struct gpu *g, unsigned *count, struct listed *rows) {
+  FAIL(nvmlDeviceGetMPSComputeRunningProcesses_v3);
+  return list(g, count, rows, g->mps);
 }

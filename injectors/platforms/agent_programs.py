@@ -10,6 +10,7 @@ OTHERS = {
     "proxy": "net_agent.py",
     "saturate-gpu": "gpu_agent.py",
     "fill-gpu": "gpu_agent.py",
+    "limit-gpu": "gpu_agent.py",
 }  # the rest: agent.py
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
+from blackstart.injectors.gpu_trouble import GpuHealthSignal, GpuLost, GpuThrottle
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
@@ -21,6 +22,7 @@ from blackstart.tests.conformance.test_process_faults import agents, resident, v
 MIB = 1 << 20
 LEAVE = Size(768 * MIB)  # of 1 GiB, so that little is held at a time
 OWN_MIB = 500  # what the victim has on its simulated GPU
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a limit of power")
 Opened = Callable[[], ProcessPlatform]
 
 
@@ -110,6 +112,12 @@ def test_gpu_memory_fill_simulated(simulated, fakes):
     injector = GpuMemoryFill(leave=Size(256 * MIB))
     check_injector(injector, simulated, ("r0",), effect=lambda: fakes.used_mib(0) > 3000)
     assert fakes.used_mib(0) == OWN_MIB
+
+
+@needs_root
+def test_gpu_throttle_simulated(simulated, fakes):
+    check_injector(GpuThrottle(power=Share(0.5)), simulated, ("r0",), effect=lambda: fakes.limit_w(0) == 350)
+    assert fakes.limit_w(0) == 700
 
 
 # --- evidence ---
@@ -211,6 +219,52 @@ def test_a_gpu_that_belongs_to_no_target_is_refused(simulated):
         why = refused(platform, GpuSaturate(device=SLICE))
         assert why == f"not injecting: {SLICE} belongs to no target: r0's processes are on {WHOLE}"
         assert "there is no GPU-ffff" in refused(platform, GpuMemoryFill(device="GPU-ffff"))
+
+
+def test_a_gpu_that_cannot_be_shared_without_harm_is_refused(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.library.fake_sharing(0, 3, 0)
+        assert "takes one process at a time or none (NVML's compute mode 3)" in refused(platform, GpuSaturate())
+        fakes.library.fake_sharing(0, 0, 1)
+        assert f"processes share {WHOLE} through MPS" in refused(platform, GpuSaturate())
+
+
+def test_memory_that_is_not_there_is_not_taken(simulated, fakes, tmp_path):
+    with closing(simulated()) as platform:
+        fakes.process(0, platform.current("r0").details["pid"], MIB_OF - 100)
+        assert f"{WHOLE} has {100 * MIB} bytes free, and {256 * MIB} are to be left" in refused(platform, GpuMemoryFill())
+        platform.agents.environment.update(pocl(tmp_path / "opencl"))
+        platform.memory_available = lambda _: 600 * MIB
+        assert "uses the machine's own memory: 805306368 bytes would be taken" in refused(
+            platform, GpuMemoryFill(device="opencl:0")
+        )
+
+
+def test_a_gpu_that_others_use_as_well_is_refused(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.process(0, os.getpid(), 10)
+        for injector in (GpuSaturate(), GpuMemoryFill()):
+            assert f"{WHOLE} is also used by pid {os.getpid()}, no target's; with `shared: true`" in refused(platform, injector)
+        assert planned(GpuSaturate(shared=True), platform).prior["devices"]["r0"]["device"] == WHOLE
+
+
+@needs_root
+def test_what_cannot_be_throttled_is_refused(simulated, fakes):
+    with closing(simulated()) as platform:
+        assert "opencl:0 has no limit of power that could be set" in refused(platform, GpuThrottle(device="opencl:0"))
+        fakes.fail("nvmlDeviceGetPowerManagementLimitConstraints", 3)
+        assert f"NVML tells no limits of power of {WHOLE}" in refused(platform, GpuThrottle())
+        fakes.fail("", 0)
+        fakes.library.fake_set_limit_w(0, 200)
+        assert "200 W is the least that can be set" in refused(platform, GpuThrottle())
+        fakes.process(0, os.getpid(), 10)
+        assert f"is also used by pid {os.getpid()}" in refused(platform, GpuThrottle())
+
+
+def test_what_has_no_means_is_refused_by_name(simulated):
+    with closing(simulated()) as platform:
+        assert "gpu-health-signal needs DCGM's field injection" in refused(platform, GpuHealthSignal())
+        assert "gpu-lost needs a library between the service and CUDA" in refused(platform, GpuLost())
 
 
 def test_a_missing_driver_is_named(tmp_path, processor):

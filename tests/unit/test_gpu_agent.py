@@ -241,7 +241,13 @@ OPTIONAL = {  # what an agent does not call, or does without: such calls are for
     "nvmlDeviceGetClockInfo",
     "nvmlDeviceGetUtilizationRates",
     "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetPowerManagementLimit",
+    "nvmlDeviceGetPowerManagementLimitConstraints",
+    "nvmlDeviceSetPowerManagementLimit",
+    "nvmlDeviceGetCurrentClocksEventReasons",
     "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
 }
 UNHEEDED = {"cuMemFree_v2", "cuCtxDestroy_v2"}  # when they fail, the end of the process frees what is left
 
@@ -275,6 +281,51 @@ def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, fakes, tmp_p
         assert "15" in running.seen["stopped"] or "the GPU is lost" in running.seen["stopped"]
         assert fakes.used_mib(0) == 0
         assert running.undo()["event"] == "undone"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "nvmlInit_v2",
+        "nvmlDeviceGetHandleByUUID",
+        "nvmlDeviceGetPowerManagementLimit",
+        "nvmlDeviceGetPowerManagementLimitConstraints",
+        "nvmlDeviceSetPowerManagementLimit",
+    ],
+)
+def test_a_limit_of_power_is_as_before_whatever_call_fails(call, fakes, tmp_path):
+    fakes.fail(call, 4)
+    with agent(tmp_path, fakes.environment, "limit-gpu", {"device": WHOLE, "limit_w": 400}) as running:
+        said = running.said()
+    assert said["event"] in {"refused", "failed"}
+    assert call in said["why"]
+    assert (fakes.limit_w(0), running.left()) == (700, [])
+
+
+def test_a_limit_that_a_killed_agent_left_is_put_back_and_a_foreign_one_is_not(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "limit-gpu", {"device": WHOLE, "limit_w": 400}) as running:
+        assert running.said()["limit_w"] == 400
+        running.process.kill()
+        running.process.wait()
+        assert fakes.limit_w(0) == 400
+        fakes.library.fake_set_limit_w(0, 350)
+        assert running.undo() == {
+            "event": "foreign",
+            "why": f"{WHOLE} has a limit of 350 W, where 400 had been set; it was left alone",
+        }
+        assert (fakes.limit_w(0), running.left()) == (350, ["held.json", "held.json.seen"])
+        fakes.library.fake_set_limit_w(0, 400)
+        fakes.fail("nvmlDeviceSetPowerManagementLimit", 15)
+        assert "the GPU is lost" in running.undo()["why"]
+        fakes.fail("", 0)
+        assert running.undo()["event"] == "undone"
+        assert (fakes.limit_w(0), running.left()) == (700, [])
+
+
+def test_a_limit_that_the_gpu_does_not_take_is_refused(fakes, tmp_path):
+    for device, why in ((WHOLE, f"100 W for {WHOLE}; it takes 200 to 700"), (SLICE, f"{SLICE} is no GPU of NVML's")):
+        with agent(tmp_path, fakes.environment, "limit-gpu", {"device": device, "limit_w": 100}) as running:
+            assert why in running.said()["why"]
 
 
 def test_what_is_missing_is_named(tmp_path):
