@@ -137,5 +137,5 @@ def _named(word: str, order: str, variable: str, gpus: list[JSON], target: Targe
             f"not injecting: {variable}={word} of {target.name} is an index, which CUDA counts by speed, and the GPUs here differ; set "
             "CUDA_DEVICE_ORDER=PCI_BUS_ID or UUIDs there"
         )
-    chosen = whole[int(word)] if int(word) < len(whole) else None
-    return [gpu for gpu in gpus if chosen in {gpu["uuid"], gpu["parent"]}]
+    chosen = whole[int(word) : int(word) + 1]
+    return [gpu for gpu in gpus if (gpu["parent"] or gpu["uuid"]) in chosen]

@@ -506,7 +506,7 @@ class Cuda:
         return events
 
     def busy_s(self, events: Any) -> float | None:
-        """How long the device worked on it; None while it still does."""
+        """How long it was on the device, slices of time that others got between included; None while it still is."""
         code = self.driver.code("cuEventQuery", events[1])
         if code == NOT_READY:
             return None

@@ -3,6 +3,8 @@
 import functools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -308,3 +310,14 @@ def test_two_targets_on_one_device_are_refused(tmp_path):
     for opened in opened_on(tmp_path, pocl(tmp_path / "opencl"), ("r0", "r1")):
         with closing(opened()) as platform:
             assert "r0 and r1 share opencl:0; take one of them" in refused(platform, GpuSaturate(device="opencl:0"))
+
+
+def test_the_check_for_machines_with_a_gpu_works(fakes):
+    """tests/on_gpu.py, which waits for such a machine, on simulated GPUs."""
+    environment = {**os.environ, **fakes.environment}
+    command = [sys.executable, "-m", "blackstart.tests.on_gpu", WHOLE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("the whole contract is kept") == 3
+    assert done.stdout.count('"hardware": "simulated"') == 6
+    assert fakes.used_mib(0) == 0
