@@ -69,7 +69,7 @@ class GpuSaturate(Injector):
         facts = {target.name: self._proven(undo, target, platform) for target in undo.targets}
         shown = "; ".join(
             f"{fact['device']} worked {fact['duty']:.0%} of {fact['over_s']:.1f} s for the agent beside {name}"
-            + (f", utilisation {fact['utilisation']} %, {fact['power_w']} W" if "utilisation" in fact else "")
+            + (f", {_by_nvml(fact)}" if "pid" in fact else "")
             for name, fact in facts.items()
         )
         source = EVENTS if all(fact["device"].startswith(OPENCL) for fact in facts.values()) else NVML
@@ -211,6 +211,13 @@ def duty_of(marks: list[list[float]]) -> tuple[float, float]:
     window = [mark for mark in marks if marks[-1][0] - mark[0] <= LONGEST_LOOK_S]
     over_s = window[-1][0] - window[0][0] if window else 0.0
     return ((window[-1][1] - window[0][1]) / over_s if over_s > 0 else 0.0), over_s
+
+
+def _by_nvml(fact: JSON) -> str:
+    """What NVML tells of the agent on the device; of a slice (MIG) it tells no utilisation."""
+    share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
+    told = "no utilisation told" if share is None else f"{share} %"
+    return f"by NVML pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"
 
 
 def _hardware(undo: Undo) -> str:

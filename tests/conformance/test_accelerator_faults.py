@@ -14,6 +14,8 @@ import pytest
 from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.gpu_trouble import GpuHealthSignal, GpuLost, GpuThrottle
+from blackstart.injectors.platforms import local_agents
+from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
@@ -122,6 +124,24 @@ def test_gpu_throttle_simulated(simulated, fakes):
     assert fakes.limit_w(0) == 700
 
 
+@pytest.mark.parametrize("injector", [GpuSaturate(duty=Share(0.5)), GpuMemoryFill()], ids=lambda injector: injector.kind)
+def test_a_slice_simulated(injector, fakes, tmp_path):
+    """MIG: the victim has one, and the GPU that it is cut from is left alone."""
+    for opened in opened_on(tmp_path, fakes.environment):
+        with closing(opened()) as platform:
+            fakes.process(2, platform.current("r0").details["pid"], OWN_MIB)
+            undo = planned(injector, platform)
+            assert undo.prior["devices"]["r0"]["device"] == SLICE
+            injector.inject(undo, platform)
+            found = proven(injector, undo, platform)
+            assert {"gpu-saturate": "no utilisation told", "gpu-memory-fill": "MiB free"}[injector.kind] in found.detail
+            assert fakes.used_mib(2) > OWN_MIB
+            assert fakes.used_mib(0) == fakes.used_mib(1) == 0
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+            assert fakes.used_mib(2) == OWN_MIB
+
+
 # --- evidence ---
 
 
@@ -166,6 +186,24 @@ def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(simulate
         fakes.process(0, platform.current("r0").details["pid"], 3000)
         injector = GpuMemoryFill()
         assert injector.bites(planned(injector, platform)) == "on-restart"
+
+
+def test_memory_stays_taken_while_the_replica_is_replaced(simulated, fakes):
+    """What it gives back is taken as well: its replacement finds no more than what was to be left."""
+    with closing(simulated()) as platform:
+        injector = GpuMemoryFill(leave=Size(1 << 30))
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        platform.kill(platform.current("r0"))
+        platform.revive("r0")
+        limit = time.monotonic() + 20
+        while fakes.used_mib(0) < MIB_OF - 1024 - 2 and time.monotonic() < limit:
+            time.sleep(0.1)
+        found = proven(injector, undo, platform)
+        assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF - 1024 - 2) * MIB
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert fakes.used_mib(0) == 0
 
 
 def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(simulated, fakes):
@@ -278,6 +316,18 @@ def test_a_missing_driver_is_named(tmp_path, processor):
     assert not (tmp_path / "state" / "agents").exists()
 
 
+def test_a_driver_that_hangs_or_crashes_is_told_and_not_waited_for(simulated, fakes, monkeypatch):
+    with closing(simulated()) as platform:
+        (Path(fakes.environment["LD_LIBRARY_PATH"]) / "libnvidia-ml.so.1").unlink()
+        os.mkfifo(Path(fakes.environment["LD_LIBRARY_PATH"]) / "libnvidia-ml.so.1")  # whoever opens it waits
+        monkeypatch.setattr(local_agents, "LOOK_S", 1.0)
+        with pytest.raises(PlatformError, match=r"did not end within 1 s"):
+            planned(GpuSaturate(), platform)
+        monkeypatch.setattr(local_agents, "program", lambda _: Path("/nonexistent"))
+        with pytest.raises(PlatformError, match=r"cannot be looked at: .*nonexistent"):
+            planned(GpuSaturate(), platform)
+
+
 def test_without_the_cuda_driver_nothing_is_done(tmp_path, fakes, simulated):
     (tmp_path / "fake" / "libcuda.so.1").unlink()
     with closing(simulated()) as platform:
@@ -312,11 +362,12 @@ def test_two_targets_on_one_device_are_refused(tmp_path):
             assert "r0 and r1 share opencl:0; take one of them" in refused(platform, GpuSaturate(device="opencl:0"))
 
 
+@pytest.mark.timeout(300)
 def test_the_check_for_machines_with_a_gpu_works(fakes):
     """tests/on_gpu.py, which waits for such a machine, on simulated GPUs."""
     environment = {**os.environ, **fakes.environment}
     command = [sys.executable, "-m", "blackstart.tests.on_gpu", WHOLE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the whole contract is kept") == 3
     assert done.stdout.count('"hardware": "simulated"') == 6
