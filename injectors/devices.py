@@ -39,6 +39,7 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
                 "hardware": seen["hardware"],
                 "total_bytes": gpu["total_bytes"],
                 "used_bytes": gpu["used_bytes"],
+                "pids": [process["pid"] for process in gpu["processes"]],
                 "target_bytes": sum(process["bytes"] or 0 for process in gpu["processes"] if process["pid"] in pids),
             }
         twin = next((name for name, other in found.items() if other["device"] == found[target.name]["device"]), target.name)
@@ -83,7 +84,8 @@ def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> J
     listed = ", ".join(gpu["uuid"] for gpu in own)
     if wanted:
         if wanted not in {gpu["uuid"] for gpu in gpus}:
-            raise Refusal(f"not injecting: there is no {wanted}; NVML has {', '.join(gpu['uuid'] for gpu in gpus) or 'no GPU'}")
+            there = "; ".join([", ".join(gpu["uuid"] for gpu in gpus) or "no GPU", *seen["broken"]])
+            raise Refusal(f"not injecting: there is no {wanted}; NVML has {there}")
         own = [gpu for gpu in own if gpu["uuid"] == wanted]
         if not own:
             raise Refusal(f"not injecting: {wanted} belongs to no target: {how} {listed or 'none'}")
@@ -107,6 +109,11 @@ def _refuse_unless_shareable(gpu: JSON, pids: set[int], *, shared: bool) -> None
             f"not injecting: processes share {gpu['uuid']} through MPS, where one that is killed can take the others' work along"
         )
     others = [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]
+    if others and not shared and not any(process["here"] for process in gpu["processes"]):
+        raise Refusal(
+            f"not injecting: {gpu['uuid']} is used by pid {', '.join(others)} of the host, which cannot be told apart from in here; if these "
+            "are the target, or may be hit as well, write `shared: true`"
+        )
     if others and not shared:
         raise Refusal(
             f"not injecting: {gpu['uuid']} is also used by pid {', '.join(others)}, no target's; with `shared: true` these are hit as well"

@@ -244,11 +244,18 @@ def _on_nvml(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON
     gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == device), None)
     if gpu is None:
         raise NotYet(f"{device} is not there: {look['nvml'] or 'NVML does not list it'}")
-    mine = next((process for process in gpu["processes"] if process["ours"]), None)
+    mine = next((process for process in gpu["processes"] if process["ours"]), None) or _hidden(undo, target, gpu)
     if mine is None:
         _measured(undo, target, platform)  # it may have let go meanwhile, and says why
         raise NotYet(f"NVML lists no process of the agent on {device}")
     return gpu, mine
+
+
+def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:
+    """Where NVML tells the host's pids and this is a container: the one process that came since the plan."""
+    before = undo.prior["devices"][target.name]["pids"]
+    new = [process for process in gpu["processes"] if not process["here"] and process["pid"] not in before]
+    return new[0] if len(new) == 1 else None
 
 
 def _nothing_left(undo: Undo, platform: Platform) -> Evidence:

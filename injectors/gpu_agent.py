@@ -243,18 +243,21 @@ class Nvml:
             return handle if code else found
         return handle
 
-    def devices(self) -> list[tuple[Any, str | None]]:
-        """Handles of all that can be computed on, each with the UUID of the GPU that it is a slice of."""
+    def devices(self) -> tuple[list[tuple[Any, str | None]], list[str]]:
+        """Handles of all that can be computed on, each with the UUID of the GPU that it is a slice of; and what is wrong with others."""
         count = ctypes.c_uint()
         found: list[tuple[Any, str | None]] = []
+        broken = []
         self.library.call("nvmlDeviceGetCount_v2", ctypes.byref(count))
         for index in range(count.value):
-            gpu = ctypes.c_void_p()
-            self.library.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(gpu))
-            slices = self.slices(gpu)
-            parent = self.text("nvmlDeviceGetUUID", gpu)
-            found += [(slice_, parent) for slice_ in slices] if slices is not None else [(gpu, None)]
-        return found
+            try:
+                gpu = ctypes.c_void_p()
+                self.library.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(gpu))
+                slices, parent = self.slices(gpu), self.text("nvmlDeviceGetUUID", gpu)
+                found += [(slice_, parent) for slice_ in slices] if slices is not None else [(gpu, None)]
+            except Failed as problem:
+                broken.append("GPU %d of NVML's: %s" % (index, problem))
+        return found, broken
 
     def slices(self, gpu: Any) -> list[Any] | None:
         """MIG devices of a GPU that is cut up; None: it is not."""
@@ -1304,14 +1307,20 @@ def holds(pid: int, fault: str) -> bool:
 
 
 def look(request: Record) -> int:
-    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells, `devices` of OpenCL, `environment` of pids."""
-    found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "devices": [], "hardware": "real"}
+    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids."""
+    found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "broken": [], "devices": [], "hardware": "real"}
     found.update(root=os.geteuid() == 0, t=time.monotonic())
     try:
         nvml = Nvml()
         found["hardware"] = "simulated" if nvml.library.simulated else "real"
-        found["gpus"] = [nvml.seen(handle, parent) for handle, parent in nvml.devices()]
+        handles, found["broken"] = nvml.devices()
+        for handle, parent in handles:
+            try:
+                found["gpus"].append(nvml.seen(handle, parent))
+            except Failed as problem:
+                found["broken"].append(str(problem))
         for process in (process for gpu in found["gpus"] for process in gpu["processes"]):
+            process["here"] = os.path.exists("/proc/%d" % process["pid"])  # else NVML tells pids of another namespace, the host's
             process["ours"] = bool(request.get("fault")) and holds(process["pid"], request["fault"])
     except (Refused, Failed) as problem:
         found["nvml"] = str(problem)

@@ -23,7 +23,7 @@ struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, tem
 struct process { int pid, gpu; u64 bytes; };
 struct busy { int pid, gpu; double from, to; };
 struct state {
-  int gpus, at, fail_code, fail_after;
+  int gpus, at, fail_code, fail_after, host;
   char fail[64];
   struct gpu gpu[GPUS];
   struct process process[PROCESSES];
@@ -130,6 +130,7 @@ void fake_set(int i, int temperature, int power_mw) { s->gpu[i].temperature = te
 void fake_sharing(int i, int mode, int mps) { s->gpu[i].mode = mode, s->gpu[i].mps = mps; }
 int fake_limit_w(int i) { return s->gpu[i].set_mw / 1000; }
 void fake_set_limit_w(int i, int watts) { s->gpu[i].set_mw = watts * 1000; }
+void fake_container(void) { s->host = 1 << 23; } /* pids are told as on a host, beyond all that is here */
 void fake_integrated(int i) { s->gpu[i].integrated = 1; }
 void fake_process(int i, int pid, u64 mib) { lock(), own(i, pid)->bytes = mib << 20, unlock(); }
 void fake_fail(const char *name, int code, int after) { strcpy(s->fail, name), s->fail_code = code, s->fail_after = after; }
@@ -301,7 +302,7 @@ int nvmlDeviceGetProcessUtilization(struct gpu *g, struct utilisation *rows, uns
   lock();
   for (int i = 0; i < PROCESSES && n < *count; i++)
     if (s->process[i].pid && s->process[i].gpu == of(g))
-      rows[n++] = (struct utilisation){s->process[i].pid, since, share(of(g), s->process[i].pid), 0, 0, 0};
+      rows[n++] = (struct utilisation){s->process[i].pid + s->host, since, share(of(g), s->process[i].pid), 0, 0, 0};
   unlock();
   return *count = n, n ? 0 : 6;
 }
@@ -310,7 +311,7 @@ static int list(struct gpu *g, unsigned *count, struct listed *rows, int wanted)
   unsigned n = 0;
   lock();
   for (int i = 0; i < PROCESSES && n < *count && wanted; i++)
-    if (s->process[i].pid && s->process[i].gpu == of(g)) rows[n++] = (struct listed){s->process[i].pid, s->process[i].bytes, 0, 0};
+    if (s->process[i].pid && s->process[i].gpu == of(g)) rows[n++] = (struct listed){s->process[i].pid + s->host, s->process[i].bytes, 0, 0};
   return unlock(), *count = n, 0;
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *g, unsigned *count, struct listed *rows) {

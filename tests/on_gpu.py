@@ -70,19 +70,29 @@ def quiet(effect: Callable[[], bool]) -> None:
 
 
 def checks(uuid: str) -> list[tuple[Injector, Callable[[], bool]]]:
+    """`shared`, because in a container NVML may tell the host's pids, and the victim is then nobody that is known."""
     return [
-        (GpuSaturate(duty=Share(0.5), kernels="fma"), functools.partial(busy, uuid)),
-        (GpuSaturate(duty=Share(1.0)), functools.partial(busy, uuid)),
-        (GpuMemoryFill(leave=LEAVE), functools.partial(full, uuid)),
+        (GpuSaturate(duty=Share(0.5), kernels="fma", shared=True), functools.partial(busy, uuid)),
+        (GpuSaturate(duty=Share(1.0), shared=True), functools.partial(busy, uuid)),
+        (GpuMemoryFill(leave=LEAVE, shared=True), functools.partial(full, uuid)),
     ]
 
 
 def main(wanted: str | None) -> None:
     nvml = Nvml()
-    found = [nvml.seen(handle, parent) for handle, parent in nvml.devices()]
+    handles, broken = nvml.devices()
+    found = [nvml.seen(handle, parent) for handle, parent in handles]
+    print(json.dumps({"broken": broken}), flush=True)
     uuid = wanted or next(gpu["uuid"] for gpu in found if not gpu["processes"])
     print(json.dumps(next(gpu for gpu in found if gpu["uuid"] == uuid)), flush=True)
-    start = (sys.executable, str(Path(__file__).with_name("gpu_victim.py")), str(PORT), uuid)
+    start = (
+        "env",
+        f"CUDA_VISIBLE_DEVICES={uuid}",
+        sys.executable,
+        str(Path(__file__).with_name("gpu_victim.py")),
+        str(PORT),
+        uuid,
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spec = ProcessSpec((Component("r0", "replica", port=PORT, start=start),))

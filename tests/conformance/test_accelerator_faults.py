@@ -168,6 +168,7 @@ def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
             "hardware": "simulated",
             "total_bytes": MIB_OF * MIB,
             "used_bytes": OWN_MIB * MIB,
+            "pids": [platform.current("r0").details["pid"]],
             "target_bytes": OWN_MIB * MIB,
         }
         assert injector.bites(undo) == "now"
@@ -360,6 +361,35 @@ def test_two_targets_on_one_device_are_refused(tmp_path):
     for opened in opened_on(tmp_path, pocl(tmp_path / "opencl"), ("r0", "r1")):
         with closing(opened()) as platform:
             assert "r0 and r1 share opencl:0; take one of them" in refused(platform, GpuSaturate(device="opencl:0"))
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate(shared=True), GpuMemoryFill(shared=True)], ids=lambda injector: injector.kind)
+def test_in_a_container_the_process_that_came_is_the_agent(injector, fakes, tmp_path):
+    """NVML tells the pids of the host there: the target's device is known from its environment."""
+    fakes.library.fake_container()
+    for opened in opened_on(tmp_path, {**fakes.environment, "NVIDIA_VISIBLE_DEVICES": "0"}):
+        with closing(opened()) as platform:
+            fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
+            assert "of the host, which cannot be told apart from in here" in refused(platform, type(injector)())
+            undo = planned(injector, platform)
+            injector.inject(undo, platform)
+            found = proven(injector, undo, platform)
+            assert found.facts["targets"]["r0"]["pid"] > 1 << 23
+            assert found.facts["targets"]["r0"]["pid"] not in undo.prior["devices"]["r0"]["pids"]
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+            with pytest.raises(NotYet):
+                injector.verify(undo, platform)
+
+
+def test_a_gpu_that_is_broken_keeps_no_other_from_being_used(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.fail("nvmlDeviceGetName", 15, after=1)
+        assert planned(GpuSaturate(), platform).prior["devices"]["r0"]["device"] == WHOLE
+        fakes.fail("nvmlDeviceGetName", 15, after=1)
+        assert f"there is no {SLICE}; NVML has {WHOLE}; nvmlDeviceGetName: the GPU is lost" in refused(
+            platform, GpuSaturate(device=SLICE)
+        )
 
 
 @pytest.mark.timeout(300)

@@ -13,7 +13,7 @@ def gpu(uuid: str, *pids: int, name: str = "A", parent: str | None = None) -> di
 
 
 def chosen(gpus: list[dict], wanted: str | None = None, **environment: str) -> str:
-    seen = {"nvml": "", "cuda": "", "gpus": gpus, "environment": {"10": environment, "11": environment}}
+    seen = {"nvml": "", "cuda": "", "broken": [], "gpus": gpus, "environment": {"10": environment, "11": environment}}
     return own_gpu(seen, R0, {10, 11}, wanted)["uuid"]
 
 
