@@ -955,7 +955,7 @@ def hold(name: str, request: Record) -> int:
     except Exception as problem:  # noqa: BLE001 - however the fault failed, what there is of it must be undone
         why = "%s: %s" % (type(problem).__name__, problem)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then nothing is left either
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then the record is still there
     last.at = time.monotonic() + UNDO_S
     let_go(held)
     return put_back(held.path, held.body, reason, why)
@@ -970,17 +970,21 @@ def kept_up(name: str, request: Record, held: Held) -> str:
     except Exception as problem:  # noqa: BLE001 - it is told, and what there is of it undone
         held.watch = None
         held.show(stopped=str(problem))
-        let_go(held)
+        if not let_go(held):
+            os._exit(1)  # the record and what was seen stay, for whoever undoes it and asks why
     while True:
         held.go_on(60.0)
 
 
-def let_go(held: Held) -> None:
-    """What the driver does not take back now it takes back when this process ends, which is next."""
+def let_go(held: Held) -> bool:
+    """Whether the driver took all of it back; what it did not it does when this process ends."""
     device, held.device = held.device, None
-    if device:
-        with suppress(Failed):
+    try:
+        if device:
             device.close()
+    except Failed:
+        return False
+    return True
 
 
 def put_back(path: str, body: Record, reason: str, why: str = "") -> int:

@@ -283,6 +283,18 @@ def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, fakes, tmp_p
         assert running.undo()["event"] == "undone"
 
 
+def test_what_a_driver_does_not_take_back_goes_with_the_process(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        fakes.fail("cuMemFree_v2", 719)
+        fakes.heat(0, 99)
+        assert came(lambda: running.process.poll() is not None)
+        assert fakes.used_mib(0) == 0
+        assert running.seen["stopped"] == "99 C is beyond the limit of 85 C"
+        assert running.undo()["event"] == "undone"
+        assert running.left() == []
+
+
 @pytest.mark.parametrize(
     "call",
     [
