@@ -60,7 +60,7 @@ def read_run(folder: Path) -> FinishedRun:
         judgement=judge(scenario, measurement, faults, ended),
         started_wall=started.wall,
         ended_s=ended_s,
-        hardware="none",
+        hardware=hardware_of(faults),
         environment=started.fields["environment"],
         load=load,
     )
@@ -201,6 +201,12 @@ def how_it_ended(records: tuple[Record, ...], faults: tuple[InjectedFault, ...])
         if unsteady
         else None,
     )
+
+
+def hardware_of(faults: Iterable[InjectedFault]) -> str:
+    """What a drill of accelerators was carried out on, by its evidence, the least real first; `none` where there was none."""
+    told = {(fault.evidence or {}).get("facts", {}).get("hardware") for fault in faults}
+    return next((word for word in ("simulated", "opencl-cpu", "real") if word in told), "none")
 
 
 def faults_of(records: Iterable[Record]) -> tuple[InjectedFault, ...]:

@@ -44,6 +44,19 @@ class Contents(Protocol):
         """Names in a folder with their sizes in bytes, None of what is no file."""
 
 
+@runtime_checkable
+class Accelerators(Protocol):
+    """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process."""
+
+    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
+        """What gpu_agent.py's `look` says: `gpus` by NVML with their processes (`ours`: of this fault), `devices` of OpenCL where these
+        are wanted, `environment` of the target's processes; `nvml`, `cuda`, `opencl`: why each is missing, or empty. Raises PlatformError.
+        """
+
+    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
+        """What the device's runtime measured for the agent of that fault, as gpu_agent.py writes it down, with `age_s`; None: nothing."""
+
+
 class Objects(Protocol):
     """The ability to change what a cluster itself keeps of a service, its workloads and nodes, and to have a guard at the site put
     it back when this process dies, or at the deadline. What is to be changed is planned as records that any process can undo.

@@ -8,6 +8,9 @@ OTHERS = {
     "cut": "net_agent.py",
     "names": "net_agent.py",
     "proxy": "net_agent.py",
+    "saturate-gpu": "gpu_agent.py",
+    "fill-gpu": "gpu_agent.py",
+    "limit-gpu": "gpu_agent.py",
 }  # the rest: agent.py
 
 

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +17,15 @@ from urllib.parse import quote
 
 from ..values import JSON
 from .agent_programs import program
-from .base import PlatformError, Target, Unsupported
+from .base import PlatformError, Target, Unsupported, came
 from .process_table import Usage, alive, descendants, lineage, snapshot, usage
 
 LISTEN_S = 0.2  # between two looks at whether the drill was stopped
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
 END_SLACK_S = 5.0
 KILL_START_S = 5.0  # an agent that has not begun to kill by then must not begin at all: by then others count on what stands
+LOOK_S = 60.0  # a driver that was not loaded before takes some seconds
+LOOK_EVERY_S = 0.01
 KILL_LIMIT_S = 30.0  # more than it gives itself
 
 
@@ -97,6 +100,36 @@ class LocalAgents:
             used = [found for identity in (agent.identity, *below) if (found := usage(identity))]
             return sum(used[1:], used[0]) if used else None
         return None
+
+    def look(self, verb: str, request: JSON) -> JSON:
+        """What the program of that verb sees here, changing nothing. Raises PlatformError."""
+        command = [sys.executable, "-I", "-S", str(program(verb)), "look", json.dumps(request)]
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+            looking = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=errors, cwd=self.folder, env=self.environment
+            )
+            try:
+                if not came(lambda: looking.poll() is not None, LOOK_S, self.given_up, LOOK_EVERY_S):
+                    raise PlatformError(f"a look at what {verb} needs did not end within {LOOK_S:g} s")
+            finally:
+                if looking.poll() is None:
+                    looking.kill()
+                    looking.wait()
+            said.seek(0)
+            errors.seek(0)
+            if looking.returncode:
+                why = errors.read().decode("utf-8", "replace").strip()[-500:] or f"exit {looking.returncode}"
+                raise PlatformError(f"what {verb} needs cannot be looked at: {why}")
+            return _last_line(said.read().decode("utf-8", "replace"))
+
+    def seen(self, fault: str, target: Target) -> JSON | None:
+        """What the agent has measured, with `age_s`; None where it keeps nothing."""
+        record = self._record(fault, target)
+        try:
+            found: JSON = json.loads(record.with_name(f"{record.name}.seen").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return {**found, "age_s": time.monotonic() - found["t"]}
 
     def close(self) -> None:
         """End all that this object still holds; a fault that cannot be undone now keeps its record for `recover`."""

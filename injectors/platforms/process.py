@@ -232,6 +232,12 @@ class ProcessPlatform(LocalFiles, AloneHere):
         del target
         return memory_available()
 
+    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
+        return self.agents.look("saturate-gpu", {"pids": self.pids(target), "fault": fault, "opencl": opencl})
+
+    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
+        return self.agents.seen(fault, target)
+
     # --- links ---
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:

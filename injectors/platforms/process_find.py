@@ -14,7 +14,7 @@ from .process_spec import Component, ProcessSpec
 from .process_table import HIDDEN, Process, Table, ancestors, command_line, descendants, lineage, listeners, snapshot, started_at
 
 OWN_PROGRAMS = re.compile(
-    r"blackstart\S*/injectors/\S+\.py|injectors/(agent|file_agent|net_agent|proxy)\.py"
+    r"blackstart\S*/injectors/\S+\.py|injectors/(agent|file_agent|net_agent|gpu_agent|proxy)\.py"
 )  # never the service
 PID_FILE_SLACK_S = 10.0  # a process that began later than its pid file was written has somebody else's old pid
 

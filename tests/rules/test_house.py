@@ -18,6 +18,7 @@ ROOMS = ("commands", "drills", "injectors", "scenarios", "reports")
 PROGRAMS = {
     "injectors/agent.py",
     "injectors/file_agent.py",
+    "injectors/gpu_agent.py",
     "injectors/net_agent.py",
     "injectors/proxy.py",
     "drills/measure/prober.py",

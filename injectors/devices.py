@@ -1,0 +1,148 @@
+"""Which accelerator is a target's own: from who is on it, from what the target's environment lets it see, never from a guess."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .base import Refusal
+from .platforms.abilities import Accelerators
+from .platforms.base import Platform, Target
+from .values import JSON
+
+OPENCL = "opencl:"
+CUDA_VISIBLE, NVIDIA_VISIBLE = "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"
+
+
+def accelerators(platform: Platform) -> Accelerators:
+    if not isinstance(platform, Accelerators):
+        raise Refusal(f"not injecting: accelerators cannot be reached on platform {platform.name}")
+    return platform
+
+
+def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool) -> dict[str, JSON]:
+    """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own.
+
+    Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), or
+    where a driver is missing, with what is missing.
+    """
+    found: dict[str, JSON] = {}
+    for target in targets:
+        seen = accelerators(platform).accelerators(target, "", opencl=bool(wanted and wanted.startswith(OPENCL)))
+        if wanted and wanted.startswith(OPENCL):
+            found[target.name] = _opencl(seen, wanted)
+        else:
+            pids = set(platform.pids(target))
+            gpu = own_gpu(seen, target, pids, wanted)
+            _refuse_unless_shareable(gpu, pids, shared=shared)
+            found[target.name] = {
+                "device": gpu["uuid"],
+                "name": gpu["name"],
+                "hardware": seen["hardware"],
+                "total_bytes": gpu["total_bytes"],
+                "used_bytes": gpu["used_bytes"],
+                "pids": [process["pid"] for process in gpu["processes"]],
+                "target_bytes": sum(process["bytes"] or 0 for process in gpu["processes"] if process["pid"] in pids),
+            }
+        twin = next((name for name, other in found.items() if other["device"] == found[target.name]["device"]), target.name)
+        if twin != target.name:
+            raise Refusal(f"not injecting: {twin} and {target.name} share {found[twin]['device']}; take one of them (count: 1)")
+    return found
+
+
+def _opencl(seen: JSON, wanted: str) -> JSON:
+    if seen["opencl"]:
+        raise Refusal(f"not injecting: {seen['opencl']}")
+    listed = {device["device"]: device for device in seen["devices"]}
+    if wanted not in listed:
+        there = ", ".join(f"{name} ({device['name']})" for name, device in listed.items()) or "none"
+        raise Refusal(f"not injecting: there is no {wanted}; OpenCL has {there}")
+    device = listed[wanted]
+    if device["kind"] != "cpu":
+        raise Refusal(
+            f"not injecting: {wanted} ({device['name']}) is a {device['kind']}, and nothing here tells whose it is or how hot; name an "
+            "NVIDIA one by its UUID"
+        )
+    return {
+        "device": wanted,
+        "name": device["name"],
+        "hardware": "opencl-cpu",
+        "total_bytes": device["total_bytes"],
+        "used_bytes": None,
+        "target_bytes": 0,
+    }
+
+
+def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
+    """What NVML tells of the target's one GPU or slice. Raises Refusal."""
+    if seen["nvml"]:
+        raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s")
+    if seen["cuda"]:
+        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver")
+    gpus: list[JSON] = seen["gpus"]
+    own = [gpu for gpu in gpus if pids & {process["pid"] for process in gpu["processes"]}]
+    how = f"{target.name}'s processes are on" if own else f"{target.name}'s environment shows it"
+    own = own or _visible(seen["environment"], gpus, target)
+    listed = ", ".join(gpu["uuid"] for gpu in own)
+    if wanted:
+        if wanted not in {gpu["uuid"] for gpu in gpus}:
+            there = "; ".join([", ".join(gpu["uuid"] for gpu in gpus) or "no GPU", *seen["broken"]])
+            raise Refusal(f"not injecting: there is no {wanted}; NVML has {there}")
+        own = [gpu for gpu in own if gpu["uuid"] == wanted]
+        if not own:
+            raise Refusal(f"not injecting: {wanted} belongs to no target: {how} {listed or 'none'}")
+    if not own:
+        raise Refusal(
+            f"not injecting: no process of {target.name} is on a GPU by NVML's list ({', '.join(gpu['uuid'] for gpu in gpus) or 'empty'}), "
+            f"and neither {CUDA_VISIBLE} nor {NVIDIA_VISIBLE} of its environment names one"
+        )
+    if len(own) > 1:
+        raise Refusal(f"not injecting: {how} {listed}; name one of them as `device`")
+    return own[0]
+
+
+def _refuse_unless_shareable(gpu: JSON, pids: set[int], *, shared: bool) -> None:
+    if gpu["compute_mode"]:
+        raise Refusal(
+            f"not injecting: {gpu['uuid']} takes one process at a time or none (NVML's compute mode {gpu['compute_mode']})"
+        )
+    if gpu["mps"]:
+        raise Refusal(
+            f"not injecting: processes share {gpu['uuid']} through MPS, where one that is killed can take the others' work along"
+        )
+    others = [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]
+    if others and not shared and not any(process["here"] for process in gpu["processes"]):
+        raise Refusal(
+            f"not injecting: {gpu['uuid']} is used by pid {', '.join(others)} of the host, which cannot be told apart from in here; if these "
+            "are the target, or may be hit as well, write `shared: true`"
+        )
+    if others and not shared:
+        raise Refusal(
+            f"not injecting: {gpu['uuid']} is also used by pid {', '.join(others)}, no target's; with `shared: true` these are hit as well"
+        )
+
+
+def _visible(environment: Mapping[str, Mapping[str, str]], gpus: list[JSON], target: Target) -> list[JSON]:
+    """What the target's environment lets it see; CUDA's own variable is the narrower one. Nothing where neither is set."""
+    for name in (CUDA_VISIBLE, NVIDIA_VISIBLE):
+        said = {(values[name], values.get("CUDA_DEVICE_ORDER", "")) for values in environment.values() if name in values}
+        if said:
+            words = [(word.strip(), order) for text, order in sorted(said) for word in text.split(",") if word.strip()]
+            found = [gpu for word, order in words for gpu in _named(word, order, name, gpus, target)]
+            return list({gpu["uuid"]: gpu for gpu in found}.values())
+    return []
+
+
+def _named(word: str, order: str, variable: str, gpus: list[JSON], target: Target) -> list[JSON]:
+    """One word of such a variable: `all`, a UUID or the beginning of one, an index."""
+    if word == "all":
+        return gpus
+    if not word.isdigit():
+        return [gpu for gpu in gpus if gpu["uuid"].startswith(word)]
+    whole = list(dict.fromkeys(gpu["parent"] or gpu["uuid"] for gpu in gpus))
+    names: set[Any] = {gpu["name"] for gpu in gpus}
+    if variable == CUDA_VISIBLE and order != "PCI_BUS_ID" and len(names) > 1:
+        raise Refusal(
+            f"not injecting: {variable}={word} of {target.name} is an index, which CUDA counts by speed, and the GPUs here differ; set "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID or UUIDs there"
+        )
+    chosen = whole[int(word) : int(word) + 1]
+    return [gpu for gpu in gpus if (gpu["parent"] or gpu["uuid"]) in chosen]

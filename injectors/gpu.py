@@ -1,0 +1,288 @@
+"""Faults of accelerators: gpu-saturate, gpu-memory-fill."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal
+
+from . import agent
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .compute import Meter
+from .devices import OPENCL, accelerators, devices_of
+from .lifecycle import end_agent
+from .platforms.base import Platform, Target
+from .values import JSON, Share, Size
+
+NVML, EVENTS, KERNEL = "NVML", "OpenCL event times", "kernel accounting"
+LEAST_DEMAND = 0.5  # of what was asked for, by every source that tells
+LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
+STALE_S = 5.0  # an agent that has measured nothing for so long hangs
+SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
+LEAST_RESIDENT = 0.95
+LEAST_TAKEN = 16 << 20  # less shows nothing
+DEVICE = "the target's own GPU or slice of one (MIG) by its UUID, needed where it has several; or opencl:N, a processor by OpenCL"
+SHARED = "whether others that are on the device as well may be hit along with the target"
+LEAST_REAL = ("simulated", "opencl-cpu", "real")
+HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
+WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit"
+
+
+@dataclass(frozen=True)
+class GpuSaturate(Injector):
+    """Let an agent compute on each target's own device."""
+
+    duty: Annotated[Share, "how much of the time the device is kept at work"] = Share(1.0)
+    kernels: Annotated[
+        Literal["auto", "fma", "tensor"], "what is computed: multiply-adds, on tensor cores, or (auto) both where there are any"
+    ] = "auto"
+    device: Annotated[str | None, DEVICE] = None
+    shared: Annotated[bool, SHARED] = False
+    hottest: Annotated[int, HOTTEST, range(30, 111)] = 87
+    watts: Annotated[int | None, WATTS, range(1, 3001)] = None
+
+    kind: ClassVar[str] = "gpu-saturate"
+    summary: ClassVar[str] = "another process computes on the target's own GPU for a part of the time"
+    certifies: ClassVar[str] = (
+        "that the service stays within its objectives beside a noisy neighbour on its GPU, by time slices; not that it survives a GPU "
+        "that is slow, hot or lost, nor (as opencl-cpu or simulated) anything about a GPU"
+    )
+    proven_by: ClassVar[str] = (
+        "NVML: the agent's process on the target's GPU, its utilisation; on OpenCL the runtime's event times"
+    )
+    undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+    patience: ClassVar[timedelta] = timedelta(seconds=20)
+
+    def problems(self) -> tuple[str, ...]:
+        return () if self.duty else ("`duty` is 0%, so nothing would compute; write more",)
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        return Undo(targets, {"devices": devices_of(targets, platform, self.device, shared=self.shared)})
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": undo.prior["devices"][target.name]["device"]}
+            request = {**limits, "duty": float(self.duty), "kernels": self.kernels}
+            platform.agent_begin(undo.fault, target, "saturate-gpu", request, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        facts = {target.name: self._proven(undo, target, platform) for target in undo.targets}
+        shown = "; ".join(
+            f"{fact['device']} worked {fact['duty']:.0%} of {fact['over_s']:.1f} s for the agent beside {name}"
+            + (f", {_by_nvml(fact)}" if "pid" in fact else "")
+            for name, fact in facts.items()
+        )
+        source = EVENTS if all(fact["device"].startswith(OPENCL) for fact in facts.values()) else NVML
+        detail = f"{shown}; {self.duty:.0%} asked for; hardware: {_hardware(undo)}"
+        return Evidence(source, detail, {"hardware": _hardware(undo), "targets": facts})
+
+    def _proven(self, undo: Undo, target: Target, platform: Platform) -> JSON:
+        """By the device's events, and past them by NVML, or for a processor by the kernel's account of the agent."""
+        seen, device = _measured(undo, target, platform), undo.prior["devices"][target.name]["device"]
+        duty, over_s = duty_of(seen.get("marks", []))
+        if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * self.duty:
+            raise NotYet(f"{device} has worked {duty:.0%} of {over_s:.1f} s for the agent, of {self.duty:.0%} asked for")
+        fact: JSON = {"device": device, "duty": duty, "over_s": over_s, "kernels": seen["kinds"]}
+        if device.startswith(OPENCL):
+            used = platform.agent_usage(undo.fault, target) if isinstance(platform, Meter) else None
+            demand = (used.cpu_s + (used.waited_s or 0.0)) / used.age_s if used and used.age_s > 0 else 0.0
+            if demand < LEAST_DEMAND * self.duty:
+                raise NotYet(
+                    f"the agent beside {target.name} has {demand:.2f} cores in demand, of {float(self.duty):.2f} at least"
+                )
+            return {**fact, "cores_in_demand": demand}
+        gpu, mine = _on_nvml(undo, target, platform)
+        told = mine["sm"] if mine["sm"] is not None else gpu["utilisation"]
+        if told is not None and told < LEAST_DEMAND * 100 * self.duty:
+            raise NotYet(f"{device} is at {told} % by NVML, of {self.duty:.0%} asked for")
+        words = ("utilisation", "power_w", "sm_mhz", "temperature_c", "used_bytes")
+        return {**fact, "pid": mine["pid"], "sm": mine["sm"], **{word: gpu[word] for word in words}}
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            end_agent(undo, target, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return _nothing_left(undo, platform)
+
+
+@dataclass(frozen=True)
+class GpuMemoryFill(Injector):
+    """Let an agent hold what is free of each target's own device."""
+
+    leave: Annotated[Size, "how much of the device's memory stays free"] = Size(256 << 20)
+    leave_share: Annotated[Share | None, "the same as a part of the device's whole memory, instead of `leave`"] = None
+    device: Annotated[str | None, DEVICE] = None
+    shared: Annotated[bool, SHARED] = False
+    hottest: Annotated[int, HOTTEST, range(30, 111)] = 87
+    watts: Annotated[int | None, WATTS, range(1, 3001)] = None
+
+    kind: ClassVar[str] = "gpu-memory-fill"
+    summary: ClassVar[str] = "another process holds the memory of the target's own GPU, down to a reserve"
+    certifies: ClassVar[str] = (
+        "that a replica that finds its GPU's memory taken is noticed and replaced or told of; not that the service bears it at once where "
+        "it had its memory before, nor (as opencl-cpu or simulated) anything about a GPU"
+    )
+    proven_by: ClassVar[str] = (
+        "NVML: bytes in use and the agent's among them; on OpenCL the allocation that fails, or resident memory"
+    )
+    undone_by: ClassVar[str] = "the agent frees what it took and ends"
+    bites_when: ClassVar[str] = "at once; when it starts again where the target holds most of the device already"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC
+    patience: ClassVar[timedelta] = timedelta(seconds=20)
+
+    def problems(self) -> tuple[str, ...]:
+        all_stays = self.leave_share is not None and self.leave_share >= 1
+        return ("`leave_share` is 100%, so nothing would be taken; write less",) if all_stays else ()
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        devices = devices_of(targets, platform, self.device, shared=self.shared)
+        for target in targets:
+            each = devices[target.name]
+            leave = int(self.leave if self.leave_share is None else self.leave_share * each["total_bytes"])
+            free = each["total_bytes"] - (each["used_bytes"] or 0)
+            if free - leave < LEAST_TAKEN:
+                raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
+            if each["used_bytes"] is None and (why := _short(free - leave, target, platform)):
+                raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
+        return Undo(targets, {"devices": devices})
+
+    def bites(self, undo: Undo) -> str:
+        """What a server allocated when it started (vLLM does) it keeps."""
+        devices = undo.prior["devices"].values()
+        return "on-restart" if all(each["target_bytes"] > each["total_bytes"] / 2 for each in devices) else "now"
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": undo.prior["devices"][target.name]["device"]}
+            share = None if self.leave_share is None else float(self.leave_share)
+            request = {**limits, "leave_bytes": int(self.leave), "leave_share": share}
+            platform.agent_begin(undo.fault, target, "fill-gpu", request, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        proven = {target.name: self._proven(undo, target, platform) for target in undo.targets}
+        shown = "; ".join(f"{fact['held_bytes'] >> 20} MiB of {fact['device']} {said}" for said, fact, _ in proven.values())
+        facts = {name: fact for name, (_, fact, _) in proven.items()}
+        detail = f"{shown}; hardware: {_hardware(undo)}"
+        return Evidence(next(iter(proven.values()))[2], detail, {"hardware": _hardware(undo), "targets": facts})
+
+    def _proven(self, undo: Undo, target: Target, platform: Platform) -> tuple[str, JSON, str]:
+        """What is shown of it, the facts, and who told."""
+        seen, prior = _measured(undo, target, platform), undo.prior["devices"][target.name]
+        fact: JSON = {"device": prior["device"], **{key: seen[key] for key in ("held_bytes", "total_bytes", "leave_bytes")}}
+        if prior["device"].startswith(OPENCL):
+            fact["next_allocation"] = (
+                seen["next_allocation"] or "not refused: this driver does not hold itself to the device's size"
+            )
+            used = platform.agent_usage(undo.fault, target) if isinstance(platform, Meter) else None
+            fact["resident_bytes"] = used.resident_bytes if used else 0
+            if fact["resident_bytes"] < LEAST_RESIDENT * seen["held_bytes"]:
+                raise NotYet(f"{fact['resident_bytes']} of {seen['held_bytes']} bytes are resident beside {target.name}")
+            source = "OpenCL and kernel accounting" if seen["next_allocation"] else KERNEL
+            return f"are resident; the next allocation: {fact['next_allocation']}", fact, source
+        gpu, mine = _on_nvml(undo, target, platform)
+        free = gpu["total_bytes"] - gpu["used_bytes"]
+        if free > seen["leave_bytes"] + SLACK:
+            raise NotYet(f"{free} bytes of {prior['device']} are free by NVML, and {seen['leave_bytes']} were to be left")
+        fact |= {"pid": mine["pid"], "agent_bytes": mine["bytes"], "free_bytes": free}
+        fact |= {"used_bytes": [prior["used_bytes"], gpu["used_bytes"]]}
+        return f"are held beside {target.name}; NVML tells {free >> 20} MiB free", fact, NVML
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            end_agent(undo, target, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return _nothing_left(undo, platform)
+
+
+def _short(wanted: int, target: Target, platform: Platform) -> str:
+    """Why so much of the machine's memory cannot be taken; empty: it can."""
+    available = platform.memory_available(target) if isinstance(platform, Meter) else None
+    room = None if available is None else max(0, available - agent.memory_reserve(available))
+    if room is None or wanted <= room:
+        return ""
+    return f"{wanted} bytes would be taken, and {room} can be, so that 10 % and 512 MiB stay free; raise `leave`"
+
+
+def duty_of(marks: list[list[float]]) -> tuple[float, float]:
+    """The part of the time that a device worked, by its events, and over how many of the last seconds (10 at most)."""
+    window = [mark for mark in marks if marks[-1][0] - mark[0] <= LONGEST_LOOK_S]
+    over_s = window[-1][0] - window[0][0] if window else 0.0
+    return ((window[-1][1] - window[0][1]) / over_s if over_s > 0 else 0.0), over_s
+
+
+def _by_nvml(fact: JSON) -> str:
+    """What NVML tells of the agent on the device; of a slice (MIG) it tells no utilisation."""
+    share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
+    told = "no utilisation told" if share is None else f"{share} %"
+    return f"by NVML pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"
+
+
+def _hardware(undo: Undo) -> str:
+    """What the report says of it: real, opencl-cpu or simulated; the least real of them."""
+    found = {device["hardware"] for device in undo.prior["devices"].values()}
+    return next(word for word in LEAST_REAL if word in found)
+
+
+def _measured(undo: Undo, target: Target, platform: Platform) -> JSON:
+    """What the device's runtime measured for the agent. Raises NotYet where there is no agent, or it has let go."""
+    device = undo.prior["devices"][target.name]["device"]
+    seen = accelerators(platform).accelerator_seen(undo.fault, target)
+    if seen and seen["stopped"]:
+        raise NotYet(f"the agent let go of {device} by itself: {seen['stopped']}")
+    if seen is None or seen["age_s"] > STALE_S:
+        raise NotYet(f"no agent works on {device} beside {target.name}")
+    return seen
+
+
+def _on_nvml(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON]:
+    """The target's GPU, and the agent's process on it. Raises NotYet where NVML does not list it there."""
+    device = undo.prior["devices"][target.name]["device"]
+    look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
+    gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == device), None)
+    if gpu is None:
+        raise NotYet(f"{device} is not there: {look['nvml'] or 'NVML does not list it'}")
+    mine = next((process for process in gpu["processes"] if process["ours"]), None) or _hidden(undo, target, gpu)
+    if mine is None:
+        _measured(undo, target, platform)  # it may have let go meanwhile, and says why
+        raise NotYet(f"NVML lists no process of the agent on {device}")
+    return gpu, mine
+
+
+def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:
+    """Where NVML tells the host's pids and this is a container: the one process that came since the plan."""
+    before = undo.prior["devices"][target.name]["pids"]
+    new = [process for process in gpu["processes"] if not process["here"] and process["pid"] not in before]
+    return new[0] if len(new) == 1 else None
+
+
+def _nothing_left(undo: Undo, platform: Platform) -> Evidence:
+    """By the kernel no agent lives; by NVML none is on the device."""
+    facts: JSON = {}
+    for target in undo.targets:
+        if isinstance(platform, Meter) and platform.agent_usage(undo.fault, target) is not None:
+            raise Differs(f"an agent is still there beside {target.name}")
+        prior = undo.prior["devices"][target.name]
+        if prior["device"].startswith(OPENCL):
+            facts[target.name] = {"device": prior["device"]}
+            continue
+        look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
+        gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == prior["device"]), None)
+        if gpu is None:
+            raise Differs(f"{prior['device']} is not there any more: {look['nvml'] or 'NVML does not list it'}")
+        if left := [process["pid"] for process in gpu["processes"] if process["ours"]]:
+            raise Differs(f"pid {left[0]} of ours is still on {prior['device']}")
+        facts[target.name] = {"device": prior["device"], "used_bytes": [prior["used_bytes"], gpu["used_bytes"]]}
+    shown = "; ".join(
+        f"nothing of ours is on {fact['device']}"
+        + (
+            f", {fact['used_bytes'][0] >> 20} MiB in use before and {fact['used_bytes'][1] >> 20} after"
+            if "used_bytes" in fact
+            else ""
+        )
+        for fact in facts.values()
+    )
+    source = NVML if any("used_bytes" in fact for fact in facts.values()) else KERNEL
+    return Evidence(source, shown, {"hardware": _hardware(undo), "targets": facts})

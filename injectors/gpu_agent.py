@@ -1,0 +1,1360 @@
+"""Hold a fault on an accelerator beside its victim, and let go of it whatever becomes of whoever asked.
+
+    gpu_agent.py saturate-gpu REQUEST    REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
+    gpu_agent.py fill-gpu REQUEST
+    gpu_agent.py limit-gpu REQUEST
+    gpu_agent.py undo @STATE             from any process, as often as wished: end that agent (the driver takes back what it had) and
+                                         put back a limit that it left
+    gpu_agent.py look REQUEST            nothing is held or changed: what accelerators there are and who is on them, as one JSON object
+
+The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo record), `deadline_s`, `lease_s` (or null); the fault ends
+when standard input closes (unless `detached`), the lease lapses (a line `renew` or SIGUSR1 renews it), the deadline passes, or on
+SIGTERM, SIGINT, SIGHUP. Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
+
+Fields of the faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA driver is used) or `opencl:N` (the N-th OpenCL
+device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit): beyond one of them the agent lets go by itself, and
+waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
+memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
+`device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it.
+look: `pids` (whose environment is wanted), `fault` (whose agent is looked for), `opencl` (whether its devices are wanted).
+
+What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
+Memory is allocated plainly, never managed (oversubscription can hang a device), and no kernel lasts longer than some 10 ms.
+
+One file, Python 3.8 and the standard library only, and so longer than others: it is piped whole into containers that have nothing but
+python3 and the driver's own libraries. Kernels are PTX and OpenCL C in this text; the driver compiles them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import re
+import select
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any, Callable, Dict, NamedTuple
+
+UNDO_S = 10.0  # how long an undo may take before another process does it instead
+SLICE_S = 0.010  # what one kernel takes: short, so that the victim's own kernels get between and an end comes at once
+STUCK_S = 20.0  # a device that has not finished such a kernel by then hangs
+MOST_OWED_S = 0.25  # what was missed while the device was busy with others is not made up for beyond this
+IN_FLIGHT = 2  # so that the device has the next kernel when one ends
+SEEN_EVERY_S, SEEN_FOR_S = 0.25, 20.0
+WATCH_EVERY_S = 0.5
+CHUNKS = (256 << 20, 32 << 20, 2 << 20)  # allocations, the largest first
+HOST_RESERVE, HOST_RESERVE_SHARE = 512 << 20, 0.10  # of the machine's memory, where a device uses that
+Record = Dict[str, Any]  # plain JSON; what undo needs, and nothing else
+
+
+class Refused(Exception):
+    """Nothing was changed, and the message says why."""
+
+
+class Failed(Exception):
+    """The fault could not be held, or not be undone."""
+
+
+class Foreign(Exception):
+    """Somebody else changed what the fault had changed; it was left alone, and the record stays until a person has looked."""
+
+
+class Ended(Exception):
+    """The fault has to end before it was wholly in effect."""
+
+
+class Beyond(Exception):
+    """The device is hotter or takes more power than it may, or nobody can tell any more."""
+
+
+# --- processes: a pid means something only together with its start time, as in agent.py ------------------------------------
+
+
+def boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as text:
+            return text.read().strip()
+    except OSError:
+        return ""
+
+
+def start_of(pid: int) -> str:
+    """Start time in clock ticks since the boot; empty when it is gone."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].decode("ascii").split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def identity(pid: int) -> str:
+    return "pid:%d@%s" % (pid, start_of(pid))
+
+
+def pid_of(name: str) -> int:
+    """The pid of an identity `pid:PID@START`, or 0 when that process is gone (its pid may be another's by now)."""
+    pid, _, start = name[len("pid:") :].partition("@")
+    return int(pid) if start and start_of(int(pid)) == start else 0
+
+
+def send(name: str, number: int) -> bool:
+    """Signal exactly that process. The descriptor is opened before the identity is compared, so that it cannot be recycled."""
+    handle = -1
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            handle = os.pidfd_open(int(name[len("pid:") :].partition("@")[0]))  # novermin - asked for above
+    try:
+        pid = pid_of(name)
+        if pid and handle >= 0:
+            signal.pidfd_send_signal(handle, number)  # type: ignore[attr-defined, unused-ignore]  # novermin
+        elif pid:
+            os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    else:
+        return bool(pid)
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def wait_gone(name: str, seconds: float) -> bool:
+    limit = time.monotonic() + seconds
+    while pid_of(name):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# --- libraries of drivers ---------------------------------------------------------------------------------------------------
+
+
+class Library:
+    """A driver's library by its name, with errors that name the call and the code. `simulated`: it says so of itself."""
+
+    def __init__(self, name: str, codes: dict[int, str]) -> None:
+        try:
+            self.library = ctypes.CDLL(name)
+        except OSError as problem:
+            raise Refused("%s cannot be loaded (%s)" % (name, problem)) from problem
+        self.name, self.codes = name, codes
+        self.simulated = hasattr(self.library, "blackstart_simulated")
+
+    def has(self, function: str) -> bool:
+        return hasattr(self.library, function)
+
+    def code(self, function: str, *arguments: Any) -> int:
+        """What the call returns. Raises Failed where the library has no such call."""
+        try:
+            found = getattr(self.library, function)
+        except AttributeError as problem:
+            raise Failed("%s has no %s: the driver is too old" % (self.name, function)) from problem
+        found.restype = ctypes.c_int
+        return int(found(*arguments))
+
+    def call(self, function: str, *arguments: Any) -> None:
+        self.check(function, self.code(function, *arguments))
+
+    def check(self, function: str, code: int) -> None:
+        if code:
+            raise Failed("%s: %s" % (function, self.codes.get(code, "error %d" % code)))
+
+
+NVML_CODES = {
+    1: "NVML is not initialised",
+    2: "invalid argument",
+    3: "not supported",
+    4: "no permission",
+    6: "not found",
+    9: "the driver is not loaded",
+    12: "the driver's library is missing",
+    13: "the driver has no such function",
+    15: "the GPU is lost",
+    18: "the library does not match the driver",
+    999: "unknown error",
+}
+SLOWED = {
+    0x1: "nothing to do",
+    0x2: "clocks set by somebody",
+    0x4: "limit of power",
+    0x8: "hardware slowdown",
+    0x20: "temperature, by software",
+    0x40: "temperature, by hardware",
+    0x80: "external power brake",
+}
+UNKNOWN_BYTES = (1 << 64) - 1  # NVML_VALUE_NOT_AVAILABLE
+
+
+class Process(ctypes.Structure):
+    """nvmlProcessInfo_t of its second version, which the calls that end in _v2 and _v3 fill."""
+
+    _fields_ = [("pid", ctypes.c_uint), ("bytes", ctypes.c_ulonglong), ("instance", ctypes.c_uint), ("compute", ctypes.c_uint)]
+
+
+class Share(ctypes.Structure):
+    """nvmlProcessUtilizationSample_t."""
+
+    _fields_ = [("pid", ctypes.c_uint), ("at", ctypes.c_ulonglong), ("sm", ctypes.c_uint), ("memory", ctypes.c_uint)]
+    _fields_ += [("encoder", ctypes.c_uint), ("decoder", ctypes.c_uint)]
+
+
+class Nvml:
+    """What the driver itself says of its GPUs, and who is on them."""
+
+    def __init__(self) -> None:
+        self.library = Library("libnvidia-ml.so.1", NVML_CODES)
+        code = self.library.code("nvmlInit_v2")
+        if code:
+            raise Refused("NVML cannot be used: nvmlInit_v2: %s" % NVML_CODES.get(code, "error %d" % code))
+
+    def number(self, function: str, handle: Any, *before: int, kind: Any = ctypes.c_uint) -> int:
+        found = kind()
+        self.library.call(function, handle, *map(ctypes.c_uint, before), ctypes.byref(found))
+        return int(found.value)
+
+    def perhaps(self, function: str, handle: Any, *before: int) -> int | None:
+        """None where this device does not tell."""
+        with suppress(Failed):
+            return self.number(function, handle, *before)
+        return None
+
+    def text(self, function: str, handle: Any) -> str:
+        found = ctypes.create_string_buffer(128)
+        self.library.call(function, handle, found, ctypes.c_uint(len(found)))
+        return found.value.decode("ascii", "replace")
+
+    def handle(self, uuid: str) -> Any:
+        found = ctypes.c_void_p()
+        self.library.call("nvmlDeviceGetHandleByUUID", uuid.encode("ascii"), ctypes.byref(found))
+        return found
+
+    def whole(self, handle: Any) -> Any:
+        """The GPU that a slice is cut from: temperature and power are its. A GPU is its own."""
+        found = ctypes.c_void_p()
+        if self.library.has("nvmlDeviceGetDeviceHandleFromMigDeviceHandle"):
+            code = self.library.code("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle, ctypes.byref(found))
+            return handle if code else found
+        return handle
+
+    def devices(self) -> tuple[list[tuple[Any, str | None]], list[str]]:
+        """Handles of all that can be computed on, each with the UUID of the GPU that it is a slice of; and what is wrong with others."""
+        count = ctypes.c_uint()
+        found: list[tuple[Any, str | None]] = []
+        broken = []
+        self.library.call("nvmlDeviceGetCount_v2", ctypes.byref(count))
+        for index in range(count.value):
+            try:
+                gpu = ctypes.c_void_p()
+                self.library.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(gpu))
+                slices, parent = self.slices(gpu), self.text("nvmlDeviceGetUUID", gpu)
+                found += [(slice_, parent) for slice_ in slices] if slices is not None else [(gpu, None)]
+            except Failed as problem:
+                broken.append("GPU %d of NVML's: %s" % (index, problem))
+        return found, broken
+
+    def slices(self, gpu: Any) -> list[Any] | None:
+        """MIG devices of a GPU that is cut up; None: it is not."""
+        now, then = ctypes.c_uint(), ctypes.c_uint()
+        if not self.library.has("nvmlDeviceGetMigMode"):
+            return None
+        if self.library.code("nvmlDeviceGetMigMode", gpu, ctypes.byref(now), ctypes.byref(then)) or not now.value:
+            return None
+        found = []
+        for index in range(self.number("nvmlDeviceGetMaxMigDeviceCount", gpu)):
+            slice_ = ctypes.c_void_p()
+            if not self.library.code("nvmlDeviceGetMigDeviceHandleByIndex", gpu, ctypes.c_uint(index), ctypes.byref(slice_)):
+                found.append(slice_)
+        return found
+
+    def memory(self, handle: Any) -> tuple[int, int]:
+        """Bytes in all, and in use."""
+        found = (ctypes.c_ulonglong * 3)()
+        self.library.call("nvmlDeviceGetMemoryInfo", handle, found)
+        return int(found[0]), int(found[2])
+
+    def processes(self, handle: Any, kind: str) -> dict[int, int | None]:
+        """For each pid the bytes on the device (None: not told). `kind`: Compute, or MPSCompute for those behind an MPS server."""
+        function = "nvmlDeviceGet%sRunningProcesses" % kind
+        function += "_v3" if self.library.has(function + "_v3") else "_v2"
+        if kind != "Compute" and not self.library.has(function):
+            return {}
+        rows = (Process * 1024)()
+        count = ctypes.c_uint(len(rows))
+        self.library.call(function, handle, ctypes.byref(count), rows)
+        return {row.pid: None if row.bytes == UNKNOWN_BYTES else row.bytes for row in rows[: count.value]}
+
+    def shares(self, handle: Any) -> dict[int, int]:
+        """For each pid the percent of the last second in which its kernels ran; empty where the device does not tell."""
+        rows = (Share * 256)()
+        count, since = ctypes.c_uint(len(rows)), ctypes.c_ulonglong(int((time.time() - 1.0) * 1e6))
+        if not self.library.has("nvmlDeviceGetProcessUtilization"):
+            return {}
+        if self.library.code("nvmlDeviceGetProcessUtilization", handle, rows, ctypes.byref(count), since):
+            return {}
+        return {row.pid: row.sm for row in rows[: count.value] if row.sm <= 100}
+
+    def utilisation(self, handle: Any) -> int | None:
+        rates = (ctypes.c_uint * 2)()
+        return None if self.library.code("nvmlDeviceGetUtilizationRates", handle, rates) else int(rates[0])
+
+    def least(self, gpu: Any) -> float | None:
+        """Watts below which no limit can be set; None where none can."""
+        lowest, highest = ctypes.c_uint(), ctypes.c_uint()
+        function = "nvmlDeviceGetPowerManagementLimitConstraints"
+        if not self.library.has(function) or self.library.code(function, gpu, ctypes.byref(lowest), ctypes.byref(highest)):
+            return None
+        return lowest.value / 1000.0
+
+    def reasons(self, gpu: Any) -> list[str]:
+        """Why its clocks are lower than they could be."""
+        found = ctypes.c_ulonglong()
+        for function in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+            if self.library.has(function) and not self.library.code(function, gpu, ctypes.byref(found)):
+                return [word for bit, word in SLOWED.items() if found.value & bit]
+        return []
+
+    def seen(self, handle: Any, parent: str | None) -> Record:
+        """One device: bytes, degrees Celsius, watts, MHz, percent."""
+        gpu = self.whole(handle)
+        total, used = self.memory(handle)
+        power, limit = self.perhaps("nvmlDeviceGetPowerUsage", gpu), self.perhaps("nvmlDeviceGetEnforcedPowerLimit", gpu)
+        shared: dict[int, int | None] = {}
+        with suppress(Failed):  # many devices do not tell
+            shared = self.processes(handle, "MPSCompute")
+        processes, shares = {**shared, **self.processes(handle, "Compute")}, self.shares(handle)
+        return {
+            "uuid": self.text("nvmlDeviceGetUUID", handle),
+            "parent": parent,
+            "name": self.text("nvmlDeviceGetName", gpu),
+            "total_bytes": total,
+            "used_bytes": used,
+            "temperature_c": self.perhaps("nvmlDeviceGetTemperature", gpu, 0),
+            "power_w": None if power is None else power / 1000.0,
+            "power_limit_w": None if limit is None else limit / 1000.0,
+            "power_least_w": self.least(gpu),
+            "slowed_by": self.reasons(gpu),
+            "sm_mhz": self.perhaps("nvmlDeviceGetClockInfo", gpu, 1),
+            "utilisation": self.utilisation(handle),
+            "compute_mode": self.perhaps("nvmlDeviceGetComputeMode", gpu),
+            "mps": bool(shared),
+            "processes": [{"pid": pid, "bytes": size, "sm": shares.get(pid)} for pid, size in sorted(processes.items())],
+        }
+
+
+# --- the CUDA driver --------------------------------------------------------------------------------------------------------
+
+OUT_OF_MEMORY, NOT_READY = 2, 600
+CUDA_CODES = {
+    1: "invalid value",
+    OUT_OF_MEMORY: "out of memory",
+    3: "the driver is not initialised",
+    46: "the device takes no other process (its compute mode)",
+    100: "no such device (CUDA_ERROR_NO_DEVICE)",
+    101: "invalid device",
+    201: "invalid context",
+    218: "the kernel's PTX is not accepted",
+    222: "the driver is older than the kernel's PTX",
+    209: "no kernel for this chip",
+    214: "uncorrectable ECC error",
+    700: "illegal address",
+    719: "launch failure",
+    802: "the system is not ready",
+    999: "unknown error",
+}
+FMA = """.version 6.0
+.target sm_50
+.address_size 64
+.visible .entry burn(.param .u64 out, .param .u32 rounds)
+{
+  .reg .pred %p<3>;
+  .reg .f32 %f<10>;
+  .reg .b32 %r<4>;
+  .reg .b64 %rd<2>;
+  ld.param.u64 %rd1, [out];
+  ld.param.u32 %r1, [rounds];
+  mov.u32 %r2, %tid.x;
+  cvt.rn.f32.u32 %f1, %r2;
+  mov.f32 %f2, 0f3F800000;
+  mov.f32 %f3, 0f40000000;
+  mov.f32 %f4, 0f40400000;
+  mov.f32 %f5, 0f3F7FBE77;
+  mov.f32 %f6, 0f3A83126F;
+AGAIN:
+  setp.eq.u32 %p1, %r1, 0;
+  @%p1 bra DONE;
+STEPS  sub.u32 %r1, %r1, 1;
+  bra AGAIN;
+DONE:
+  add.f32 %f7, %f1, %f2;
+  add.f32 %f8, %f3, %f4;
+  add.f32 %f9, %f7, %f8;
+  setp.neu.f32 %p2, %f9, 0fC7C35000;
+  @%p2 bra NOTHING;
+  st.global.f32 [%rd1], %f9;
+NOTHING:
+  ret;
+}
+""".replace("STEPS", "".join("  fma.rn.f32 %%f%d, %%f%d, %%f5, %%f6;\n" % (n, n) for n in (1, 2, 3, 4)) * 8)
+TENSOR = (
+    """.version 6.4
+.target sm_70
+.address_size 64
+.visible .entry burn(.param .u64 out, .param .u32 rounds)
+{
+  .reg .pred %p<3>;
+  .reg .f32 %f<10>;
+  .reg .b32 %r<4>;
+  .reg .b32 %a<8>;
+  .reg .b32 %b<8>;
+  .reg .b64 %rd<2>;
+  .reg .f32 %c<8>;
+  ld.param.u64 %rd1, [out];
+  ld.param.u32 %r1, [rounds];
+FILL
+AGAIN:
+  setp.eq.u32 %p1, %r1, 0;
+  @%p1 bra DONE;
+STEPS  sub.u32 %r1, %r1, 1;
+  bra AGAIN;
+DONE:
+SUM  setp.neu.f32 %p2, %c0, 0fC7C35000;
+  @%p2 bra NOTHING;
+  st.global.f32 [%rd1], %c0;
+NOTHING:
+  ret;
+}
+""".replace(
+        "FILL",
+        "".join(
+            "  mov.b32 %%a%d, 0x2C002C00;\n  mov.b32 %%b%d, 0x2C002C00;\n  mov.f32 %%c%d, 0f00000000;\n" % (n, n, n)
+            for n in range(8)
+        ),
+    )
+    .replace(
+        "SUM",  # of all, or a compiler leaves out what nobody reads
+        "".join("  add.f32 %%c0, %%c0, %%c%d;\n" % n for n in range(1, 8)),
+    )
+    .replace(
+        "STEPS",
+        "  wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%c0,%c1,%c2,%c3,%c4,%c5,%c6,%c7}, {%a0,%a1,%a2,%a3,%a4,%a5,%a6,%a7}, "
+        "{%b0,%b1,%b2,%b3,%b4,%b5,%b6,%b7}, {%c0,%c1,%c2,%c3,%c4,%c5,%c6,%c7};\n" * 8,
+    )
+)
+PTX = {"fma": (FMA, 50), "tensor": (TENSOR, 70)}  # with the least compute capability, times ten
+THREADS = 256
+
+
+class Cuda:
+    """One NVIDIA GPU or slice, by the driver API. A kernel is launched in rounds; its time comes from the device's own events."""
+
+    def __init__(self, uuid: str) -> None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = uuid  # a slice can be reached in no other way; read by the driver at cuInit
+        self.driver = Library("libcuda.so.1", CUDA_CODES)
+        self.uuid, self.context, self.memory = uuid, ctypes.c_void_p(), {}  # type: str, ctypes.c_void_p, dict[int, int]
+        self.hardware = "simulated" if self.driver.simulated else "real"
+        self.functions: dict[str, ctypes.c_void_p] = {}
+        self.device = ctypes.c_int()
+        self.driver.call("cuInit", ctypes.c_uint(0))
+        self.driver.call("cuDeviceGet", ctypes.byref(self.device), ctypes.c_int(0))
+        found = (ctypes.c_ubyte * 16)()
+        newer = self.driver.has("cuDeviceGetUuid_v2")  # the older call gives a slice the UUID of its GPU
+        self.driver.call("cuDeviceGetUuid_v2" if newer else "cuDeviceGetUuid", found, self.device)
+        if bytes(found).hex() != uuid.partition("-")[2].replace("-", ""):
+            raise Refused("the CUDA driver gives device %s where %s was asked for" % (bytes(found).hex(), uuid))
+
+    def attribute(self, number: int) -> int:
+        found = ctypes.c_int()
+        self.driver.call("cuDeviceGetAttribute", ctypes.byref(found), ctypes.c_int(number), self.device)
+        return found.value
+
+    def on_host_memory(self) -> bool:
+        return bool(self.attribute(18))  # CU_DEVICE_ATTRIBUTE_INTEGRATED
+
+    def kernels(self, wanted: str) -> list[str]:
+        """Of `fma` and `tensor` those that are wanted and that this chip has. Raises Refused where that is none."""
+        chip = self.attribute(75) * 10 + self.attribute(76)
+        found = [name for name, (_, least) in PTX.items() if chip >= least and wanted in ("auto", name)]
+        if not found:
+            raise Refused("%s has compute capability %g, and no kernel of kind %s for it" % (self.uuid, chip / 10, wanted))
+        return found
+
+    def open(self, kernels: list[str]) -> None:
+        self.driver.call("cuCtxCreate_v2", ctypes.byref(self.context), ctypes.c_uint(4), self.device)  # waits block, not spin
+        self.blocks = 8 * self.attribute(16)  # of each multiprocessor
+        for name in kernels:
+            module, function = ctypes.c_void_p(), ctypes.c_void_p()
+            self.driver.call("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(PTX[name][0].encode("ascii")))
+            self.driver.call("cuModuleGetFunction", ctypes.byref(function), module, b"burn")
+            self.functions[name] = function
+        self.output = self.allocate(4096) if kernels else 0
+
+    def launch(self, kernel: str, rounds: int) -> Any:
+        """Put it in the queue; what `busy_s` asks for."""
+        events = (ctypes.c_void_p(), ctypes.c_void_p())
+        for event in events:
+            self.driver.call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
+        arguments = (ctypes.c_ulonglong(self.output), ctypes.c_uint(rounds))
+        pointers = (ctypes.c_void_p * 2)(*(ctypes.addressof(argument) for argument in arguments))
+        size = [ctypes.c_uint(number) for number in (self.blocks, 1, 1, THREADS, 1, 1, 0)]
+        self.driver.call("cuEventRecord", events[0], None)
+        self.driver.call("cuLaunchKernel", self.functions[kernel], *size, None, pointers, None)
+        self.driver.call("cuEventRecord", events[1], None)
+        return events
+
+    def busy_s(self, events: Any) -> float | None:
+        """How long it was on the device, slices of time that others got between included; None while it still is."""
+        code = self.driver.code("cuEventQuery", events[1])
+        if code == NOT_READY:
+            return None
+        self.driver.check("cuEventQuery", code)
+        took = ctypes.c_float()
+        self.driver.call("cuEventElapsedTime", ctypes.byref(took), *events)
+        for event in events:
+            self.driver.call("cuEventDestroy_v2", event)
+        return took.value / 1000.0
+
+    def free_bytes(self) -> tuple[int, int]:
+        """Free, and in all."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.driver.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    def allocate(self, size: int) -> int:
+        """A handle; 0 when there is no room. The driver backs it at once, so nothing needs to be touched."""
+        found = ctypes.c_ulonglong()
+        code = self.driver.code("cuMemAlloc_v2", ctypes.byref(found), ctypes.c_size_t(size))
+        if code == OUT_OF_MEMORY:
+            return 0
+        self.driver.check("cuMemAlloc_v2", code)
+        self.memory[found.value] = size
+        return found.value
+
+    def release(self, handle: int) -> None:
+        del self.memory[handle]
+        self.driver.call("cuMemFree_v2", ctypes.c_ulonglong(handle))
+
+    def close(self) -> None:
+        for handle in list(self.memory):
+            self.release(handle)
+        if self.context:
+            self.driver.call("cuCtxDestroy_v2", self.context)
+            self.context = ctypes.c_void_p()
+
+
+# --- OpenCL -----------------------------------------------------------------------------------------------------------------
+
+CL_CODES = {
+    -1: "device not found",
+    -2: "device not available",
+    -4: "CL_MEM_OBJECT_ALLOCATION_FAILURE",
+    -5: "CL_OUT_OF_RESOURCES",
+    -6: "CL_OUT_OF_HOST_MEMORY",
+    -11: "the kernel cannot be built",
+    -61: "CL_INVALID_BUFFER_SIZE",
+    -1001: "no OpenCL platform is installed (no ICD)",
+}
+NO_ROOM = {-4, -5, -6}
+CPU, GPU = 2, 4  # of CL_DEVICE_TYPE
+BURN = b"""__kernel void burn(__global float *out, uint rounds) {
+  float a = get_global_id(0), b = 1.0f, c = 2.0f, d = 3.0f;
+  for (uint n = 0; n < rounds; n++) {
+    a = fma(a, 0.999f, 0.001f); b = fma(b, 0.999f, 0.001f); c = fma(c, 0.999f, 0.001f); d = fma(d, 0.999f, 0.001f);
+  }
+  if (a + b + c + d == -100000.0f) out[0] = a;
+}"""
+
+
+class OpenClDevices:
+    """All OpenCL devices here, in the order of their platforms."""
+
+    def __init__(self) -> None:
+        self.library = Library("libOpenCL.so.1", CL_CODES)
+        self.hardware = "simulated" if self.library.simulated else ""
+        for function in (
+            "clCreateContext",
+            "clCreateCommandQueue",
+            "clCreateBuffer",
+            "clCreateProgramWithSource",
+            "clCreateKernel",
+        ):
+            if self.library.has(function):
+                getattr(self.library.library, function).restype = ctypes.c_void_p
+        self.handles: list[int] = []
+        for platform in self.listed("clGetPlatformIDs", -1001):
+            self.handles += self.listed("clGetDeviceIDs", -1, ctypes.c_void_p(platform), ctypes.c_uint64(0xFFFFFFFF))
+
+    def listed(self, function: str, none: int, *first: Any) -> list[int]:
+        count = ctypes.c_uint()
+        code = self.library.code(function, *first, ctypes.c_uint(0), None, ctypes.byref(count))
+        if code == none:
+            return []
+        self.library.check(function, code)
+        found = (ctypes.c_void_p * count.value)()
+        self.library.call(function, *first, count, found, None)
+        return [int(handle or 0) for handle in found]
+
+    def raw(self, handle: int, what: int) -> bytes:
+        size, found = ctypes.c_size_t(), ctypes.create_string_buffer(8192)
+        asked = (ctypes.c_void_p(handle), ctypes.c_uint(what), ctypes.c_size_t(len(found)), found, ctypes.byref(size))
+        self.library.call("clGetDeviceInfo", *asked)
+        return found.raw[: size.value]
+
+    def number(self, handle: int, what: int) -> int:
+        return int.from_bytes(self.raw(handle, what), sys.byteorder)
+
+    def kind(self, handle: int) -> str:
+        kind = self.number(handle, 0x1000)
+        return "cpu" if kind & CPU else "gpu" if kind & GPU else "other"
+
+    def seen(self) -> list[Record]:
+        return [
+            {
+                "device": "opencl:%d" % index,
+                "name": self.raw(handle, 0x102B).rstrip(b"\0").decode("utf-8", "replace"),
+                "kind": self.kind(handle),
+                "total_bytes": self.number(handle, 0x101F),
+                "on_host_memory": bool(self.number(handle, 0x1035)),
+            }
+            for index, handle in enumerate(self.handles)
+        ]
+
+
+class OpenCl:
+    """One OpenCL device, with the same verbs as Cuda."""
+
+    def __init__(self, name: str) -> None:
+        found = OpenClDevices()
+        index = int(name.partition(":")[2])
+        if index >= len(found.handles):
+            raise Refused("%s is not there: OpenCL has %d devices here" % (name, len(found.handles)))
+        self.devices, self.library, self.name, self.handle = found, found.library, name, found.handles[index]
+        kind = found.kind(self.handle)
+        self.hardware = found.hardware or ("opencl-cpu" if kind == "cpu" else "real")
+        self.memory: dict[int, int] = {}
+        self.context = self.queue = 0
+        self.total = found.number(self.handle, 0x101F)
+        self.most = found.number(self.handle, 0x1010)  # one allocation
+        # CL_MEM_READ_WRITE; where the device's memory is the machine's, CL_MEM_ALLOC_HOST_PTR as well: PoCL then allocates at once and
+        # says when it cannot, where without it the first use of a buffer that had no room ends the process.
+        self.flags = ctypes.c_uint64(1 | 16 if found.number(self.handle, 0x1035) else 1)
+
+    def made(self, function: str, *arguments: Any) -> int:
+        """A new object of the library's; the last argument of all these calls is where the code goes."""
+        code = ctypes.c_int()
+        found = getattr(self.library.library, function)(*arguments, ctypes.byref(code))
+        self.library.check(function, code.value)
+        return int(found or 0)
+
+    def on_host_memory(self) -> bool:
+        return bool(self.devices.number(self.handle, 0x1035))
+
+    def kernels(self, wanted: str) -> list[str]:
+        if wanted == "tensor":
+            raise Refused("OpenCL has no kernel of kind tensor; only the CUDA driver has")
+        return ["fma"]
+
+    def open(self, kernels: list[str]) -> None:
+        device = (ctypes.c_void_p * 1)(self.handle)
+        self.context = self.made("clCreateContext", None, ctypes.c_uint(1), device, None, None)
+        context = ctypes.c_void_p(self.context)
+        self.queue = self.made("clCreateCommandQueue", context, ctypes.c_void_p(self.handle), ctypes.c_uint64(2))  # with times
+        if kernels:
+            source = (ctypes.c_char_p * 1)(BURN)
+            program = ctypes.c_void_p(self.made("clCreateProgramWithSource", context, ctypes.c_uint(1), source, None))
+            self.library.call("clBuildProgram", program, ctypes.c_uint(1), device, None, None, None)
+            self.kernel = ctypes.c_void_p(self.made("clCreateKernel", program, b"burn"))
+            output = ctypes.c_void_p(self.allocate(4096))
+            self.library.call("clSetKernelArg", self.kernel, ctypes.c_uint(0), ctypes.c_size_t(8), ctypes.byref(output))
+            self.items = 8 * THREADS * self.devices.number(self.handle, 0x1002)
+
+    def launch(self, kernel: str, rounds: int) -> Any:
+        del kernel  # there is one
+        number, event, queue = ctypes.c_uint(rounds), ctypes.c_void_p(), ctypes.c_void_p(self.queue)
+        self.library.call("clSetKernelArg", self.kernel, ctypes.c_uint(1), ctypes.c_size_t(4), ctypes.byref(number))
+        size, group = ctypes.c_size_t(self.items), ctypes.c_size_t(THREADS)
+        asked = (queue, self.kernel, ctypes.c_uint(1), None, ctypes.byref(size), ctypes.byref(group), ctypes.c_uint(0), None)
+        self.library.call("clEnqueueNDRangeKernel", *asked, ctypes.byref(event))
+        self.library.call("clFlush", queue)
+        return event
+
+    def busy_s(self, event: Any) -> float | None:
+        status = ctypes.c_int()
+        self.library.call("clGetEventInfo", event, ctypes.c_uint(0x11D3), ctypes.c_size_t(4), ctypes.byref(status), None)
+        if status.value > 0:
+            return None
+        self.library.check("the kernel's event", status.value)
+        times = [ctypes.c_uint64(), ctypes.c_uint64()]
+        for offset, moment in enumerate(times):  # start and end on the device
+            asked = (event, ctypes.c_uint(0x1282 + offset), ctypes.c_size_t(8), ctypes.byref(moment), None)
+            self.library.call("clGetEventProfilingInfo", *asked)
+        self.library.call("clReleaseEvent", event)
+        return float(times[1].value - times[0].value) / 1e9
+
+    def free_bytes(self) -> tuple[int, int]:
+        """OpenCL does not tell what others have: what is in all, without what is held here."""
+        return self.total - sum(self.memory.values()), self.total
+
+    def allocate(self, size: int) -> int:
+        """A handle; 0 when there is no room. It is written to, since many drivers back a buffer no sooner."""
+        if size > self.most:
+            return 0
+        code, queue = ctypes.c_int(), ctypes.c_void_p(self.queue)
+        asked = (ctypes.c_void_p(self.context), self.flags, ctypes.c_size_t(size), None, ctypes.byref(code))
+        found = int(self.library.library.clCreateBuffer(*asked) or 0)
+        if code.value in NO_ROOM:
+            return 0
+        self.library.check("clCreateBuffer", code.value)
+        self.memory[found], one = size, ctypes.c_uint(1)
+        filled = (queue, ctypes.c_void_p(found), ctypes.byref(one), ctypes.c_size_t(4), ctypes.c_size_t(0), ctypes.c_size_t(size))
+        code.value = self.library.code("clEnqueueFillBuffer", *filled, ctypes.c_uint(0), None, None)
+        code.value = code.value or self.library.code("clFinish", queue)
+        if code.value in NO_ROOM:
+            self.release(found)
+            return 0
+        self.library.check("clEnqueueFillBuffer", code.value)
+        return found
+
+    def refused_bytes(self, size: int) -> str:
+        """With which code an allocation of so much more fails, in pieces where one cannot be that large; empty: it does not.
+
+        Only the first bytes of each piece are written to, and all of it is given back at once.
+        """
+        code, pieces, left, queue = ctypes.c_int(), [], size, ctypes.c_void_p(self.queue)
+        while left > 0 and not code.value:
+            piece, one = min(left, self.most), ctypes.c_uint(1)
+            asked = (ctypes.c_void_p(self.context), self.flags, ctypes.c_size_t(piece), None, ctypes.byref(code))
+            pieces.append(self.library.library.clCreateBuffer(*asked))
+            if not code.value:
+                filled = (queue, ctypes.c_void_p(pieces[-1]), ctypes.byref(one), *map(ctypes.c_size_t, (4, 0, 4)))
+                code.value = self.library.code("clEnqueueFillBuffer", *filled, ctypes.c_uint(0), None, None)
+                code.value = code.value or self.library.code("clFinish", queue)
+            left -= piece
+        for found in pieces:
+            if found:
+                self.library.call("clReleaseMemObject", ctypes.c_void_p(found))
+        return CL_CODES.get(code.value, "error %d" % code.value) if code.value else ""
+
+    def release(self, handle: int) -> None:
+        del self.memory[handle]
+        self.library.call("clReleaseMemObject", ctypes.c_void_p(handle))
+
+    def close(self) -> None:
+        for handle in list(self.memory):
+            self.release(handle)
+        if self.queue:
+            self.library.call("clReleaseCommandQueue", ctypes.c_void_p(self.queue))
+        if self.context:
+            self.library.call("clReleaseContext", ctypes.c_void_p(self.context))
+        self.queue = self.context = 0
+
+
+# --- holding: as in agent.py ------------------------------------------------------------------------------------------------
+
+
+class Ending:
+    """What ends the fault: a closed standard input, a lapsed lease, the deadline, a signal."""
+
+    def __init__(self, deadline_s: float, lease_s: float | None) -> None:
+        now = time.monotonic()
+        self.detached, self.inputs = False, [0]
+        self.deadline, self.lease_s = now + deadline_s, lease_s
+        self.lease = now + lease_s if lease_s else None
+        self.signals, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda *_: None)
+
+    def renew(self) -> None:
+        if self.lease_s:
+            self.lease = time.monotonic() + self.lease_s
+
+    def wait(self, seconds: float) -> str:
+        """Why the fault must end; empty when `seconds` have passed without a reason."""
+        until = time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            if now >= self.deadline:
+                return "deadline"
+            if self.lease is not None and now >= self.lease:
+                return "lease lapsed"
+            limits = [limit for limit in (self.deadline, self.lease, until) if limit is not None]
+            ready = select.select([*self.inputs, self.signals], [], [], max(0.0, min(limits) - now))[0]
+            if self.signals in ready:
+                number = os.read(self.signals, 1)[0]
+                if number != signal.SIGUSR1:
+                    return "signal %d" % number
+                self.renew()
+            elif 0 in ready:
+                said = os.read(0, 4096)
+                if not said and not self.detached:
+                    return "standard input closed"
+                if b"renew" in said:
+                    self.renew()
+                self.inputs = [0] if said else []
+            elif time.monotonic() >= until:
+                return ""
+
+
+class Held:
+    """The undo record on its way to the disk, what was measured beside it, and what may cut a slow `apply` short."""
+
+    def __init__(self, path: str, body: Record, ending: Ending) -> None:
+        self.path, self.body, self.ending = path, body, ending
+        self.device: Any = None
+        self.burner: Any = None
+        self.watch: Watch | None = None
+        self.seen: Record = {"agent": body["agent"], "stopped": ""}
+
+    def keep(self) -> None:
+        """Bring the record to the disk: the file is whole, or as it was before."""
+        with open(self.path + ".new", "w", encoding="utf-8") as new:
+            json.dump(self.body, new)
+            new.flush()
+            os.fsync(new.fileno())
+        os.replace(self.path + ".new", self.path)
+        folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def show(self, **facts: Any) -> None:
+        """What was measured, for whoever looks; a disk that is full ends no fault."""
+        self.seen.update(facts, t=time.monotonic())
+        with suppress(OSError):
+            with open(self.path + ".seen.new", "w", encoding="utf-8") as new:
+                json.dump(self.seen, new)
+            os.replace(self.path + ".seen.new", self.path + ".seen")
+
+    def go_on(self, seconds: float = 0.0) -> None:
+        reason = self.ending.wait(seconds)
+        if reason:
+            raise Ended(reason)
+        if self.watch:
+            self.watch.look()
+
+
+class Watch:
+    """Temperature and power of the device, as NVML tells them."""
+
+    def __init__(self, nvml: Nvml, uuid: str, hottest_c: int, most_w: float | None) -> None:
+        self.nvml, self.gpu = nvml, nvml.whole(nvml.handle(uuid))
+        self.hottest_c, self.next, self.over = hottest_c, 0.0, 0
+        try:
+            temperature = nvml.number("nvmlDeviceGetTemperature", self.gpu, 0)
+        except Failed as problem:
+            raise Refused(
+                "nobody tells how hot %s is, so nothing could stop the fault in time: %s" % (uuid, problem)
+            ) from problem
+        if temperature >= hottest_c:
+            raise Refused("%s has %d C already, and %d are the limit" % (uuid, temperature, hottest_c))
+        limit = nvml.perhaps("nvmlDeviceGetEnforcedPowerLimit", self.gpu)
+        self.most_w = most_w if most_w is not None or limit is None else 1.1 * limit / 1000.0
+
+    def look(self) -> None:
+        """Raises Beyond."""
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + WATCH_EVERY_S
+        try:
+            temperature = self.nvml.number("nvmlDeviceGetTemperature", self.gpu, 0)
+        except Failed as problem:
+            raise Beyond("nobody tells the temperature any more: %s" % problem) from problem
+        if temperature > self.hottest_c:
+            raise Beyond("%d C is beyond the limit of %d C" % (temperature, self.hottest_c))
+        power = self.nvml.perhaps("nvmlDeviceGetPowerUsage", self.gpu)
+        high = power is not None and self.most_w is not None and power / 1000.0 > self.most_w
+        self.over = self.over + 1 if high else 0
+        if self.over > 1 and power is not None:  # one reading may be a spike
+            raise Beyond("%.0f W is beyond the limit of %.0f W" % (power / 1000.0, self.most_w or 0.0))
+
+
+class Verb(NamedTuple):
+    """`prepare` looks and refuses, and returns what `undo` needs; `apply` does it and returns facts, `go_on` keeps it up until it raises
+    Ended or Beyond; `undo` works from the record alone and is idempotent.
+    """
+
+    prepare: Callable[[Record, Held], Record]
+    apply: Callable[[Record, Held], Record]
+    go_on: Callable[[Record, Held], None]
+    undo: Callable[[Record], None]
+
+
+def nothing(record: Record) -> None:
+    """To be undone: the driver takes back all that a process had."""
+    del record
+
+
+def emit(event: str, **facts: Any) -> None:
+    with suppress(OSError):  # whoever listened may be dead; the fault is undone all the same
+        os.write(1, (json.dumps({"event": event, **facts}) + "\n").encode("utf-8"))
+
+
+def begin(name: str, request: Record, ending: Ending) -> Held:
+    """Look, refuse or bring the undo record to the disk; nothing is taken yet."""
+    path = request["state"]
+    if os.path.exists(path):
+        raise Refused("fault %s is already held here; its record is %s" % (request["fault"], path))
+    body = {
+        "fault": request["fault"],
+        "verb": name,
+        "agent": identity(os.getpid()),
+        "boot": boot(),
+        "undo_s": UNDO_S,
+        "record": {},
+    }
+    held = Held(path, body, ending)
+    try:
+        body["record"] = VERBS[name].prepare(request, held)
+    except Failed as problem:
+        raise Refused(str(problem)) from problem
+    held.keep()
+    return held
+
+
+class LastResort:
+    """A driver that hangs in a call hears nothing; at that moment the process ends, and the kernel takes back all that it holds.
+
+    Its thread is there before anything is taken: where memory is short none can be started any more.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+        threading.Thread(target=self.wait, daemon=True).start()
+
+    def wait(self) -> None:
+        while time.monotonic() < self.at:
+            time.sleep(0.25)
+        os._exit(1)
+
+
+def hold(name: str, request: Record) -> int:
+    """Do it, keep it up until an ending, let go. Returns the exit status."""
+    ending = Ending(request["deadline_s"], request.get("lease_s"))
+    try:
+        held = begin(name, request, ending)
+    except (Refused, OSError) as problem:
+        emit("refused", why=str(problem))
+        return 3
+    last = LastResort(request["deadline_s"] + UNDO_S)
+    reason = why = ""
+    try:
+        emit("effective", **VERBS[name].apply(request, held))
+        ending.detached = bool(request.get("detached"))  # not before: whoever gave up waiting for it must not get it later
+        reason = kept_up(name, request, held)
+    except Ended as ended:
+        reason = str(ended)
+    except Exception as problem:  # noqa: BLE001 - however the fault failed, what there is of it must be undone
+        why = "%s: %s" % (type(problem).__name__, problem)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then the record is still there
+    last.at = time.monotonic() + UNDO_S
+    let_go(held)
+    return put_back(held.path, held.body, reason, why)
+
+
+def kept_up(name: str, request: Record, held: Held) -> str:
+    """Until it must end. What goes wrong on the way is told at once in what is seen, and the device let go."""
+    try:
+        VERBS[name].go_on(request, held)
+    except Ended:
+        raise
+    except Exception as problem:  # noqa: BLE001 - it is told, and what there is of it undone
+        held.watch = None
+        held.show(stopped=str(problem))
+        if not let_go(held):
+            os._exit(1)  # the record and what was seen stay, for whoever undoes it and asks why
+    while True:
+        held.go_on(60.0)
+
+
+def let_go(held: Held) -> bool:
+    """Whether the driver took all of it back; what it did not it does when this process ends."""
+    device, held.device = held.device, None
+    try:
+        if device:
+            device.close()
+    except Failed:
+        return False
+    return True
+
+
+def put_back(path: str, body: Record, reason: str, why: str = "") -> int:
+    """Undo from the record, remove it and what lies beside it, say so. `why`: the fault had failed before."""
+    try:
+        VERBS[body["verb"]].undo(body["record"])
+    except Foreign as problem:
+        emit("foreign", why=str(problem))
+        return 4
+    except (Refused, Failed) as problem:
+        emit("failed", why="could not be undone: %s%s" % (problem, why and "; and before that: " + why))
+        return 1
+    for name in (path, path + ".seen", path + ".seen.new", path + ".new"):
+        with suppress(FileNotFoundError):
+            os.remove(name)
+    if why:
+        emit("failed", why=why)
+        return 1
+    emit("undone", reason=reason)
+    return 0
+
+
+def undo(path: str) -> int:
+    """End the agent of that record if it lives: with it all is gone. A record that is not there is success."""
+    body = load(path)
+    if body and body["boot"] == boot() and pid_of(body["agent"]):
+        send(body["agent"], signal.SIGTERM)
+        send(body["agent"], signal.SIGCONT)  # one that somebody stopped must hear it too
+        if not wait_gone(body["agent"], body["undo_s"]):
+            send(body["agent"], signal.SIGKILL)
+            if not wait_gone(body["agent"], UNDO_S):
+                emit("failed", why="could not be undone: %s does not end; the driver has hung" % body["agent"])
+                return 1
+    try:
+        with open(path, encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not run the same undo at once
+            body = load(path)
+            if body:
+                return put_back(path, body, "undo")
+    except FileNotFoundError:
+        pass
+    emit("undone", reason="nothing was left")
+    return 0
+
+
+def load(path: str) -> Record:
+    try:
+        with open(path, encoding="utf-8") as text:
+            body: Record = json.load(text)
+            return body
+    except FileNotFoundError:
+        return {}
+
+
+def renew(path: str) -> int:
+    """Tell the agent of that record that somebody still cares."""
+    body = load(path)
+    return 0 if body and send(body["agent"], signal.SIGUSR1) else 1
+
+
+def opened(request: Record, held: Held) -> None:
+    """The device that was asked for, and who watches it. Raises Refused with what is missing."""
+    name = request["device"]
+    if re.match(r"opencl:\d+$", name):
+        held.device = OpenCl(name)
+        kind = held.device.devices.kind(held.device.handle)
+        if kind != "cpu":
+            raise Refused(
+                "%s is a %s: nothing here tells whose it is or how hot; an NVIDIA one is named by its UUID" % (name, kind)
+            )
+    elif re.match(r"(GPU|MIG)-[0-9a-f-]+$", name):
+        held.watch = Watch(Nvml(), name, request["hottest_c"], request["most_w"])
+        held.device = Cuda(name)
+    else:
+        raise Refused("%s is neither opencl:NUMBER nor the UUID of a GPU or of a slice of one" % name)
+
+
+# --- saturate-gpu: duty, kernels --------------------------------------------------------------------------------------------
+
+
+class Burner:
+    """Keeps one device at work for a part of the time: what is owed grows with time and shrinks with what the events say."""
+
+    def __init__(self, held: Held, kernels: list[str], duty: float) -> None:
+        self.held, self.device, self.kernels, self.duty = held, held.device, kernels, duty
+        self.rounds = dict.fromkeys(kernels, 64)
+        self.slices = dict.fromkeys(kernels, 0.0)
+        self.flying: list[tuple[str, Any, float]] = []
+        self.owed = self.busy = 0.0
+        self.turn = 0
+        self.marks: list[list[float]] = []
+
+    def calibrate(self) -> None:
+        """How many rounds take a slice: from few ones on, never more than four times as many at once."""
+        for kernel in self.kernels:
+            while True:
+                self.launch(kernel)
+                took = max(self.finished(), 1e-7)
+                if took >= SLICE_S / 2 or self.rounds[kernel] >= 1 << 28:
+                    self.slices[kernel] = took
+                    break
+                self.rounds[kernel] = int(self.rounds[kernel] * min(4.0, max(1.25, SLICE_S / took)))
+
+    def launch(self, kernel: str) -> None:
+        self.flying.append((kernel, self.device.launch(kernel, self.rounds[kernel]), time.monotonic() + STUCK_S))
+
+    def finished(self) -> float:
+        """How long the oldest kernel in the queue took, once it has ended."""
+        while True:
+            took = self.landed()
+            if took is not None:
+                return took
+            self.held.go_on(0.0005)
+
+    def landed(self) -> float | None:
+        kernel, event, limit = self.flying[0]
+        took: float | None = self.device.busy_s(event)
+        if took is None and time.monotonic() > limit:
+            raise Failed("the device has not finished a kernel of %d ms within %g s" % (SLICE_S * 1000, STUCK_S))
+        if took is not None:
+            self.flying.pop(0)
+            # A kernel that the victim's work made longer counts as it was; the next ones follow slowly.
+            self.slices[kernel] += 0.2 * (took - self.slices[kernel])
+            if self.slices[kernel] > 2 * SLICE_S:
+                self.rounds[kernel] = max(1, int(self.rounds[kernel] * SLICE_S / self.slices[kernel]))
+                self.slices[kernel] = SLICE_S
+        return took
+
+    def run(self) -> None:
+        last = time.monotonic()
+        while True:
+            now = time.monotonic()
+            self.owed, last = min(MOST_OWED_S, self.owed + self.duty * (now - last)), now
+            while self.flying:
+                took = self.landed()
+                if took is None:
+                    break
+                self.owed, self.busy = self.owed - took, self.busy + took
+            ahead = sum(self.slices[kernel] for kernel, _, _ in self.flying)
+            kernel = self.kernels[self.turn % len(self.kernels)]
+            if len(self.flying) < IN_FLIGHT and self.owed - ahead >= self.slices[kernel] / 2:
+                self.launch(kernel)
+                self.turn += 1
+            self.mark(now)
+            self.held.go_on(0.001)
+
+    def mark(self, now: float) -> None:
+        """Moment and device time in all, every quarter of a second."""
+        if not self.marks or now - self.marks[-1][0] >= SEEN_EVERY_S:
+            self.marks = [mark for mark in self.marks if now - mark[0] <= SEEN_FOR_S] + [[now, self.busy]]
+            self.held.show(marks=self.marks, kernels=self.turn)
+
+
+def saturate_prepare(request: Record, held: Held) -> Record:
+    if not 0 < request["duty"] <= 1:
+        raise Refused("a duty of %s; it lies above 0 and at most 1" % request["duty"])
+    opened(request, held)
+    held.device.kernels(request["kernels"])
+    return {}
+
+
+def saturate_apply(request: Record, held: Held) -> Record:
+    kernels = held.device.kernels(request["kernels"])
+    held.device.open(kernels)
+    burner = Burner(held, kernels, request["duty"])
+    burner.calibrate()
+    held.seen.update(hardware=held.device.hardware, device=request["device"], kinds=kernels)
+    held.burner = burner
+    burner.mark(time.monotonic())
+    return {"device": request["device"], "hardware": held.device.hardware, "kernels": kernels, "rounds": burner.rounds}
+
+
+def saturate_go_on(request: Record, held: Held) -> None:
+    del request
+    held.burner.run()
+
+
+# --- fill-gpu: leave_bytes or leave_share -----------------------------------------------------------------------------------
+
+
+def host_room() -> int:
+    """Bytes of the machine's own memory that may be taken. Raises Refused where nobody tells."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as text:
+        free = next(int(line.split()[1]) << 10 for line in text if line.startswith("MemAvailable:"))
+        return free - max(HOST_RESERVE, int(free * HOST_RESERVE_SHARE))
+    raise Refused("this system does not say how much memory is available, and the device uses the machine's own")
+
+
+def left(request: Record, total: int) -> int:
+    share = request.get("leave_share")
+    return int(request["leave_bytes"]) if share is None else int(share * total)
+
+
+def fill_prepare(request: Record, held: Held) -> Record:
+    opened(request, held)
+    if not held.device.on_host_memory():
+        return {}
+    if isinstance(held.device, Cuda):
+        raise Refused("%s has no memory of its own but uses the machine's; memory-stress takes that" % request["device"])
+    wanted, room = held.device.total - left(request, held.device.total), host_room()
+    if wanted > room:
+        raise Refused(
+            "%s uses the machine's own memory: %d bytes would be taken, and %d can be, so that 10 %% and 512 MiB stay free"
+            % (request["device"], wanted, max(0, room))
+        )
+    return {}
+
+
+def take(request: Record, held: Held) -> None:
+    """All that is free but what is to be left, from large pieces to small ones."""
+    for chunk in CHUNKS:
+        while True:
+            held.go_on()
+            free, total = held.device.free_bytes()
+            if free - left(request, total) < chunk or not held.device.allocate(chunk):
+                break
+
+
+def show_held(request: Record, held: Held) -> None:
+    free, total = held.device.free_bytes()
+    leave = left(request, total)
+    more = {"free_bytes": free} if isinstance(held.device, Cuda) else {}
+    held.show(held_bytes=sum(held.device.memory.values()), total_bytes=total, leave_bytes=leave, **more)
+
+
+def fill_apply(request: Record, held: Held) -> Record:
+    held.device.open([])
+    free, total = held.device.free_bytes()
+    leave = left(request, total)
+    if free - leave < CHUNKS[-1]:
+        raise Failed("%d of %d bytes are free, and %d are to be left: there is nothing to take" % (free, total, leave))
+    take(request, held)
+    held.seen.update(hardware=held.device.hardware, device=request["device"])
+    if isinstance(held.device, OpenCl):
+        held.seen["next_bytes"] = leave + CHUNKS[0]
+        held.seen["next_allocation"] = held.device.refused_bytes(leave + CHUNKS[0])
+    show_held(request, held)
+    return {"device": request["device"], "hardware": held.device.hardware, "bytes": held.seen["held_bytes"]}
+
+
+def fill_go_on(request: Record, held: Held) -> None:
+    while True:
+        held.go_on(WATCH_EVERY_S)
+        take(request, held)
+        show_held(request, held)
+
+
+# --- limit-gpu: limit_w -----------------------------------------------------------------------------------------------------
+
+
+def limit_of(nvml: Nvml, handle: Any) -> int:
+    """Milliwatts, as somebody set them or as they are by default."""
+    return nvml.number("nvmlDeviceGetPowerManagementLimit", handle)
+
+
+def limit_prepare(request: Record, held: Held) -> Record:
+    del held  # nothing of the device is opened
+    if not re.match(r"GPU-[0-9a-f-]+$", request["device"]):
+        raise Refused("%s is no GPU of NVML's, and only such a one has a limit of power that can be set" % request["device"])
+    nvml = Nvml()
+    handle, wanted = nvml.handle(request["device"]), int(request["limit_w"] * 1000)
+    lowest, highest = ctypes.c_uint(), ctypes.c_uint()
+    range_ = (handle, ctypes.byref(lowest), ctypes.byref(highest))
+    nvml.library.call("nvmlDeviceGetPowerManagementLimitConstraints", *range_)
+    if not lowest.value <= wanted <= highest.value:
+        allowed = (lowest.value / 1000, highest.value / 1000)
+        raise Refused("%g W for %s; it takes %g to %g" % (request["limit_w"], request["device"], *allowed))
+    return {"device": request["device"], "before_mw": limit_of(nvml, handle), "ours_mw": wanted}
+
+
+def limit_apply(request: Record, held: Held) -> Record:
+    nvml, record = Nvml(), held.body["record"]
+    handle = nvml.handle(request["device"])
+    nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["ours_mw"]))
+    held.show(hardware="simulated" if nvml.library.simulated else "real", device=request["device"])
+    return {"device": request["device"], "limit_w": limit_of(nvml, handle) / 1000}
+
+
+def limit_go_on(request: Record, held: Held) -> None:
+    del request
+    while True:
+        held.go_on(WATCH_EVERY_S)
+        held.show()
+
+
+def limit_undo(record: Record) -> None:
+    nvml = Nvml()
+    handle = nvml.handle(record["device"])
+    now = limit_of(nvml, handle)
+    if now == record["before_mw"]:
+        return
+    if now != record["ours_mw"]:
+        words = (record["device"], now / 1000, record["ours_mw"] / 1000)
+        raise Foreign("%s has a limit of %g W, where %g had been set; it was left alone" % words)
+    nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["before_mw"]))
+
+
+VERBS = {
+    "saturate-gpu": Verb(saturate_prepare, saturate_apply, saturate_go_on, nothing),
+    "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on, nothing),
+    "limit-gpu": Verb(limit_prepare, limit_apply, limit_go_on, limit_undo),
+}
+
+# --- look -------------------------------------------------------------------------------------------------------------------
+
+NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
+
+
+def environment_of(pid: int) -> Record:
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as text:
+            pairs = [pair.partition(b"=") for pair in text.read().split(b"\0")]
+    except OSError:
+        return {}
+    return {name.decode(): value.decode("utf-8", "replace") for name, _, value in pairs if name.decode("latin-1") in NAMES}
+
+
+def holds(pid: int, fault: str) -> bool:
+    """Whether that process is an agent of this program with that fault, by its command line."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/%d/cmdline" % pid, "rb") as text:
+        words = text.read().rstrip(b"\0").split(b"\0")
+        return words[-2].decode() in VERBS and json.loads(words[-1].decode("utf-8")).get("fault") == fault
+    return False
+
+
+def look(request: Record) -> int:
+    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids."""
+    found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "broken": [], "devices": [], "hardware": "real"}
+    found.update(root=os.geteuid() == 0, t=time.monotonic())
+    try:
+        nvml = Nvml()
+        found["hardware"] = "simulated" if nvml.library.simulated else "real"
+        handles, found["broken"] = nvml.devices()
+        for handle, parent in handles:
+            try:
+                found["gpus"].append(nvml.seen(handle, parent))
+            except Failed as problem:
+                found["broken"].append(str(problem))
+        for process in (process for gpu in found["gpus"] for process in gpu["processes"]):
+            process["here"] = os.path.exists("/proc/%d" % process["pid"])  # else NVML tells pids of another namespace, the host's
+            process["ours"] = bool(request.get("fault")) and holds(process["pid"], request["fault"])
+    except (Refused, Failed) as problem:
+        found["nvml"] = str(problem)
+    try:
+        Library("libcuda.so.1", CUDA_CODES)
+    except Refused as problem:
+        found["cuda"] = str(problem)
+    if request.get("opencl"):
+        try:
+            found["devices"] = OpenClDevices().seen()
+        except (Refused, Failed) as problem:
+            found["opencl"] = str(problem)
+    found["environment"] = {str(pid): environment_of(pid) for pid in request.get("pids", ())}
+    os.write(1, (json.dumps(found) + "\n").encode("utf-8"))
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) == 2 and arguments[1].startswith("@") and arguments[0] in ("undo", "renew"):
+        return (undo if arguments[0] == "undo" else renew)(arguments[1][1:])
+    if len(arguments) != 2 or arguments[0] not in (*VERBS, "look"):
+        emit("refused", why="usage: gpu_agent.py %s|look REQUEST or gpu_agent.py undo|renew @STATE" % "|".join(VERBS))
+        return 3
+    text = arguments[1]
+    if text.startswith("@"):
+        with open(text[1:], encoding="utf-8") as file:
+            text = file.read()
+    request = json.loads(text)
+    return look(request) if arguments[0] == "look" else hold(arguments[0], request)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""Troubles of accelerators themselves: gpu-throttle, and by name those that have no means here: gpu-health-signal, gpu-lost."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, ClassVar
+
+from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .devices import OPENCL, accelerators, own_gpu
+from .lifecycle import end_agent
+from .platforms.base import Platform, Target
+from .values import JSON, Share
+
+NVML = "NVML"
+
+
+@dataclass(frozen=True)
+class GpuThrottle(Injector):
+    """Let an agent hold a lower limit of power on each target's own GPU."""
+
+    power: Annotated[Share, "the limit of power, as a part of the present one; no less than the GPU allows"] = Share(0.6)
+    device: Annotated[str | None, "the target's own GPU by its UUID, needed where it has several"] = None
+
+    kind: ClassVar[str] = "gpu-throttle"
+    summary: ClassVar[str] = "the target's own GPU gets a lower limit of power, as one that is derated has"
+    certifies: ClassVar[str] = (
+        "recovery: that the service stays within its objectives with one slower GPU; not detection: whether a monitor sees a GPU that is "
+        "throttled by heat is another matter"
+    )
+    proven_by: ClassVar[str] = "NVML, in another process: the limit in force; with it clocks, power and why the clocks are lower"
+    undone_by: ClassVar[str] = "the agent sets the limit that was there before, never over one that somebody else has set since"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.HELPER
+    patience: ClassVar[timedelta] = timedelta(seconds=20)
+
+    def problems(self) -> tuple[str, ...]:
+        return () if 0 < self.power < 1 else (f"`power` is {self.power:.0%}, which throttles nothing or stops all; write 60%",)
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        if self.device and self.device.startswith(OPENCL):
+            raise Refusal(f"not injecting: {self.device} has no limit of power that could be set; NVML has, of NVIDIA's GPUs")
+        limits: dict[str, JSON] = {}
+        for target in targets:
+            seen, pids = accelerators(platform).accelerators(target, "", opencl=False), set(platform.pids(target))
+            gpu = own_gpu(seen, target, pids, self.device)
+            limits[target.name] = self._limit(gpu, seen, pids)
+        if len({limit["device"] for limit in limits.values()}) < len(limits):
+            raise Refusal("not injecting: several targets share a GPU; take one of them (count: 1)")
+        return Undo(targets, {"limits": limits})
+
+    def _limit(self, gpu: JSON, seen: JSON, pids: set[int]) -> JSON:
+        uuid, now, least = gpu["uuid"], gpu["power_limit_w"], gpu["power_least_w"]
+        if gpu["parent"]:
+            raise Refusal(f"not injecting: {uuid} is a slice of {gpu['parent']}, and only a whole GPU has a limit of power")
+        if now is None or least is None:
+            raise Refusal(f"not injecting: NVML tells no limits of power of {uuid}, so none can be set")
+        if not seen["root"]:
+            raise Refusal(f"not injecting: only root may set the limit of power of {uuid}; run blackstart as root")
+        if others := [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]:
+            raise Refusal(f"not injecting: {uuid} is also used by pid {', '.join(others)}, no target's")
+        wanted = round(max(least, now * self.power))
+        if wanted >= now:
+            raise Refusal(f"not injecting: {uuid} is limited to {now:g} W, and {least:g} W is the least that can be set")
+        return {"device": uuid, "hardware": seen["hardware"], "before_w": now, "limit_w": wanted}
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            limit = undo.prior["limits"][target.name]
+            request = {"device": limit["device"], "limit_w": limit["limit_w"]}
+            platform.agent_begin(undo.fault, target, "limit-gpu", request, undo.deadline_s)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        facts: JSON = {}
+        for target, limit, gpu in self._gpus(undo, platform):
+            if gpu is None or gpu["power_limit_w"] > limit["limit_w"]:
+                there = f"is limited to {gpu['power_limit_w']:g} W" if gpu else "is not there"
+                raise NotYet(f"{limit['device']} {there}, not to {limit['limit_w']} W")
+            told = {
+                word: gpu[word] for word in ("power_limit_w", "power_w", "sm_mhz", "slowed_by", "utilisation", "temperature_c")
+            }
+            facts[target.name] = {**limit, **told}
+        shown = "; ".join(
+            f"{each['device']} is limited to {each['power_limit_w']:g} W, at {each['sm_mhz']} MHz" for each in facts.values()
+        )
+        return self._evidence(undo, shown, facts)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            end_agent(undo, target, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        facts: JSON = {}
+        for target, limit, gpu in self._gpus(undo, platform):
+            if gpu is None or gpu["power_limit_w"] == limit["limit_w"]:
+                there = f"is still limited to {limit['limit_w']} W" if gpu else "is not there any more"
+                raise Differs(f"{limit['device']} {there}")
+            facts[target.name] = {"device": limit["device"], "power_limit_w": [limit["before_w"], gpu["power_limit_w"]]}
+        shown = "; ".join(f"{each['device']} is limited to {each['power_limit_w'][1]:g} W" for each in facts.values())
+        return self._evidence(undo, shown, facts)
+
+    def _gpus(self, undo: Undo, platform: Platform) -> list[tuple[Target, JSON, JSON | None]]:
+        """Each target with its limit and with what another process's NVML tells of its GPU now."""
+        found = []
+        for target in undo.targets:
+            limit, look = undo.prior["limits"][target.name], accelerators(platform).accelerators(target, "", opencl=False)
+            found.append((target, limit, next((gpu for gpu in look["gpus"] if gpu["uuid"] == limit["device"]), None)))
+        return found
+
+    def _evidence(self, undo: Undo, shown: str, facts: JSON) -> Evidence:
+        hardware = next(iter(undo.prior["limits"].values()))["hardware"]
+        return Evidence(NVML, f"{shown}; hardware: {hardware}", {"hardware": hardware, "targets": facts})
+
+
+class Meaningless(Injector):
+    """A kind that has no means on any platform here. `means` says which there would have to be; it is refused with that."""
+
+    means: ClassVar[str]
+    proven_by: ClassVar[str] = "nothing: it is refused before anything is changed"
+    undone_by: ClassVar[str] = "nothing: it is refused before anything is changed"
+    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    privilege: ClassVar[Privilege] = Privilege.HELPER
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        del targets, platform
+        raise Refusal(f"not injecting: {self.kind} needs {self.means}")
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        self.plan(undo.targets, platform)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        del undo, platform
+        raise NotYet("it was refused")
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        """Nothing was injected."""
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        del undo, platform
+        return Evidence("the refusal", "nothing was injected")
+
+
+@dataclass(frozen=True)
+class GpuHealthSignal(Meaningless):
+    """A GPU that is reported ill and is not."""
+
+    kind: ClassVar[str] = "gpu-health-signal"
+    summary: ClassVar[str] = "a GPU is reported ill (ECC, an XID) and works on; refused: there are no means here"
+    certifies: ClassVar[str] = (
+        "detection: that an alert, and what follows from it, comes of a GPU's bad health; not recovery, since the GPU works on"
+    )
+    means: ClassVar[str] = (
+        "DCGM's field injection (dcgmi and a standalone nv-hostengine), which is not reached from here; a false XID in the kernel's log "
+        "could not be taken back"
+    )
+
+
+@dataclass(frozen=True)
+class GpuLost(Meaningless):
+    """A GPU that every call of CUDA finds lost."""
+
+    kind: ClassVar[str] = "gpu-lost"
+    summary: ClassVar[str] = "CUDA calls of the service fail as on a GPU that is lost; refused: there are no means here"
+    certifies: ClassVar[str] = (
+        "recovery: that the service gets by when its GPU is gone; not detection. Only together with gpu-health-signal is it GPU loss"
+    )
+    means: ClassVar[str] = (
+        "a library between the service and CUDA (an error shim) that is loaded when the service starts; blackstart changes no service's "
+        "libraries, and takes no device from under a driver. process-kill of the engine rehearses its death"
+    )

@@ -1,0 +1,404 @@
+"""Faults of accelerators on a live service: by OpenCL on the processor for real, by the CUDA driver and NVML simulated."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
+from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
+from blackstart.injectors.gpu_trouble import GpuHealthSignal, GpuLost, GpuThrottle
+from blackstart.injectors.platforms import local_agents
+from blackstart.injectors.platforms.base import PlatformError
+from blackstart.injectors.platforms.process import ProcessPlatform
+from blackstart.injectors.platforms.process_spec import ProcessSpec
+from blackstart.injectors.testing import check_injector
+from blackstart.injectors.values import Share, Size
+from blackstart.tests.accelerators import MIB_OF, SLICE, WHOLE, FakeGpus, pocl
+from blackstart.tests.conformance.test_process_faults import agents, resident, victim
+
+MIB = 1 << 20
+LEAVE = Size(768 * MIB)  # of 1 GiB, so that little is held at a time
+OWN_MIB = 500  # what the victim has on its simulated GPU
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a limit of power")
+Opened = Callable[[], ProcessPlatform]
+
+
+def opened_on(folder: Path, environment: dict[str, str], names: tuple[str, ...] = ("r0",)) -> Iterator[Opened]:
+    """How to open a platform with live replicas, whose agents have such an environment."""
+    spec = ProcessSpec(tuple(victim(name, "replica") for name in names))
+    opened = functools.partial(ProcessPlatform, spec, folder, folder / "state", {**os.environ, **environment})
+    with closing(opened()) as platform:
+        try:
+            assert platform.start_missing() == names
+            yield opened
+        finally:
+            platform.stop_started()
+
+
+@pytest.fixture
+def processor(tmp_path):
+    yield from opened_on(tmp_path, pocl(tmp_path / "opencl"))
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    return FakeGpus(tmp_path / "fake", sliced=True)
+
+
+@pytest.fixture
+def simulated(tmp_path, fakes):
+    """r0 has memory on WHOLE."""
+    for opened in opened_on(tmp_path, fakes.environment):
+        with closing(opened()) as platform:
+            fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
+        yield opened
+
+
+def ticks(pids: list[int]) -> int:
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total
+
+
+def planned(injector, platform, deadline_s: float = 60.0) -> Undo:
+    found = tuple(platform.current(name) for name in platform.finder.components)
+    undo = injector.plan(found, platform).stamped("run.1", injector.kind, {}, deadline_s)
+    return Undo.from_json(undo.to_json())
+
+
+def proven(injector, undo, platform):
+    limit = time.monotonic() + injector.patience.total_seconds()
+    while True:
+        try:
+            return injector.verify(undo, platform)
+        except NotYet:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.1)
+
+
+def until_lapsed(injector, undo, platform):
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit:
+        injector.verify(undo, platform)
+
+
+# --- the conformance suite ---
+
+
+def test_gpu_saturate_on_a_processor(processor, tmp_path):
+    injector = GpuSaturate(duty=Share(0.2), device="opencl:0")
+    check_injector(injector, processor, ("r0",), effect=lambda: ticks(agents(tmp_path, "saturate-gpu")) > 10)
+
+
+def test_gpu_memory_fill_on_a_processor(processor, tmp_path):
+    injector = GpuMemoryFill(leave=LEAVE, device="opencl:0")
+    check_injector(injector, processor, ("r0",), effect=lambda: resident(agents(tmp_path, "fill-gpu")) > 224 * MIB)
+
+
+def test_gpu_saturate_simulated(simulated, fakes):
+    check_injector(GpuSaturate(duty=Share(0.5)), simulated, ("r0",), effect=lambda: fakes.share(0) > 10)
+
+
+def test_gpu_memory_fill_simulated(simulated, fakes):
+    injector = GpuMemoryFill(leave=Size(256 * MIB))
+    check_injector(injector, simulated, ("r0",), effect=lambda: fakes.used_mib(0) > 3000)
+    assert fakes.used_mib(0) == OWN_MIB
+
+
+@needs_root
+def test_gpu_throttle_simulated(simulated, fakes):
+    check_injector(GpuThrottle(power=Share(0.5)), simulated, ("r0",), effect=lambda: fakes.limit_w(0) == 350)
+    assert fakes.limit_w(0) == 700
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate(duty=Share(0.5)), GpuMemoryFill()], ids=lambda injector: injector.kind)
+def test_a_slice_simulated(injector, fakes, tmp_path):
+    """MIG: the victim has one, and the GPU that it is cut from is left alone."""
+    for opened in opened_on(tmp_path, fakes.environment):
+        with closing(opened()) as platform:
+            fakes.process(2, platform.current("r0").details["pid"], OWN_MIB)
+            undo = planned(injector, platform)
+            assert undo.prior["devices"]["r0"]["device"] == SLICE
+            injector.inject(undo, platform)
+            found = proven(injector, undo, platform)
+            assert {"gpu-saturate": "no utilisation told", "gpu-memory-fill": "MiB free"}[injector.kind] in found.detail
+            assert fakes.used_mib(2) > OWN_MIB
+            assert fakes.used_mib(0) == fakes.used_mib(1) == 0
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+            assert fakes.used_mib(2) == OWN_MIB
+
+
+# --- evidence ---
+
+
+def test_evidence_on_a_processor_says_what_it_is(processor):
+    with closing(processor()) as platform:
+        injector = GpuSaturate(duty=Share(0.2), device="opencl:0")
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        found = proven(injector, undo, platform)
+        assert found.source == "OpenCL event times"
+        assert found.facts["hardware"] == "opencl-cpu"
+        assert found.facts["targets"]["r0"]["cores_in_demand"] > 0.1
+        injector.recover(undo, platform)
+        assert injector.verify_recovered(undo, platform).facts["hardware"] == "opencl-cpu"
+
+
+def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuMemoryFill(leave_share=Share(0.25))
+        undo = planned(injector, platform)
+        assert undo.prior["devices"]["r0"] == {
+            "device": WHOLE,
+            "name": "Simulated GPU",
+            "hardware": "simulated",
+            "total_bytes": MIB_OF * MIB,
+            "used_bytes": OWN_MIB * MIB,
+            "pids": [platform.current("r0").details["pid"]],
+            "target_bytes": OWN_MIB * MIB,
+        }
+        assert injector.bites(undo) == "now"
+        injector.inject(undo, platform)
+        found = proven(injector, undo, platform)
+        assert (found.source, found.facts["hardware"]) == ("NVML", "simulated")
+        assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF * 3 // 4 - OWN_MIB - 2) * MIB
+        assert found.facts["targets"]["r0"]["pid"] != platform.current("r0").details["pid"]
+        injector.recover(undo, platform)
+        assert "500 MiB in use before and 500 after" in injector.verify_recovered(undo, platform).detail
+    assert fakes.used_mib(1) == 0
+
+
+def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.process(0, platform.current("r0").details["pid"], 3000)
+        injector = GpuMemoryFill()
+        assert injector.bites(planned(injector, platform)) == "on-restart"
+
+
+def test_memory_stays_taken_while_the_replica_is_replaced(simulated, fakes):
+    """What it gives back is taken as well: its replacement finds no more than what was to be left."""
+    with closing(simulated()) as platform:
+        injector = GpuMemoryFill(leave=Size(1 << 30))
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        platform.kill(platform.current("r0"))
+        platform.revive("r0")
+        limit = time.monotonic() + 20
+        while fakes.used_mib(0) < MIB_OF - 1024 - 2 and time.monotonic() < limit:
+            time.sleep(0.1)
+        found = proven(injector, undo, platform)
+        assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF - 1024 - 2) * MIB
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert fakes.used_mib(0) == 0
+
+
+def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuSaturate(duty=Share(0.5))
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        proven(injector, undo, platform)
+        fakes.heat(0, 99)
+        with pytest.raises(NotYet, match=r"let go of GPU-1\S+ by itself: 99 C is beyond the limit of 87 C"):
+            until_lapsed(injector, undo, platform)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+
+
+def test_a_gpu_that_is_lost_is_no_proof_of_an_undo(simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuSaturate(duty=Share(0.5))
+        undo = planned(injector, platform)
+        fakes.fail("nvmlDeviceGetCount_v2", 15)
+        with pytest.raises(Differs, match="not there any more: nvmlDeviceGetCount_v2: the GPU is lost"):
+            injector.verify_recovered(undo, platform)
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate(duty=Share(0.3)), GpuMemoryFill()], ids=lambda injector: injector.kind)
+def test_a_killed_agent_leaves_nothing_on_a_gpu(injector, simulated, fakes, tmp_path):
+    """SIGKILL of the agent, nobody tells whoever injected; recover from the record alone, in a platform that has seen nothing."""
+    with closing(simulated()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        proven(injector, undo, platform)
+        (pid,) = agents(tmp_path, "saturate-gpu") + agents(tmp_path, "fill-gpu")
+        os.kill(pid, signal.SIGKILL)
+        with closing(simulated()) as fresh:
+            injector.recover(undo, fresh)
+            injector.verify_recovered(undo, fresh)
+            injector.recover(undo, fresh)
+        assert fakes.used_mib(0) == OWN_MIB
+        assert list((tmp_path / "state" / "agents").glob("*.json*")) == []
+
+
+# --- refusals, before anything changes ---
+
+
+def refused(platform, injector) -> str:
+    with pytest.raises(Refusal) as problem:
+        planned(injector, platform)
+    return str(problem.value)
+
+
+def test_a_gpu_that_belongs_to_no_target_is_refused(simulated):
+    with closing(simulated()) as platform:
+        why = refused(platform, GpuSaturate(device=SLICE))
+        assert why == f"not injecting: {SLICE} belongs to no target: r0's processes are on {WHOLE}"
+        assert "there is no GPU-ffff" in refused(platform, GpuMemoryFill(device="GPU-ffff"))
+
+
+def test_a_gpu_that_cannot_be_shared_without_harm_is_refused(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.library.fake_sharing(0, 3, 0)
+        assert "takes one process at a time or none (NVML's compute mode 3)" in refused(platform, GpuSaturate())
+        fakes.library.fake_sharing(0, 0, 1)
+        assert f"processes share {WHOLE} through MPS" in refused(platform, GpuSaturate())
+
+
+def test_memory_that_is_not_there_is_not_taken(simulated, fakes, tmp_path):
+    with closing(simulated()) as platform:
+        fakes.process(0, platform.current("r0").details["pid"], MIB_OF - 100)
+        assert f"{WHOLE} has {100 * MIB} bytes free, and {256 * MIB} are to be left" in refused(platform, GpuMemoryFill())
+        platform.agents.environment.update(pocl(tmp_path / "opencl"))
+        platform.memory_available = lambda _: 600 * MIB
+        assert "uses the machine's own memory: 805306368 bytes would be taken" in refused(
+            platform, GpuMemoryFill(device="opencl:0")
+        )
+
+
+def test_a_gpu_that_others_use_as_well_is_refused(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.process(0, os.getpid(), 10)
+        for injector in (GpuSaturate(), GpuMemoryFill()):
+            assert f"{WHOLE} is also used by pid {os.getpid()}, no target's; with `shared: true`" in refused(platform, injector)
+        assert planned(GpuSaturate(shared=True), platform).prior["devices"]["r0"]["device"] == WHOLE
+
+
+@needs_root
+def test_what_cannot_be_throttled_is_refused(simulated, fakes):
+    with closing(simulated()) as platform:
+        assert "opencl:0 has no limit of power that could be set" in refused(platform, GpuThrottle(device="opencl:0"))
+        fakes.fail("nvmlDeviceGetPowerManagementLimitConstraints", 3)
+        assert f"NVML tells no limits of power of {WHOLE}" in refused(platform, GpuThrottle())
+        fakes.fail("", 0)
+        fakes.library.fake_set_limit_w(0, 200)
+        assert "200 W is the least that can be set" in refused(platform, GpuThrottle())
+        fakes.process(0, os.getpid(), 10)
+        assert f"is also used by pid {os.getpid()}" in refused(platform, GpuThrottle())
+
+
+def test_what_has_no_means_is_refused_by_name(simulated):
+    with closing(simulated()) as platform:
+        assert "gpu-health-signal needs DCGM's field injection" in refused(platform, GpuHealthSignal())
+        assert "gpu-lost needs a library between the service and CUDA" in refused(platform, GpuLost())
+
+
+def test_a_missing_driver_is_named(tmp_path, processor):
+    with closing(processor()) as platform:
+        assert "libnvidia-ml.so.1 cannot be loaded" in refused(platform, GpuSaturate())
+        assert "there is no opencl:7; OpenCL has opencl:0 (pthread" in refused(platform, GpuMemoryFill(device="opencl:7"))
+        platform.agents.environment["LD_LIBRARY_PATH"] = ""
+        assert "libOpenCL.so.1 cannot be loaded" in refused(platform, GpuSaturate(device="opencl:0"))
+    assert not (tmp_path / "state" / "agents").exists()
+
+
+def test_a_driver_that_hangs_or_crashes_is_told_and_not_waited_for(simulated, fakes, monkeypatch):
+    with closing(simulated()) as platform:
+        (Path(fakes.environment["LD_LIBRARY_PATH"]) / "libnvidia-ml.so.1").unlink()
+        os.mkfifo(Path(fakes.environment["LD_LIBRARY_PATH"]) / "libnvidia-ml.so.1")  # whoever opens it waits
+        monkeypatch.setattr(local_agents, "LOOK_S", 1.0)
+        with pytest.raises(PlatformError, match=r"did not end within 1 s"):
+            planned(GpuSaturate(), platform)
+        monkeypatch.setattr(local_agents, "program", lambda _: Path("/nonexistent"))
+        with pytest.raises(PlatformError, match=r"cannot be looked at: .*nonexistent"):
+            planned(GpuSaturate(), platform)
+
+
+def test_without_the_cuda_driver_nothing_is_done(tmp_path, fakes, simulated):
+    (tmp_path / "fake" / "libcuda.so.1").unlink()
+    with closing(simulated()) as platform:
+        assert "libcuda.so.1 cannot be loaded" in refused(platform, GpuSaturate())
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": WHOLE[:12]}, WHOLE),
+        ({"NVIDIA_VISIBLE_DEVICES": "1"}, SLICE),
+        ({"CUDA_VISIBLE_DEVICES": "0", "NVIDIA_VISIBLE_DEVICES": "all"}, WHOLE),
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, f"r0's environment shows it {WHOLE}, {SLICE}; name one of them as `device`"),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, "no process of r0 is on a GPU by NVML's list"),
+        ({}, "neither CUDA_VISIBLE_DEVICES nor NVIDIA_VISIBLE_DEVICES of its environment names one"),
+    ],
+)
+def test_a_device_by_the_targets_environment(variables, found, fakes, tmp_path, monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for opened in opened_on(tmp_path, {**fakes.environment, **variables}):
+        with closing(opened()) as platform:
+            if found in {WHOLE, SLICE}:
+                assert planned(GpuSaturate(), platform).prior["devices"]["r0"]["device"] == found
+            else:
+                assert found in refused(platform, GpuSaturate())
+
+
+def test_two_targets_on_one_device_are_refused(tmp_path):
+    for opened in opened_on(tmp_path, pocl(tmp_path / "opencl"), ("r0", "r1")):
+        with closing(opened()) as platform:
+            assert "r0 and r1 share opencl:0; take one of them" in refused(platform, GpuSaturate(device="opencl:0"))
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate(shared=True), GpuMemoryFill(shared=True)], ids=lambda injector: injector.kind)
+def test_in_a_container_the_process_that_came_is_the_agent(injector, fakes, tmp_path):
+    """NVML tells the pids of the host there: the target's device is known from its environment."""
+    fakes.library.fake_container()
+    for opened in opened_on(tmp_path, {**fakes.environment, "NVIDIA_VISIBLE_DEVICES": "0"}):
+        with closing(opened()) as platform:
+            fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
+            assert "of the host, which cannot be told apart from in here" in refused(platform, type(injector)())
+            undo = planned(injector, platform)
+            injector.inject(undo, platform)
+            found = proven(injector, undo, platform)
+            assert found.facts["targets"]["r0"]["pid"] > 1 << 23
+            assert found.facts["targets"]["r0"]["pid"] not in undo.prior["devices"]["r0"]["pids"]
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+            with pytest.raises(NotYet):
+                injector.verify(undo, platform)
+
+
+def test_a_gpu_that_is_broken_keeps_no_other_from_being_used(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.fail("nvmlDeviceGetName", 15, after=1)
+        assert planned(GpuSaturate(), platform).prior["devices"]["r0"]["device"] == WHOLE
+        fakes.fail("nvmlDeviceGetName", 15, after=1)
+        assert f"there is no {SLICE}; NVML has {WHOLE}; nvmlDeviceGetName: the GPU is lost" in refused(
+            platform, GpuSaturate(device=SLICE)
+        )
+
+
+@pytest.mark.timeout(300)
+def test_the_check_for_machines_with_a_gpu_works(fakes):
+    """tests/on_gpu.py, which waits for such a machine, on simulated GPUs."""
+    environment = {**os.environ, **fakes.environment}
+    command = [sys.executable, "-m", "blackstart.tests.on_gpu", WHOLE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("the whole contract is kept") == 3
+    assert done.stdout.count('"hardware": "simulated"') == 6
+    assert fakes.used_mib(0) == 0

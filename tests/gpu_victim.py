@@ -1,0 +1,37 @@
+"""A model service in small that has a context and memory on a GPU.
+
+gpu_victim.py PORT UUID     answers every GET once it has them
+"""
+
+import importlib.util
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+MIB = 256
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def main(port: int, uuid: str) -> None:
+    spec = importlib.util.spec_from_file_location("gpu_agent", Path(__file__).parents[1] / "injectors" / "gpu_agent.py")
+    gpu_agent = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_agent"] = gpu_agent
+    spec.loader.exec_module(gpu_agent)
+    device = gpu_agent.Cuda(uuid)
+    device.open([])
+    if not device.allocate(MIB << 20):
+        sys.exit(f"no room for {MIB} MiB on {uuid}")
+    HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

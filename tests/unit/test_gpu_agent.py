@@ -1,0 +1,357 @@
+"""gpu_agent.py by itself: its kernels, its duty, and a driver that fails at any call."""
+
+import importlib.util
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from blackstart.injectors import gpu_agent
+from blackstart.injectors.gpu import duty_of
+from blackstart.tests.accelerators import HERE, MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, missing, pocl
+
+AGENT = Path(gpu_agent.__file__)
+LIMITS = {"hottest_c": 85, "most_w": None}
+BURN = {"duty": 0.4, "kernels": "auto", **LIMITS}
+FILL = {"leave_bytes": 512 << 20, **LIMITS}
+AWAIT_S = 30.0
+
+
+class Agent:
+    """A running one. `state` is its record, `seen` what it measured."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], verb: str, request: dict, more: dict) -> None:
+        self.state, self.environment = folder / "held.json", {**os.environ, **environment}
+        body = {"fault": "f.1", "state": str(self.state), "deadline_s": 60.0, **request}
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(AGENT), verb, json.dumps(body)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self.environment,
+            **more,
+        )
+
+    def said(self) -> dict:
+        return json.loads(self.process.stdout.readline() or b'{"event": "nothing"}')
+
+    @property
+    def seen(self) -> dict:
+        try:
+            return json.loads(Path(f"{self.state}.seen").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def undo(self) -> dict:
+        command = [sys.executable, "-I", "-S", str(AGENT), "undo", f"@{self.state}"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        return json.loads(done.stdout)
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.state.parent.glob("held.json*"))
+
+
+@contextmanager
+def agent(folder: Path, environment: dict[str, str], verb: str, request: dict, **more: object) -> Iterator[Agent]:
+    running = Agent(folder, environment, verb, request, more)
+    try:
+        yield running
+    finally:
+        running.process.stdin.close()
+        running.process.wait(AWAIT_S)
+        running.process.stdout.close()
+
+
+def came(condition) -> bool:
+    limit = time.monotonic() + AWAIT_S
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def looked(environment: dict[str, str], **request: object) -> dict:
+    command = [sys.executable, "-I", "-S", str(AGENT), "look", json.dumps(request)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    return FakeGpus(tmp_path / "fake", sliced=True)
+
+
+# --- kernels ---
+
+
+@pytest.mark.parametrize("chip", [70, 75, 80, 86, 89, 90, 100])
+@pytest.mark.parametrize("kernel", sorted(gpu_agent.PTX))
+def test_kernels_are_assembled_for_every_chip(kernel, chip, tmp_path):
+    """By NVIDIA's own assembler, which refuses what a driver would."""
+    spec = importlib.util.find_spec("nvidia.cuda_nvcc")
+    places = [Path(place) / "bin" / "ptxas" for place in (spec.submodule_search_locations or ())] if spec else []
+    assembler = next((place for place in places if place.exists()), None)
+    if not assembler:
+        missing("nvidia-cuda-nvcc-cu12 is missing; pip install '.[test]'")
+    (tmp_path / "burn.ptx").write_text(gpu_agent.PTX[kernel][0])
+    command = [str(assembler), f"-arch=sm_{chip}", "--warning-as-error", str(tmp_path / "burn.ptx"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out").stat().st_size > 1000
+
+
+# --- OpenCL on the processor, for real ---
+
+
+def test_the_duty_is_kept_over_ten_seconds(tmp_path):
+    """Within 5 points by the events' times. A machine that is busy with other tests gets more than one window for it."""
+    with agent(tmp_path, pocl(tmp_path / "opencl"), "saturate-gpu", {**BURN, "device": "opencl:0", "duty": 0.3}) as running:
+        assert running.said()["hardware"] == "opencl-cpu"
+
+        def within() -> bool:
+            duty, over_s = duty_of(running.seen.get("marks", []))
+            return over_s > 9.5 and abs(duty - 0.3) <= 0.05
+
+        assert came(within), duty_of(running.seen["marks"])
+    assert running.left() == []
+
+
+def test_the_allocation_that_fails_is_named(tmp_path):
+    """A limit of the process's own address space makes the driver itself refuse more."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2000 << 20, 2000 << 20))
+
+    request = {"leave_bytes": 256 << 20, **LIMITS, "device": "opencl:0"}
+    with agent(tmp_path, pocl(tmp_path / "opencl", 4), "fill-gpu", request, preexec_fn=limited) as running:
+        said = running.said()
+        assert said["event"] == "effective", said
+        assert 256 << 20 <= said["bytes"] < 2000 << 20
+        assert running.seen["next_allocation"] == "CL_OUT_OF_HOST_MEMORY"
+    assert running.left() == []
+
+
+def test_a_processor_keeps_memory_for_its_machine(tmp_path):
+    request = {"fault": "f.1", "state": str(tmp_path / "held.json"), "deadline_s": 60.0, **FILL, "device": "opencl:0"}
+    program = f"import sys; sys.path.insert(0, {str(AGENT.parent)!r}); import gpu_agent; gpu_agent.HOST_RESERVE = 1 << 50\n"
+    program += f"sys.exit(gpu_agent.hold('fill-gpu', {request!r}))"
+    environment = {**os.environ, **pocl(tmp_path / "opencl")}
+    done = subprocess.run([sys.executable, "-B", "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "uses the machine's own memory: 536870912 bytes would be taken, and 0 can be" in json.loads(done.stdout)["why"]
+    assert list(tmp_path.glob("held.json*")) == []
+
+
+def test_a_gpu_that_uses_the_machines_memory_is_not_filled(fakes, tmp_path):
+    fakes.library.fake_integrated(0)
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+        assert "has no memory of its own" in running.said()["why"]
+
+
+# --- a driver that is simulated, and fails ---
+
+
+def test_both_kinds_of_kernels_keep_a_simulated_gpu_busy(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE}) as running:
+        said = running.said()
+        assert (said["event"], said["hardware"], said["kernels"]) == ("effective", "simulated", ["fma", "tensor"])
+        assert came(lambda: 30 <= fakes.share(0) <= 50)
+        assert fakes.used_mib(1) == 0
+        assert looked(fakes.environment, fault="f.1")["gpus"][0]["processes"][0]["ours"] is True
+    assert (fakes.used_mib(0), running.left()) == (0, [])
+
+
+def test_memory_is_filled_and_what_others_free_is_taken(fakes, tmp_path):
+    fakes.process(0, os.getpid(), 2048)
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        assert MIB_OF - 512 - 2 <= fakes.used_mib(0) <= MIB_OF - 512
+        fakes.process(0, os.getpid(), 0)
+        assert came(lambda: fakes.used_mib(0) >= MIB_OF - 512 - 2)
+    assert fakes.used_mib(0) == 0
+
+
+def test_a_slice_is_filled_and_its_neighbours_are_not(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "leave_share": 0.5, "device": SLICE}) as running:
+        assert running.said()["event"] == "effective"
+        assert MIB_OF // 2 - 2 <= fakes.used_mib(2) <= MIB_OF // 2
+        assert (fakes.used_mib(0), fakes.used_mib(1)) == (0, 0)
+        seen = {gpu["uuid"]: gpu for gpu in looked(fakes.environment)["gpus"]}
+        assert seen.keys() == {WHOLE, SLICE}
+        assert (seen[SLICE]["parent"], seen[SLICE]["utilisation"], seen[SLICE]["temperature_c"]) == (OTHER, None, 40)
+
+
+@pytest.mark.parametrize("verb", ["saturate-gpu", "fill-gpu"])
+def test_a_killed_agent_leaves_no_megabyte(verb, fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, verb, {**BURN, **FILL, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        assert fakes.used_mib(0) >= 300
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+        assert fakes.used_mib(0) == 0
+        assert running.undo()["event"] == "undone"
+        assert running.undo()["reason"] == "nothing was left"
+        assert running.left() == []
+
+
+def test_it_ends_at_its_deadline(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE, "deadline_s": 1.5}) as running:
+        assert running.said()["event"] == "effective"
+        assert running.said() == {"event": "undone", "reason": "deadline"}
+        assert fakes.used_mib(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("heat", "why"), [((86, 90_000), "86 C is beyond the limit of 85 C"), ((50, 900_000), "900 W is beyond")]
+)
+def test_it_lets_go_when_the_gpu_is_too_hot_or_takes_too_much(heat, why, fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        fakes.heat(0, *heat)
+        assert came(lambda: why in running.seen["stopped"])
+        assert fakes.used_mib(0) == 0
+        assert running.process.poll() is None
+        assert running.undo()["event"] == "undone"
+
+
+def calls() -> list[str]:
+    return re.findall(r"FAIL\((\w+)\);", (HERE / "fake_gpu.c").read_text())
+
+
+OPTIONAL = {  # what an agent does not call, or does without: such calls are for whoever looks
+    "nvmlDeviceGetCount_v2",
+    "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetDeviceHandleFromMigDeviceHandle",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetPowerManagementLimit",
+    "nvmlDeviceGetPowerManagementLimitConstraints",
+    "nvmlDeviceSetPowerManagementLimit",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+}
+UNHEEDED = {"cuMemFree_v2", "cuCtxDestroy_v2"}  # when they fail, the end of the process frees what is left
+
+
+@pytest.mark.parametrize("call", calls())
+def test_whatever_call_of_the_driver_fails(call, fakes, tmp_path):
+    """It is named where it matters, and nothing is left in any case."""
+    fakes.fail(call, 999)
+    events = []
+    for verb, own in (("saturate-gpu", BURN), ("fill-gpu", FILL)):
+        with agent(tmp_path, fakes.environment, verb, {**own, "device": WHOLE}) as running:
+            said = running.said()
+            events.append((said["event"], call in said.get("why", "")))
+        assert fakes.used_mib(0) == 0
+        assert running.left() == []
+    seen = looked(fakes.environment)
+    if call in OPTIONAL | UNHEEDED:
+        assert events == [("effective", False)] * 2
+    else:
+        assert set(events) <= {("refused", True), ("failed", True), ("effective", False)}
+        assert ("refused", True) in events or ("failed", True) in events
+    assert seen["nvml"] == "" or call in seen["nvml"]
+
+
+@pytest.mark.parametrize("call", ["cuLaunchKernel", "cuEventQuery", "cuEventElapsedTime", "nvmlDeviceGetTemperature"])
+def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        fakes.fail(call, 15)
+        assert came(lambda: running.seen["stopped"])
+        assert "15" in running.seen["stopped"] or "the GPU is lost" in running.seen["stopped"]
+        assert fakes.used_mib(0) == 0
+        assert running.undo()["event"] == "undone"
+
+
+def test_what_a_driver_does_not_take_back_goes_with_the_process(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        fakes.fail("cuMemFree_v2", 719)
+        fakes.heat(0, 99)
+        assert came(lambda: running.process.poll() is not None)
+        assert fakes.used_mib(0) == 0
+        assert running.seen["stopped"] == "99 C is beyond the limit of 85 C"
+        assert running.undo()["event"] == "undone"
+        assert running.left() == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "nvmlInit_v2",
+        "nvmlDeviceGetHandleByUUID",
+        "nvmlDeviceGetPowerManagementLimit",
+        "nvmlDeviceGetPowerManagementLimitConstraints",
+        "nvmlDeviceSetPowerManagementLimit",
+    ],
+)
+def test_a_limit_of_power_is_as_before_whatever_call_fails(call, fakes, tmp_path):
+    fakes.fail(call, 4)
+    with agent(tmp_path, fakes.environment, "limit-gpu", {"device": WHOLE, "limit_w": 400}) as running:
+        said = running.said()
+    assert said["event"] in {"refused", "failed"}
+    assert call in said["why"]
+    assert (fakes.limit_w(0), running.left()) == (700, [])
+
+
+def test_a_limit_that_a_killed_agent_left_is_put_back_and_a_foreign_one_is_not(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "limit-gpu", {"device": WHOLE, "limit_w": 400}) as running:
+        assert running.said()["limit_w"] == 400
+        running.process.kill()
+        running.process.wait()
+        assert fakes.limit_w(0) == 400
+        fakes.library.fake_set_limit_w(0, 350)
+        assert running.undo() == {
+            "event": "foreign",
+            "why": f"{WHOLE} has a limit of 350 W, where 400 had been set; it was left alone",
+        }
+        assert (fakes.limit_w(0), running.left()) == (350, ["held.json", "held.json.seen"])
+        fakes.library.fake_set_limit_w(0, 400)
+        fakes.fail("nvmlDeviceSetPowerManagementLimit", 15)
+        assert "the GPU is lost" in running.undo()["why"]
+        fakes.fail("", 0)
+        assert running.undo()["event"] == "undone"
+        assert (fakes.limit_w(0), running.left()) == (700, [])
+
+
+def test_a_limit_that_the_gpu_does_not_take_is_refused(fakes, tmp_path):
+    for device, why in ((WHOLE, f"100 W for {WHOLE}; it takes 200 to 700"), (SLICE, f"{SLICE} is no GPU of NVML's")):
+        with agent(tmp_path, fakes.environment, "limit-gpu", {"device": device, "limit_w": 100}) as running:
+            assert why in running.said()["why"]
+
+
+def test_what_is_missing_is_named(tmp_path):
+    for device, library in ((WHOLE, "libnvidia-ml.so.1"), ("opencl:0", "libOpenCL.so.1")):
+        with agent(tmp_path, {"LD_LIBRARY_PATH": ""}, "saturate-gpu", {**BURN, "device": device}) as running:
+            said = running.said()
+        assert said["event"] == "refused"
+        assert library in said["why"]
+        assert running.left() == []
+
+
+def test_a_chip_without_tensor_cores_has_no_such_kernel(fakes, tmp_path):
+    fakes.add(0, WHOLE, capability=61)
+    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "kernels": "tensor", "device": WHOLE}) as running:
+        assert "has compute capability 6.1, and no kernel of kind tensor" in running.said()["why"]
+    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE}) as running:
+        assert running.said()["kernels"] == ["fma"]
