@@ -1,7 +1,7 @@
 """A real cluster for the tests of this folder: the one that is named, one that runs, or one that is started for them.
 
 The demo service stands in it once, plain and then hardened, for all tests that drill it and leave it as it was. Tests that keep to a
-namespace run two at once, in groups of what they share; those that touch nodes or the API server, or that look at all runs, are `alone`.
+namespace run three at once, in groups of what they share; those that touch nodes or the API server, or that look at all runs, are `alone`.
 """
 
 import fcntl
@@ -33,7 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that need no demo first, then those on the plain one, then those on the hardened one."""
     places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     for number in places:
-        items[number].add_marker("cluster")
         items[number].add_marker(pytest.mark.xdist_group(DEMOS[demo_of(items[number])] or items[number].path.stem))
     for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
         items[number] = item
