@@ -116,7 +116,7 @@ class LaneState:
         elif self.state == "recovering":
             # Live and stored views may differ by the probes under way at the end: nine tenths of the hold are enough.
             self._promote(self.windows.hold_s * 0.9, int(self.windows.hold_probes * 0.9))
-            if self.state == "recovering":
+            if self.state == "recovering" and self._window:  # empty where the last answer was one bad one too many
                 self.runs[-1].returned = self._window[0].index
                 self.recovering.append((self._window[0].sent_s, self._window[-1].sent_s))
         self._close_degraded()

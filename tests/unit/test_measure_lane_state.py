@@ -119,6 +119,14 @@ def test_the_end_of_watching_decides_what_is_open() -> None:
     assert (state.runs[0].back, state.runs[0].returned) == (None, 60)
 
 
+def test_a_recovery_that_ends_with_one_bad_answer_too_many_has_not_begun_anew() -> None:
+    state = fed("G" * 5 + "B" * 5 + "G" * 7 + "B", period_s=0.5, hold_s=3.8)
+    assert state.state == "recovering"
+    state.finish()
+    (run,) = state.runs
+    assert (run.back, run.returned) == (None, None)
+
+
 def test_a_fork_does_not_feed_its_origin() -> None:
     state = fed("G" * 10 + "B" * 50 + "G" * 30)
     twin = state.fork()
