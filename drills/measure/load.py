@@ -15,6 +15,8 @@ from .load_values import LoadGiven, PodLoad
 from .observed import Observed, on_the_probers_clock
 from .prober_health import kept_schedule, neglected
 
+LEAST_OF_LOAD = 0.95  # of a pod's own requests; a few of hundreds are no easier time for the service
+LEAST_GOOD = 0.5  # before the fault; a pod that cannot reach the service asks nobody
 PROBER = "prober"  # the pod that the drill is measured from
 
 
@@ -35,8 +37,27 @@ def _given(scenario: Scenario, name: str, seen: Observed, lost: str | None) -> P
     start_s, end_s = observed.window.baseline_start_s, observed.window.end_s
     asked = scenario.load.share_of(0).rate * max(0.0, end_s - start_s)
     marks = [mark for lane in by_kind(lanes, "workload") for mark in _within(lane, start_s, end_s)]
-    why_not = "" if lost is None else lost or "; ".join(neglected(*kept_schedule(observed, lanes)))
+    why_not = "" if lost is None else lost or "; ".join(_why_not(scenario, observed, lanes))
     return PodLoad(name, round(asked), len(marks), marks.count(Grade.GOOD), streams(observed, lanes), why_not)
+
+
+def _why_not(scenario: Scenario, observed: Observed, lanes: Sequence[Lane]) -> list[str]:
+    """Why the share of a pod that does nothing else was not given. Its control lane is even, and must not make up for the load itself."""
+    found, workload = neglected(*kept_schedule(observed, lanes)), by_kind(lanes, "workload")
+    coverage, void_share = kept_schedule(observed, workload) if workload else (1.0, 0.0)
+    if not found and (coverage < LEAST_OF_LOAD or void_share > 1 - LEAST_OF_LOAD):
+        found.append(f"{coverage * (1 - void_share):.0%} of its requests were really made, {LEAST_OF_LOAD:.0%} are needed")
+    window = observed.window
+    before = [mark for lane in workload for mark in _within(lane, window.baseline_start_s, window.fault_s or window.end_s)]
+    if before and before.count(Grade.GOOD) < LEAST_GOOD * len(before):
+        found.append(
+            f"{before.count(Grade.GOOD)} of its {len(before)} requests before the fault were answered rightly and in time"
+        )
+    wanted = scenario.load.share_of(1).streams
+    begun = sum(probe.tokens > 0 for lane in by_kind(lanes, "stream") for probe in lane.probes)
+    if begun < wanted:
+        found.append(f"{begun} of {wanted} streams began")
+    return found
 
 
 def _within(lane: Lane, start_s: float, end_s: float) -> list[Grade]:

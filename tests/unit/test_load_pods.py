@@ -1,6 +1,7 @@
 """Load from several pods: outposts on this machine that share it, what their samples tell, and what a drill makes of one that fails."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,8 +90,8 @@ def sent(samples: Path) -> int:
     return sum(probe.lane == "workload" for probe in read_samples(samples).probes)
 
 
-def drilled(village: Village, url: str, *, lose: int | None = None) -> Path:
-    """What is left of a drill whose fault does nothing, three seconds long; one of its load pods may be lost meanwhile."""
+def drilled(village: Village, url: str, *, lose: int | None = None, astray: str = "") -> Path:
+    """What is left of a drill whose fault does nothing, three seconds long; one of its load pods may be lost meanwhile, or ask elsewhere."""
     folder, samples = village.folder, village.folder / "samples"
     samples.mkdir(parents=True)
     (folder / "scenario.yaml").write_text(SCENARIO, encoding="utf-8")
@@ -103,7 +104,10 @@ def drilled(village: Village, url: str, *, lose: int | None = None) -> Path:
         journal.append("started", run="run", environment={}, boot="", origin=0.0, service_folder="", fingerprint="")
         prober.begin(village.distant(0, samples))
         load.begin([village.distant(index + 1, samples / load_named(index)) for index in range(2)])
-        load.start(load_configs(service, scenario, config))
+        configs = load_configs(service, scenario, config)
+        for lane in configs[0]["lanes"] if astray else []:
+            lane.update({"url": astray} if "url" in lane else {})
+        load.start(configs)
         prober.start(config)
         journal.append("planned", faults=[FAULT])
         journal.append("baseline")
@@ -162,6 +166,20 @@ def test_a_pod_that_is_lost_is_a_reason_of_its_own(village: Village) -> None:
     assert 0 < lost.sent < other.sent - 10
     assert result(run)["load"]["per_pod"][1]["why_not"] == lost.why_not
     assert "record-changed" not in {each.code for each in run.judgement.reasons}, "what came is as it came"
+
+
+def test_a_pod_that_does_not_reach_the_service_gives_no_load(village: Village) -> None:
+    with reference_server.start(golden={"2+2=": " 4"}) as server:
+        folder = drilled(village, server.url, astray="http://127.0.0.1:9")
+    run = read_run(folder)
+    assert run.load is not None
+    astray, other = run.load.pods[1:]
+    assert re.fullmatch(
+        r".*0 of its \d+ requests before the fault were answered rightly and in time; 0 of 1 streams began", astray.why_not
+    )
+    assert "before the fault" not in other.why_not
+    assert "streams began" not in other.why_not
+    assert any(astray.why_not in reason.text for reason in run.judgement.reasons if reason.code == "load-not-given")
 
 
 def test_samples_of_a_load_pod_that_were_changed_are_noticed(village: Village) -> None:
