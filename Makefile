@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NONE := 5 # what pytest says where no test was chosen
-# Whole drills wait more than they compute, so three of them run at once on two cores; but for those that are `alone`.
+# Whole drills wait more than they compute, so three of them run at once on two cores (a cluster takes its own part of these); but for
+# those that are `alone`.
 WAITING := tests/conformance tests/servers tests/drills tests/docker
 
 .PHONY: demo test lint check bench drills clean
@@ -15,7 +16,7 @@ test: $(VENV)/test $(VENV)/mlserver
 	@failed=; \
 	$(BIN)/pytest -n 2 --dist worksteal --durations 5 $(ARGS) tests/rules tests/unit || test $$? = $(NONE) || failed=1; \
 	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) $(WAITING) || test $$? = $(NONE) || failed=1; \
-	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) tests/cluster || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) tests/cluster || test $$? = $(NONE) || failed=1; \
 	$(BIN)/pytest --durations 20 -m alone $(ARGS) || test $$? = $(NONE) || failed=1; \
 	test -z "$$failed"
 

@@ -1,7 +1,7 @@
 """A real cluster for the tests of this folder: the one that is named, one that runs, or one that is started for them.
 
 The demo service stands in it once, plain and then hardened, for all tests that drill it and leave it as it was. Tests that keep to a
-namespace run three at once, in groups of what they share; those that touch nodes or the API server, or that look at all runs, are `alone`.
+namespace run two at once, in groups of what they share; those that touch nodes or the API server, or that look at all runs, are `alone`.
 """
 
 import fcntl
