@@ -15,6 +15,7 @@ from .values import JSON
 
 MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
+STAYS_S = 1.0  # a process that is there for so long is no passing one
 DIGEST = "sha256 of the file, read by the platform"
 
 
@@ -117,7 +118,9 @@ class FileFault(Injector):
         for target in undo.targets:
             prior = undo.prior["files"][target.name]
             now = platform.current(target.name)
-            if put_back.get(prior["id"]) and now and now.identity != target.identity and _started_damaged(now, prior, platform):
+            if not put_back.get(prior["id"]) or now is None:
+                continue
+            if _newcomers(now, prior, platform) if now.identity == target.identity else _started_damaged(now, prior, platform):
                 platform.restart(now)
         if foreign:
             raise ForeignChange("; ".join(foreign))
@@ -147,7 +150,8 @@ class FileFault(Injector):
             raise Refusal(f"not injecting: {error}") from error
         first = parts[0]
         when = "now" if all(each == "now" for each in bites) else "on-restart"
-        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"]}
+        pids = list(platform.pids(target)) if platform.name == "process" else []
+        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], "pids": pids}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:
@@ -211,6 +215,17 @@ def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
     started_s = platform.started_s(now)
     changed = [_file(now, part["path"], platform).get("changed_s") for part in prior["parts"]]
     return started_s is not None and any(each is not None and started_s < each for each in changed)
+
+
+def _newcomers(now: Target, prior: JSON, platform: Platform) -> bool:
+    """Whether a process within it came after the plan and stays, such as a worker in the place of one that died: it may have loaded the
+    damage. Of containers this is not asked: there, agents of ours and commands of others would be taken for such.
+    """
+    if platform.name != "process" or not (came := set(platform.pids(now)) - set(prior["pids"])):
+        return False
+    platform.given_up.wait(STAYS_S)
+    again = platform.current(now.name)
+    return bool(again and came & set(platform.pids(again)))
 
 
 def _standing(target: Target, platform: Platform) -> Target:

@@ -15,6 +15,7 @@ from .seen_files import seen_by
 from .values import JSON
 
 LISTING = "the folder's listing, read by the platform"
+ENTRIES = 5000  # about so many are compared one by one, the upper ones first
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class CacheWipe(Injector):
         "that the service comes back without what it had cached, from where that came from; not that it notices a cache that is stale"
     )
     proven_by: ClassVar[str] = "the folder's listing, read by another process than the one that changed it"
-    undone_by: ClassVar[str] = "all is moved back under its name; what the service made anew meanwhile stays"
+    undone_by: ClassVar[str] = (
+        "all is moved back under its name, in the place of what was made anew there; what is new by name stays"
+    )
     bites_when: ClassVar[str] = "when the target starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"path": "/root/.cache/huggingface"}
     depends_on: ClassVar[str] = "`path`"
@@ -55,9 +58,11 @@ class CacheWipe(Injector):
         return Undo(targets, prior)
 
     def inject(self, undo: Undo, platform: Platform) -> None:
+        readers = [pid for target in undo.targets for pid in platform.pids(target)]
         for target, prior in _once(undo):
             jobs = [{"path": prior["path"], "expected": None, "do": {"op": "empty"}}]
-            platform.agent_begin(undo.fault, target, "mutate-file", {"mutation": "wipe", "jobs": jobs}, undo.deadline_s)
+            request = {"mutation": "wipe", "readers": readers, "jobs": jobs}
+            platform.agent_begin(undo.fault, target, "mutate-file", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         told, facts = [], {}
@@ -84,13 +89,18 @@ class CacheWipe(Injector):
             at = platform.current(target.name) or target
             here = _listed(at, prior["path"], platform) or {}
             left = [name for name in here if name.startswith(posixpath.basename(_beside(undo, prior)))]
-            missing = sorted(set(prior["entries"]) - here.keys())
+            now = _tree(at, prior["path"], platform)
+            missing = sorted(prior["tree"].keys() - now.keys())
             if left or missing:
                 raise Differs(
                     f"{prior['path']}: {', '.join(missing[:3] or left[:3])} {'is not back' if missing else 'is still there'}"
                 )
-            facts[target.name] = {"path": prior["path"], "entries": len(here)}
-            told.append(f"{prior['path']}: all {len(prior['entries'])} entries again")
+            other = sum(now[name] != size for name, size in prior["tree"].items())
+            facts[target.name] = {"path": prior["path"], "entries": len(now), "of_another_size": other}
+            told.append(
+                f"{prior['path']}: all {len(prior['tree'])} entries again"
+                + (f", {other} of another size by now" if other else "")
+            )
         return Evidence(LISTING, "; ".join(told), facts)
 
     def _path(self, target: Target) -> str:
@@ -104,7 +114,20 @@ class CacheWipe(Injector):
             raise Refusal(f"not injecting: {error}") from error
         if not entries:
             raise Refusal(f"not injecting: {path} is empty already")
-        return {"path": path, "real": found["real"], "id": found["id"], "entries": entries}
+        tree = _tree(target, path, platform)
+        return {"path": path, "real": found["real"], "id": found["id"], "entries": entries, "tree": tree}
+
+
+def _tree(target: Target, folder: str, platform: Platform) -> dict[str, int | None]:
+    """What lies in a folder and in those below it, as far as ENTRIES of them: path -> bytes, None for a folder."""
+    found: dict[str, int | None] = {}
+    todo = [""]
+    while todo and len(found) < ENTRIES:
+        inside = todo.pop(0)
+        for name, size in sorted((_listed(target, posixpath.join(folder, inside), platform) or {}).items()):
+            found[path := posixpath.join(inside, name)] = size
+            todo += [path] if size is None else []
+    return found
 
 
 def _once(undo: Undo) -> list[tuple[Target, JSON]]:

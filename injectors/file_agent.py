@@ -172,7 +172,7 @@ def write_whole(path: str, body: Record) -> None:
     """The file is whole on disk, or as it was before."""
     handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, json.dumps(body).encode("utf-8"))
+        write_at(handle, json.dumps(body).encode("utf-8"), 0)
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -326,7 +326,7 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
         if record["digest_after"] == record["digest_before"]:
             raise Refused(f"{request['mutation']} would change nothing in {record['path']}")
     if LINUX and request.get("readers") is not None:
-        refuse_foreign({record["path"] for record in records if record["how"] != "folder"}, set(request["readers"]))
+        refuse_foreign({record["path"]: record["how"] == "folder" for record in records}, set(request["readers"]))
     for folder in sorted({os.path.dirname(record["path"]) for record in records}):
         space = os.statvfs(folder)
         room, needed = space.f_bavail * space.f_frsize, sum(r["needs"] for r in records if os.path.dirname(r["path"]) == folder)
@@ -335,8 +335,11 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
     return records
 
 
-def refuse_foreign(paths: Any, targets: Any) -> None:
-    """Whoever has a file open or mapped and is no target would be harmed as well, or is just writing it. Our own parents only look."""
+def refuse_foreign(paths: dict[str, bool], targets: Any) -> None:
+    """Whoever has a file open or mapped and is no target would be harmed as well, or is just writing it. Our own parents only look.
+
+    `paths`: whether each is a folder, of which all that lies in it counts.
+    """
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -351,7 +354,12 @@ def refuse_foreign(paths: Any, targets: Any) -> None:
         below = {pid for pid, parent in parents.items() if parent in below and pid not in known}
         known |= below
     for pid in sorted(set(parents) - known):
-        used = paths & in_use_by(pid)
+        used = [
+            each
+            for each in in_use_by(pid)
+            for path, folder in paths.items()
+            if each == path or (folder and each.startswith(path + "/"))
+        ]
         if used:
             with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as text:
                 command = " ".join(text.read(200).replace(b"\0", b" ").decode("utf-8", "replace").split())
@@ -380,8 +388,8 @@ def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Rec
     held = [entry for entry in os.listdir(os.path.dirname(path)) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
     if held:
         raise Refused(f"{path} is held by a fault already: {held[0]} lies beside it; recover that one first")
-    if do["op"] in IN_PLACE and found.st_nlink > 1:
-        raise Refused(f"{path} has {found.st_nlink} names (hard links); an edit in place would damage the others as well")
+    if do["op"] in (*IN_PLACE, "chmod") and found.st_nlink > 1:
+        raise Refused(f"{path} has {found.st_nlink} names (hard links); what is done to it in place would hit the others as well")
     record: Record = {
         "path": path,
         "beside": beside(path, request["fault"]),
@@ -535,24 +543,29 @@ def prepare_replace(request: Record, path: str, do: Record, go_on: Callable[[], 
 
 CASES = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 SECRET = re.compile(
-    r"""(?P<key>["']?[\w.-]*(?:token|secret|passw(?:or)?d|api_?key|access_?key|credential)[\w.-]*["']?\s*[:=]\s*["']?)(?P<value>[^\s"',}]+)""",
+    r"""(?P<key>["']?[\w.-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|credentials?)["']?\s*[:=]\s*["']?)(?P<value>[^\s"',}]+)""",
     re.IGNORECASE,
 )
 SIGNED = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")  # a JSON Web Token
-NEXT = {ord(c): ord(row[(at + 1) % len(row)]) for row in ("0123456789", *CASES) for at, c in enumerate(row)}
+KINDS = ("0123456789", *CASES)
 LONG_AGO = 946684800  # 2000-01-01, in UNIX time
 CREDENTIAL_LIMIT = 1 << 20
 
 
 def worthless(text: str) -> str:
-    """Each letter and digit becomes the next of its kind: as long, of the same look, and nobody's. What tells the kind (`hf_`) stays."""
+    """Any letter and digit becomes one of its kind by lot: as long, of the same look, and nobody's. What tells the kind (`hf_`) stays.
+
+    The lot knows nothing of the text but its look, so that nobody who logs a refused credential has logged the true one; it falls the same
+    each time, because it is drawn once for the record and once for the file.
+    """
     kind = re.match(r"[A-Za-z]{1,8}[_-]", text)
-    start = kind[0] if kind else ""
-    return start + text[len(start) :].translate(NEXT)
+    start, lot = kind[0] if kind else "", random.Random(len(text))  # noqa: S311 - it hides nothing, the true one is not in it
+    drawn = [next((lot.choice(row) for row in KINDS if c in row), c) for c in text[len(start) :]]
+    return start + "".join(drawn)
 
 
 def expired(content: str) -> str:
-    """A signed token that ended long ago; else every secret that a key names; else the whole, where it is one word. Raises Refused."""
+    """Signed tokens that ended long ago, every secret that a key names; without either the whole, where it is one word. Raises Refused."""
 
     def ended(found: Any) -> str:
         head, body, signature = found[0].split(".")
@@ -564,10 +577,12 @@ def expired(content: str) -> str:
         packed = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode("utf-8"))
         return f"{head}.{packed.decode('ascii').rstrip('=')}.{signature}"
 
-    if SIGNED.search(content):
-        return SIGNED.sub(ended, content)
-    if SECRET.search(content):
-        return SECRET.sub(lambda found: found["key"] + worthless(found["value"]), content)
+    def refused(found: Any) -> str:
+        key, value = str(found["key"]), str(found["value"])
+        return key + (value if SIGNED.fullmatch(value) else worthless(value))
+
+    if SIGNED.search(content) or SECRET.search(content):
+        return SECRET.sub(refused, SIGNED.sub(ended, content))
     if len(content.split()) == 1:
         return worthless(content)
     raise Refused(
@@ -812,37 +827,36 @@ def do_folder(record: Record, records: list[Record], go_on: Callable[[], None]) 
 
 
 def restore_folder(body: Record, record: Record) -> str:
-    """All back under its name. What was made anew meanwhile stays, and the old of the same name goes: it is a cache that did its work."""
+    """All back under its name, also where something of that name was made anew meanwhile; what is new by name stays."""
     del body
     aside = record["beside"] + ".original"
     if not os.path.isdir(aside):
         return AS_BEFORE
-    made = merge(aside, record["path"])
+    anew = merge(aside, record["path"])
     os.rmdir(aside)
     fsync_folder(record["beside"])
-    if not made:
-        return "what it held was moved back"
-    return f"what it held was moved back, but for {made} that had been made anew meanwhile and stay"
+    return "what it held was moved back" + (f", in the place of {anew} that had been made anew under their names" if anew else "")
 
 
 def merge(source: str, sink: str) -> int:
-    """Move all entries; how many of the same name stood there already."""
-    made = 0
+    """Move all entries; how many took the place of one that had been made anew."""
+    anew = 0
     for name in os.listdir(source):
         old, new = os.path.join(source, name), os.path.join(sink, name)
         if not os.path.lexists(new):
             os.rename(old, new)
         elif os.path.isdir(old) and os.path.isdir(new) and not os.path.islink(old) and not os.path.islink(new):
-            made += merge(old, new)
+            anew += merge(old, new)
             os.rmdir(old)
         else:
-            made += 1
-            if os.path.isdir(old) and not os.path.islink(old):
-                shutil.rmtree(old)
-            else:
-                os.unlink(old)
+            anew += 1
+            if os.path.isdir(new) and not os.path.islink(new):
+                shutil.rmtree(new)
+            elif os.path.isdir(old) and not os.path.islink(old):
+                os.unlink(new)
+            os.replace(old, new)
     fsync_folder(os.path.join(sink, "."))
-    return made
+    return anew
 
 
 DO = {"bytes": do_bytes, "swap": do_swap, "mode": do_mode, "folder": do_folder}
@@ -963,6 +977,8 @@ def restore_name(body: Record, record: Record) -> str:
             os.link(original, path)  # fails, rather than replaces, where somebody puts a file there in this moment
         except FileExistsError:
             raise foreign(record, "is there again") from None
+        except OSError:  # a file system without hard links, as object stores that are mounted have it
+            os.rename(original, path)
     fsync_folder(path)
     found_now = digest_of(path, never)
     if found_now != record["digest_before"]:
@@ -1161,8 +1177,16 @@ def put_back(body: Record, reason: str, failure: tuple[str, str, int] = ("", "",
 def undo(path: str) -> int:
     """End the agent of that record if it lives, and undo what it left. A record that is not there is success."""
     body = load(path)
-    if body and body["boot"] == boot() and not end_agent(body["agent"], signal.SIGTERM, body["undo_s"]):
-        end_agent(body["agent"], signal.SIGKILL, UNDO_S)
+    if (
+        body
+        and body["boot"] == boot()
+        and not any(
+            end_agent(body["agent"], number, seconds)
+            for number, seconds in ((signal.SIGTERM, body["undo_s"]), (signal.SIGKILL, UNDO_S))
+        )
+    ):  # it is inside a call to a file system that hangs, and may go on writing
+        emit("failed", why=f"could not be undone: {body['agent']} does not end")
+        return 1
     folders = sorted({os.path.dirname(record["path"]) for record in body.get("records", ())})
     if missing := [folder for folder in folders if not os.path.isdir(folder)]:
         emit("foreign", why=f"the folder {missing[0]} is gone: somebody else removed it")

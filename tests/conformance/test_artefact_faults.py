@@ -4,7 +4,10 @@ import base64
 import functools
 import json
 import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -144,7 +147,7 @@ def test_a_checkpoint_that_was_saved_meanwhile_is_not_passed_over(service: Servi
 # --- caches ---
 
 
-def test_what_was_made_anew_stays_and_the_rest_comes_back(service: Service) -> None:
+def test_all_comes_back_under_its_name_and_what_is_new_by_name_stays(service: Service) -> None:
     cache = service.folder / "cache"
     injector, before = CacheWipe(str(cache)), state_of(cache)
     with closing(service.open()) as platform:
@@ -154,10 +157,39 @@ def test_what_was_made_anew_stays_and_the_rest_comes_back(service: Service) -> N
         (cache / "blobs").mkdir()
         (cache / "blobs" / "b").write_bytes(b"two, made anew")
         (cache / "blobs" / "new").write_bytes(b"three")
-        assert "1 there now" in injector.verify(undo, platform).detail
+        (cache / "version").mkdir()
+        (cache / "refs").write_text("no link any more")
+        assert "3 there now" in injector.verify(undo, platform).detail
         injector.recover(undo, platform)
-        injector.verify_recovered(undo, platform)
-    assert state_of(cache) == {**before, "blobs/b": b"two, made anew", "refs": b"two, made anew", "blobs/new": b"three"}
+        assert "all 6 entries again" in injector.verify_recovered(undo, platform).detail
+        (cache / "blobs" / "b").write_bytes(b"longer")
+        assert "1 of another size by now" in injector.verify_recovered(undo, platform).detail
+        (cache / "blobs" / "deep" / "a").unlink()
+        with pytest.raises(Differs, match="blobs/deep/a is not back"):
+            injector.verify_recovered(undo, platform)
+    assert (cache / "refs").is_symlink()
+    assert state_of(cache) == {name: body for name, body in before.items() if name != "blobs/deep/a"} | {
+        "blobs/b": b"longer",
+        "refs": b"longer",
+        "blobs/new": b"three",
+    }
+
+
+def test_a_cache_that_a_stranger_uses_is_left_alone(service: Service) -> None:
+    cache = service.folder / "cache"
+    injector, before = CacheWipe(str(cache)), state_of(cache)
+    holds = "import sys,time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, str(cache / "blobs" / "b")], stdout=subprocess.PIPE, text=True
+    ) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "open\n"
+        with closing(service.open()) as platform:
+            undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+            with pytest.raises(Exception, match=f"blobs/b is in use by process {stranger.pid} .*which is no target"):
+                injector.inject(undo, platform)
+        stranger.kill()
+    assert state_of(cache) == before
 
 
 def test_a_cache_is_wiped_and_filled_again_by_a_killed_agent_and_an_undo(service: Service) -> None:
@@ -216,14 +248,35 @@ def test_a_signed_token_has_expired_and_is_otherwise_the_same() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (f"{TOKEN}\n", "hf_BcdYza1290\n"),
-        ('{"access_token": "abc9", "user": "me"}', '{"access_token": "bcd0", "user": "me"}'),
-        ("[default]\nregion = eu\naws_secret_access_key = Zz9\n", "[default]\nregion = eu\naws_secret_access_key = Aa0\n"),
-        ("HF_TOKEN=hf_abc\nHOME=/root\n", "HF_TOKEN=hf_bcd\nHOME=/root\n"),
+        (f"{TOKEN}\n", "hf_[A-Z][a-z]{2}[A-Z][a-z]{2}[0-9]{4}\n"),
+        ('{"access_token": "abc9xyz", "user": "me"}', '{"access_token": "[a-z]{3}[0-9][a-z]{3}", "user": "me"}'),
+        (
+            "# keys\nregion = eu\naws_secret_access_key = Zz9Qq7\n",
+            "# keys\nregion = eu\naws_secret_access_key = ([A-Z][a-z][0-9]){2}\n",
+        ),
+        ("HF_TOKEN=hf_abcdef\nHOME=/root\n", "HF_TOKEN=hf_[a-z]{6}\nHOME=/root\n"),
+        (
+            "api_key: abc123\nmax_tokens: 4096\ntoken_file: /run/tok\n",
+            "api_key: [a-z]{3}[0-9]{3}\nmax_tokens: 4096\ntoken_file: /run/tok\n",
+        ),
     ],
 )
 def test_what_is_secret_is_made_worthless_and_nothing_else(content: str, expected: str) -> None:
-    assert file_agent.expired(content) == expected
+    after = file_agent.expired(content)
+    assert re.fullmatch(expected, after), after
+    assert after != content
+    assert file_agent.expired(content) == after
+
+
+def test_a_signed_token_and_a_key_beside_it_are_both_worthless() -> None:
+    token = signed(sub="llm", exp=2_000_000_000)
+    after = json.loads(file_agent.expired(json.dumps({"token": token, "api_key": "abcdef"})))
+    assert claims(after["token"])["exp"] == 946688400
+    assert after["api_key"] != "abcdef"
+
+
+def test_what_takes_its_place_tells_nothing_of_a_secret_but_its_look() -> None:
+    assert file_agent.expired("hunter2") == file_agent.expired("drowsy9")
 
 
 def test_no_record_holds_what_is_secret(service: Service) -> None:

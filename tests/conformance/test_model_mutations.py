@@ -376,6 +376,34 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+POOR = """
+import os, runpy, sys
+write, pwrite = os.write, os.pwrite
+os.write = lambda handle, data: write(handle, data if handle <= 2 else bytes(data)[:100])
+os.pwrite = lambda handle, data, offset: pwrite(handle, bytes(data)[:100], offset)
+def link(*_):
+    raise PermissionError(1, "Operation not permitted")
+os.link = link
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("mutation", ["drop-tokenizer", "missing-shard", "exponent-msb"])
+def test_a_file_system_without_hard_links_that_writes_little_at_once_loses_nothing(tmp_path: Path, mutation: str) -> None:
+    (tmp_path / "state").mkdir()
+    folder, _ = made("sharded", tmp_path / "model")
+    models.write_tokenizer(folder)
+    before = contents(folder)
+    poor = [sys.executable, "-c", POOR]
+    agent = Agent(tmp_path / "state", folder, mutation, program=poor)
+    assert agent.first["event"] == "effective"
+    assert json.loads(agent.state.read_text())["phase"] == "effective"
+    assert contents(folder) != before
+    assert agent.let_go()[0] == 0
+    assert contents(folder) == before
+
+
 @pytest.mark.parametrize("mutation", ["swap-tensors", "swap-shards", "drop-tokenizer", "exponent-msb", "wipe", "expire"])
 def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutation: str) -> None:
     """SIGKILL before the first, the second, ... change of anything on the disk, until the fault is in effect and undone again."""

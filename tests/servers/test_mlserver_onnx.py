@@ -219,6 +219,18 @@ def test_a_file_that_cannot_be_loaded_keeps_the_server_down_with_exit_code_zero(
         until("mlserver to be gone", lambda: not living(mlserver.folder))
 
 
+def test_a_worker_that_has_loaded_the_damage_goes_with_it(blackstart: Blackstart, mlserver: Mlserver) -> None:
+    """The server itself is the same as before the fault, and would serve wrong answers for good."""
+    faults = ["{kind: model-corrupt, mutation: exponent-msb}", "{kind: process-kill, role: worker, at: 1s}"]
+    damaged = drill(mlserver, "worker-damage", faults, "{quality_loss: 0}")
+    done = blackstart.telling("run", damaged, "--service", service(mlserver), "--yes", "--set", "observe=12s")
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    assert all(fault["undo_verified"] for fault in done.result["faults"])
+    wrong = [each for each in done.result["outages"] if each["lane"] == "semantic" and each["classes"].get("wrong-answer")]
+    assert wrong
+    assert all(each["end_s"] for each in wrong), done.out
+
+
 def test_a_worker_that_dies_while_the_file_is_damaged_leaves_a_server_without_a_model(mlserver: Mlserver) -> None:
     """For good: neither the whole file nor a load that is answered 200 brings the model back, and every health endpoint stays 200."""
     path = mlserver.folder / "small" / "model.onnx"

@@ -379,6 +379,7 @@ def test_refusals(folder: Path, model: Path) -> None:
     twin = model.with_name("twin")
     os.link(model, twin)
     assert "2 names" in refusal(folder, model, "header")
+    assert "2 names" in refusal(folder, model, "chmod-000")
     twin.unlink()
     assert "change nothing" in refusal(folder, model, "stale-version", source=str(model))
     for given, why in (
