@@ -3,10 +3,14 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..drills.state import BeingDrilled
 from ..drills.verdict import ExitCode
 from .console import EXPECTED, insist, tell
+
+if TYPE_CHECKING:
+    from ..injectors.platforms.docker_left import EngineLeft
 
 
 def recover(name: str | None, out: Path, *, everything: bool, accept: bool) -> ExitCode:
@@ -65,7 +69,8 @@ def _remembered_by_the_cluster(name: str | None, out: Path) -> tuple[dict[str, P
 def _left_on_the_engine(name: str | None) -> tuple[bool, ExitCode]:
     """Containers of ours on the Docker engine, of runs that this machine does not know: those of the named one are ended, of others told.
 
-    Whoever names a run says that it is dead: nobody can tell from here.
+    They are all that can be looked for without its folder, so such a run is never said to be well. Whoever names a run says that it is
+    dead: nobody can tell from here.
     """
     from ..drills.recovery import runs_to_recover
     from ..injectors.platforms import engine_configured
@@ -83,11 +88,21 @@ def _left_on_the_engine(name: str | None) -> tuple[bool, ExitCode]:
                     tell(f"{run} is of another machine and has {', '.join(names)} here; if it is dead: blackstart recover {run}")
             if name is None or name not in left.runs():
                 return False, ExitCode.PASSED
-            insist(f"{name}: {'; '.join(left.end(name))}")
+            _end_on_the_engine(name, left)
+            return True, ExitCode.DIRTY
     except PlatformError as error:
         tell(f"the Docker engine was not asked what other machines left: {error}")
         return False, ExitCode.USAGE if name and os.environ.get("DOCKER_HOST") else ExitCode.PASSED
-    return True, ExitCode.PASSED
+
+
+def _end_on_the_engine(name: str, left: "EngineLeft") -> None:
+    try:
+        insist(f"{name}: {'; '.join(left.end(name))}")
+        insist(
+            f"{name}: no more than that was undone; its folder tells what else it left: blackstart recover {name}, on its machine"
+        )
+    except EXPECTED as error:
+        insist(f"{name}: STILL BROKEN: {error}; run: blackstart recover {name}")
 
 
 def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) -> ExitCode:

@@ -206,21 +206,34 @@ class Held:
 
     def keep(self) -> None:
         """Bring the record to the disk: the file is whole, or as it was before."""
-        with open(self.path + ".new", "w", encoding="utf-8") as new:
-            json.dump(self.body, new)
-            new.flush()
-            os.fsync(new.fileno())
-        os.replace(self.path + ".new", self.path)
-        folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for path in copies(self.path, self.body):
+            with open(path + ".new", "w", encoding="utf-8") as new:
+                json.dump(self.body, new)
+                new.flush()
+                os.fsync(new.fileno())
+            os.replace(path + ".new", path)
+            folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def go_on(self, seconds: float = 0.0) -> None:
         reason = self.ending.wait(seconds)
         if reason:
             raise Ended(reason)
+
+
+def copies(path: str, body: Record) -> list[str]:
+    """Where the record lies: also beside what was changed, where that can outlive the folder of `path`."""
+    return list(dict.fromkeys([*filter(None, [body["record"].get("beside")]), path]))
+
+
+def forget(path: str, body: Record) -> None:
+    for each in copies(path, body):
+        for name in (each + ".new", each):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.remove(name)
 
 
 class Verb(NamedTuple):
@@ -244,7 +257,11 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
     record = VERBS[name].prepare(request)
     body = {"fault": request["fault"], "verb": name, "agent": identity(os.getpid()), "boot": boot()}
     held = Held(path, {**body, "undo_s": request.get("undo_s", UNDO_S), "record": record}, ending)
-    held.keep()
+    try:
+        held.keep()
+    except OSError:
+        forget(path, held.body)
+        raise
     return held
 
 
@@ -274,7 +291,7 @@ def put_back(path: str, body: Record, reason: str, why: str = "") -> int:
     """Undo from the record, remove it, say so. `why`: the fault had failed before."""
     try:
         facts = VERBS[body["verb"]].undo(body["record"])
-        os.remove(path)
+        forget(path, body)
     except Foreign as problem:
         emit("foreign", why=str(problem))
         return 4
@@ -290,6 +307,9 @@ def put_back(path: str, body: Record, reason: str, why: str = "") -> int:
 
 def undo(path: str) -> int:
     """End the agent of that record if it lives, and undo what it left. A record that is not there is success."""
+    if path.endswith(".undo") and os.path.exists(path) and os.stat(path).st_uid != os.geteuid():
+        emit("foreign", why="%s was written by another user, and is no record of ours; it was left alone" % path)
+        return 4
     body = load(path)
     if body and body["boot"] == boot() and pid_of(body["agent"]):
         send(body["agent"], signal.SIGTERM)
@@ -524,7 +544,7 @@ def fill_prepare(request: Record) -> Record:
     path = os.path.join(folder, "blackstart-%s.fill" % request["fault"].replace("/", "_"))
     if os.path.lexists(path):
         raise Refused("%s is there already" % path)
-    return {"path": path, "bytes": amount, "leave": leave, "inode": None}
+    return {"path": path, "beside": path + ".undo", "bytes": amount, "leave": leave, "inode": None}
 
 
 def fill_apply(request: Record, held: Held) -> Record:

@@ -55,6 +55,12 @@ class DiskFill(Injector):
         for target in targets:
             folder = self.path.replace("{name}", target.name)
             size, free = disks.space(target, folder)
+            found = platform.file(target, folder)
+            if self.at_most is None and not found.get("apart", True):
+                raise Refusal(
+                    f"not injecting: {folder} may lie on the disk of the whole machine, which is not the service's own; mount a tmpfs "
+                    "there, or give the most that may be written: `at_most`"
+                )
             room = free - max(self.leave, LEAST_RESERVE)
             if room <= 0:
                 raise Refusal(f"not injecting: {folder} has {free} of {size} bytes free, and {self.leave} are to be left")
@@ -63,7 +69,7 @@ class DiskFill(Injector):
                     f"not injecting: leaving {self.leave} bytes free in {folder} takes {room} bytes, and `at_most` allows "
                     f"{self.at_most}; raise one of the two"
                 )
-            prior[target.name] = {"folder": folder, "size_bytes": size, "free_bytes": free}
+            prior[target.name] = {"folder": found["real"], "size_bytes": size, "free_bytes": free}
         folders = [place["folder"] for place in prior.values()]
         if len(set(folders)) < len(folders):
             raise Refusal(
@@ -97,7 +103,7 @@ class DiskFill(Injector):
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
-            end_agent(undo, target, platform)
+            end_agent(undo, target, platform, (f"{self._file(undo, target)}.undo",))
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         disks, facts = _disks(platform), {}

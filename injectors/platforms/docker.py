@@ -19,13 +19,13 @@ from . import Where
 from .alone_here import AloneHere
 from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
 from .container_files import ContainerFiles
-from .docker_agents import AT_HOME, RoomAgents, processes_at_home
+from .docker_agents import AT_HOME, RoomAgents, barred, matching_at_home, refuse_foreign_processes
 from .docker_api import DockerApi
 from .docker_exec import Room, RoomDoors
-from .docker_find import Finder, name_of, networks_of, restarts_itself, room_of, runs, short, volume_of
+from .docker_find import Finder, name_of, networks_of, room_of, runs, short, volume_of
 from .docker_helpers import RUN, TARGET, Helpers
 from .docker_inline import InlineRooms
-from .docker_lifecycle import RoomLifecycle
+from .docker_lifecycle import RoomLifecycle, remarks_on
 from .docker_links import RoomLinks
 from .docker_outpost import RoomOutposts
 from .docker_pause import begin_pause, process_of
@@ -82,11 +82,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         return str(self._info["ID"])
 
     def remarks(self) -> list[str]:
-        return [
-            f"{name} has no restart policy: when it dies, nothing but the drill's undo starts it again"
-            for name, _, container in self.finder.everything()
-            if not restarts_itself(container)
-        ]
+        return [remark for name, _, container in self.finder.everything() for remark in remarks_on(name, container)]
 
     def denied(self, means: Means) -> list[str]:
         """Who may open the engine's socket may do everything; what is missing is the image of a prober."""
@@ -152,19 +148,16 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
 
     def _matching(self, target: Target, container: JSON, pattern: re.Pattern[str]) -> tuple[str, list[JSON]]:
         """As they are seen inside; where no agent there could reach them, as this machine sees them. Raises Unsupported."""
+        refuse_foreign_processes(target, container)
         try:
             found = [each for each in self.around(target) if pattern.search(each["command"])]
         except Unsupported as error:
             why = str(error)
         else:
-            barred = ", ".join(each["identity"] for each in found if not each["may_signal"])
-            if not barred:
+            why = barred(target, found)
+            if not why:
                 return "/pid:", found
-            why = f"{target.name}: {barred} is another user's, and the container lacks the capability KILL, which signals to it take"
-        seen = processes_at_home(container)
-        if seen is None:
-            raise Unsupported(why)
-        return AT_HOME, [each for each in seen if pattern.search(each["command"])]
+        return AT_HOME, matching_at_home(container, pattern, why)
 
     def current(self, name: str) -> Target | None:
         slot, _, inner = name.partition("/")
@@ -245,7 +238,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
 
     def file(self, target: Target, path: str) -> JSON:
         found, container = self._look(target, "exists", path=path), self.finder.very(target)
-        held = volume_of(container, found["real"]) if container else {"id": "", "outlives": False, "unfit": ""}
+        held = volume_of(container, found["real"]) if container else {"id": "", "outlives": False, "apart": False, "unfit": ""}
         return {**found, **held}
 
     @property
@@ -279,8 +272,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         return sorted({each["Labels"][RUN] for each in self.helpers.all() if each["Labels"].get(TARGET) in ours})
 
     def sweep(self, run: str) -> None:
-        for each in self.helpers.all(**{RUN: run}):
-            self.helpers.end(each["Names"][0].lstrip("/"))
+        self.inline.end_run(run)
 
     def abandon(self, run: str) -> None:
         self.sweep(run)

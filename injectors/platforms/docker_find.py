@@ -13,6 +13,7 @@ from ..values import JSON
 from .base import PlatformError, Target
 from .docker_api import DockerApi, at
 from .docker_exec import Room
+from .docker_helpers import OURS
 from .docker_spec import DockerSpec, Part
 
 COMPOSE = "com.docker.compose."
@@ -135,6 +136,7 @@ class Finder:
         return dict(sorted(slots.items()))
 
     def _listed(self, part: Part) -> list[JSON]:
+        """Without our own, which have the labels of their image as well, and Compose labels what it builds."""
         filters: dict[str, list[str]] = {}
         if part.compose:
             filters["label"] = [f"{COMPOSE}project={part.compose.project}", f"{COMPOSE}service={part.compose.service}"]
@@ -143,7 +145,7 @@ class Finder:
         else:
             filters["name"] = [f"^/{name}$" for name in part.containers]
         found: list[JSON] = self.api.get("/containers/json", all=1, filters=filters)
-        return [each for each in found if each["Labels"].get(f"{COMPOSE}oneoff") != "True"]
+        return [each for each in found if OURS not in each["Labels"] and each["Labels"].get(f"{COMPOSE}oneoff") != "True"]
 
     def _target(self, name: str, part: Part, container: JSON) -> Target:
         health = (container["State"].get("Health") or {}).get("Status")
@@ -175,7 +177,7 @@ def _slot(part: Part, container: JSON) -> str:
 
 def volume_of(container: JSON, path: str) -> JSON:
     """What holds a path of a container: `id`, equal for two containers that see the same; `outlives` a restart; `unfit`: why no
-    model file there may be changed, empty: it may.
+    model file there may be changed, empty: it may; `apart`: a file system of its own, which the engine does not say of a volume.
     """
     own = f"container {container['Id']}"
     tmpfs = container["HostConfig"].get("Tmpfs") or {}
@@ -186,14 +188,16 @@ def volume_of(container: JSON, path: str) -> JSON:
         return {
             "id": own,
             "outlives": True,
+            "apart": False,
             "unfit": "lies in the container's own layer over its image; put it on a volume or a bind mount",
         }
     folder, mount = max(holding, key=lambda each: len(each[0]))
     unfit = "" if mount["RW"] else f"lies on a mount that {name_of(container)} may only read ({folder})"
     if mount["Type"] == "tmpfs":
-        return {"id": own, "outlives": False, "unfit": unfit}
-    source = f"volume {mount['Name']}" if mount["Type"] == "volume" else f"host {mount['Source']}"
-    return {"id": f"{source} {path[len(folder.rstrip('/')) :]}", "outlives": True, "unfit": unfit}
+        return {"id": own, "outlives": False, "apart": True, "unfit": unfit}
+    inside = path[len(folder.rstrip("/")) :]
+    source = f"volume {mount['Name']} " if mount["Type"] == "volume" else f"host {mount['Source'].rstrip('/')}"
+    return {"id": f"{source}{inside}", "outlives": True, "apart": False, "unfit": unfit}
 
 
 def standing(finder: Finder, target: Target) -> JSON:

@@ -14,6 +14,7 @@ from .docker_exec import Room
 
 OURS: Final = "blackstart"  # the label that all of them carry; its value says what for
 RUN, FAULT, UNDO, TARGET = f"{OURS}.run", f"{OURS}.fault", f"{OURS}.undo", f"{OURS}.target"
+START: Final = f"{OURS}.start"  # of the target, which keeps its ID when it starts again
 STOP_S, GONE_S, LOOK_EVERY_S = 2, 20.0, 0.1
 FAMILY: Final = "blackstart-"
 

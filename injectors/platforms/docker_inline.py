@@ -6,16 +6,17 @@ in it has undone its fault and removed its record. Then the engine removes it, s
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Final
 
 from ..values import JSON
 from .base import PlatformError, Target, Unsupported, came
-from .docker_api import DockerApi, EngineError
+from .docker_api import DockerApi, EngineError, at
 from .docker_exec import Room, RoomDoors
-from .docker_find import parts_of
-from .docker_helpers import FAULT, OURS, RUN, TARGET, UNDO, Helpers, name_of, run_of
+from .docker_find import parts_of, runs
+from .docker_helpers import FAULT, OURS, RUN, START, TARGET, UNDO, Helpers, name_of, run_of
 from .exec_agents import ContainerAgents
 from .net_rooms import asked, counted, request_of
 
@@ -75,23 +76,24 @@ class InlineRooms:
 
     def begin(self, fault: str, target: Target, way: Way, deadline_s: float) -> JSON:
         """Cut, keep names from, or proxy what peers and target send each other."""
-        number, name, rule = parts_of(target.identity)[0], _name(fault, target), way.rule
+        (number, start), name, rule = parts_of(target.identity), _name(fault, target), way.rule
         undo = {"fault": fault, "link": way.link, "rule": rule, "target": target.name}
-        labels = {OURS: "network", RUN: run_of(fault), FAULT: fault, TARGET: number, UNDO: json.dumps(undo)}
+        labels = {OURS: "network", RUN: run_of(fault), FAULT: fault, TARGET: number, START: start, UNDO: json.dumps(undo)}
         room = self.helpers.begin(name, labels, _body(f"container:{number}", deadline_s + SLACK_S))
         verb, request = request_of(rule, way.peers, (), room.name)
         try:
             return self.agents.begin(fault, target, verb, request, deadline_s)
         except PlatformError:
-            self.helpers.end(name)
+            with suppress(PlatformError):  # whoever undoes the fault asks again
+                self.end(fault, target)  # not the container alone: its death would kill the agent before it has undone anything
             raise
 
     def end(self, fault: str, target: Target) -> JSON:
-        """From any process. Where the container is gone, it has ended its fault, or its target has taken the network along."""
+        """From any process."""
         name = _name(fault, target)
         found = self.helpers.there(name)
         if found is None:
-            return {"fault": fault, "cleared": False}
+            return self._swept(fault, target)
         room = Room(found["Id"], name)
         try:
             answer = self.agents.end_in(room, fault, target)
@@ -99,15 +101,50 @@ class InlineRooms:
                 answer = {**answer, **asked(RoomDoors(self.api), room, "sweep", fault)}
         except PlatformError:
             if came(lambda: self.helpers.there(name) is None, END_S, Event(), LOOK_EVERY_S):
-                return {"fault": fault, "cleared": False}  # its agent was just undoing by itself
+                return self._swept(fault, target)
             raise
         self.helpers.end(name)
         return {**answer, "fault": fault, "cleared": True}
 
+    def _swept(self, fault: str, target: Target) -> JSON:
+        """Where the container is gone, its agent has undone the fault, the target has taken the network along, or somebody has ended
+        both, and the rules are still there: so a new one looks into the network, if the target still runs.
+        """
+        number, start = parts_of(target.identity)
+        there = self.api.there(at("containers", number, "json")) if number else None
+        if there is None or not runs(there) or there["State"]["StartedAt"] != start:
+            return {"fault": fault, "cleared": False}
+        name = name_of("net-sweep", f"{fault}/{target.name}")
+        self.helpers.end(name)  # one whose asker has died
+        room = self.helpers.begin(name, {OURS: "sweep", RUN: run_of(fault)}, _body(f"container:{number}", SLACK_S))
+        try:
+            answer = asked(RoomDoors(self.api), room, "sweep", fault)
+        finally:
+            self.helpers.end(name)
+        return {**answer, "fault": fault, "cleared": True, "event": "undone"} if answer["swept"] else {**answer, "cleared": False}
+
+    def end_run(self, run: str) -> list[str]:
+        """Undo what that run's containers hold, remove them, and say so. Raises PlatformError."""
+        said = []
+        for each in self.helpers.all(**{RUN: run}):
+            name = str(each["Names"][0]).lstrip("/")
+            if UNDO in each["Labels"]:
+                record, labels = json.loads(each["Labels"][UNDO]), each["Labels"]
+                target = Target(f"container:{labels[TARGET]}@{labels[START]}", record["target"], "")
+                same_image = replace(self.helpers, image=each["Image"])  # the service file, which names one, may be elsewhere
+                answer = replace(self, helpers=same_image).end(record["fault"], target)
+                said.append(f"{record['rule']['type']} on {record['target']}: {answer.get('event', 'nothing was left')}")
+            self.helpers.end(name)
+            said.append(f"removed container {name}")
+        return said
+
     def rules(self, target: Target) -> list[JSON]:
-        """Those in force in the target's network, with how often each was met."""
+        """Those in force in the target's network, with how often each was met; not in the network that an earlier start of it had."""
         found = []
-        for each in self.beside(parts_of(target.identity)[0]):
+        number, start = parts_of(target.identity)
+        for each in self.beside(number):
+            if each["Labels"][START] != start:
+                continue
             record = json.loads(each["Labels"][UNDO])
             room = Room(each["Id"], each["Names"][0].lstrip("/"))
             rule = {key: value for key, value in record["rule"].items() if key != "towards"}

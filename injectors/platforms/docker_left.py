@@ -1,17 +1,15 @@
 """What runs have left on an engine, told by the labels of our own containers there: also where a run's folder is on another machine."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from .base import Target
 from .docker_agents import RoomAgents
 from .docker_api import DockerApi
 from .docker_exec import RoomDoors
-from .docker_helpers import RUN, UNDO, Helpers
+from .docker_helpers import RUN, Helpers
 from .docker_inline import InlineRooms
 
 
@@ -35,17 +33,8 @@ class EngineLeft:
 
     def end(self, run: str) -> list[str]:
         """Undo what they hold, remove them, and say so. Raises PlatformError."""
-        helpers, said = self._helpers, []
         agents = RoomAgents(RoomDoors(self.api), Event(), lambda _: None, lambda where: [where])
-        for each in helpers.all(**{RUN: run}):
-            name = str(each["Names"][0]).lstrip("/")
-            if UNDO in each["Labels"]:
-                record = json.loads(each["Labels"][UNDO])
-                answer = InlineRooms(self.api, agents, helpers).end(record["fault"], Target("", record["target"], ""))
-                said.append(f"{record['rule']['type']} on {record['target']}: {answer.get('event', 'nothing was left')}")
-            helpers.end(name)
-            said.append(f"removed container {name}")
-        return said
+        return InlineRooms(self.api, agents, self._helpers).end_run(run)
 
 
 @contextmanager

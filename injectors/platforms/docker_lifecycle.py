@@ -1,6 +1,7 @@
 """Containers that die, restart and come back."""
 
 import math
+import re
 import signal
 import threading
 from contextlib import suppress
@@ -11,7 +12,7 @@ from .base import PlatformError, Target, Unsupported, came
 from .docker_agents import AT_HOME
 from .docker_api import ANSWER_S, Conflict, DockerApi, at
 from .docker_exec import Room
-from .docker_find import Finder, identity_of, restarts_itself, room_of, runs
+from .docker_find import Finder, identity_of, name_of, restarts_itself, room_of, runs
 from .docker_pause import process_of, refuse_pause
 from .exec_agents import Doors, look
 from .exec_agents import process_of as process_inside
@@ -40,10 +41,6 @@ class RoomLifecycle:
             send(process_inside(target.identity), number)
         elif "/pid:" not in target.identity:
             raise Unsupported(f"{target.name} is a container; only processes inside one can be signalled")
-        elif process_inside(target.identity).startswith("pid:1@"):
-            raise Unsupported(
-                f"{target.name} is the first process of its container, which ignores signals from inside; use replica-kill"
-            )
         elif container := self.finder.very(target):
             look(self.doors, room_of(container), "signal", {"identity": process_inside(target.identity), "number": int(number)})
 
@@ -109,5 +106,26 @@ class RoomLifecycle:
 
 
 def _stop_signal(container: JSON) -> int:
+    """As the engine reads it: a number, a name with or without SIG, or RTMIN+3, as images with systemd have it. Raises Unsupported."""
     named = str(container["Config"].get("StopSignal") or "SIGTERM")
-    return int(named) if named.isdigit() else int(signal.Signals[named if named.startswith("SIG") else f"SIG{named}"])
+    found = re.fullmatch(r"(?:SIG)?([A-Z]\w*?)([+-]\d+)?", named.upper())
+    if named.isdigit():
+        return int(named)
+    if not found or f"SIG{found[1]}" not in signal.Signals.__members__:
+        raise Unsupported(f"{name_of(container)} is to be stopped by {named}, which is no signal on this machine")
+    return int(signal.Signals[f"SIG{found[1]}"]) + int(found[2] or 0)
+
+
+def remarks_on(name: str, container: JSON) -> list[str]:
+    """What its death would be like, where that is not what a crash in production is."""
+    if not restarts_itself(container):
+        return [f"{name} has no restart policy: when it dies, nothing but the drill's undo starts it again"]
+    main = process_of(container)
+    try:
+        if main:
+            send(main.identity, 0)
+    except PlatformError:
+        return [
+            f"{name}: this user may not signal its processes, so replica-kill is the engine's own `kill`, and blackstart starts it again"
+        ]
+    return []

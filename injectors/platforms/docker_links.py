@@ -8,6 +8,7 @@ from .base import PlatformError, Target, Unsupported
 from .docker_api import DockerApi
 from .docker_exec import Room, RoomDoors
 from .docker_find import Finder, addresses_of, name_of, networks_of, room_of, standing
+from .docker_helpers import OURS
 from .docker_inline import InlineRooms, Way
 from .exec_agents import source
 from .link_probe import CONNECT_LIMIT_S
@@ -53,7 +54,7 @@ class RoomLinks:
         """From what is there: it is told by its name, so that nothing needs to be remembered."""
         del rule
         name = link.rpartition("--")[0]
-        return self.inline.end(fault, Target("", name, ""))
+        return self.inline.end(fault, self.finder.one(name) or Target("", name, ""))
 
     def link_rules(self, link: str) -> list[JSON]:
         name = link.rpartition("--")[0]
@@ -114,10 +115,13 @@ class RoomLinks:
         return name_of(own), ""
 
     def _refuse_shared(self, target: Target) -> None:
-        mode = str(standing(self.finder, target)["HostConfig"].get("NetworkMode") or "")
+        container = standing(self.finder, target)
+        mode = str(container["HostConfig"].get("NetworkMode") or "")
         if mode == "host" or mode.startswith("container:"):
             whose = "the engine's machine" if mode == "host" else "another container"
             raise Unsupported(f"{target.name} lives in the network of {whose}, where a rule would hit others as well")
+        if guests := _guests(container, self.api.get("/containers/json")):
+            raise Unsupported(f"a rule in the network of {target.name} would also hit who shares it: {', '.join(guests)}")
 
     def _address(self, target: Target, seen_from: Target) -> tuple[str, int]:
         """Where the target answers on a network that both are on."""
@@ -128,5 +132,18 @@ class RoomLinks:
         if port is None:
             raise Unsupported(f"{target.name} exposes no port, so no connection to it can be tried; name it: `port`")
         if not hosts:
-            raise Unsupported(f"{seen_from.name} and {target.name} are on no network together")
+            raise Unsupported(
+                f"{seen_from.name} and {target.name} are on no network together in which {target.name} has an IPv4 address"
+            )
         return hosts[0], port
+
+
+def _guests(container: JSON, running: list[JSON]) -> list[str]:
+    """Who shares the container's network, but for our own; an engine takes a name or the beginning of an ID for a container."""
+    found = []
+    for each in running:
+        mode, _, host = str(each["HostConfig"].get("NetworkMode") or "").partition(":")
+        meant = host and (host == name_of(container) or container["Id"].startswith(host))
+        if mode == "container" and meant and OURS not in each["Labels"]:
+            found.append(str(each["Names"][0]).lstrip("/"))
+    return found

@@ -41,11 +41,12 @@ def asked(doors: Doors[W], where: W, verb: str, fault: str | None) -> JSON:
 
 
 def counted(doors: Doors[W], where: W, fault: str, rule: JSON) -> JSON | None:
-    """The rule with how often it was met, where it is in force; by what nft counts there."""
+    """The rule with how often it was met, where it is in force; by what nft counts there. Of names only answers that were dropped count."""
     found = asked(doors, where, "count", fault)
     if not found["there"]:
         return None
-    return {"fault": fault, "rule": rule, "connections": sum(way["packets"] for way in found["counters"].values())}
+    met = {name: way["packets"] for name, way in found["counters"].items() if rule["type"] != "names" or name == "to"}
+    return {"fault": fault, "rule": rule, "connections": sum(met.values())}
 
 
 def ends_of(link: str, everything: Sequence[Target]) -> tuple[Target, list[Target]]:

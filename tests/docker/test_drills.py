@@ -110,11 +110,29 @@ def test_helpers_tell_of_a_run_whose_folder_is_elsewhere(
     other = Blackstart(tmp_path / "second")
     assert folder.name in other("recover", "--all").err
     done = other("recover", folder.name)
-    assert done.code == 0, done.out + done.err
+    assert done.code == 5, done.out + done.err  # what else the run left cannot be seen from here
     assert "partition on replica-2: undone" in done.out
+    assert "no more than that was undone" in done.out
     assert anything_left(api, service) == []
     monkeypatch.undo()
     assert blackstart("recover", "--all").code == 0
+
+
+@pytest.mark.timeout(180)
+@plain
+@pytest.mark.parametrize("word", ["", "--accept"])
+def test_what_is_in_a_network_is_undone_also_where_its_container_is_gone_or_a_person_closes_the_run(
+    blackstart: Blackstart, service: Path, api: DockerApi, word: str
+) -> None:
+    process, folder = in_fault(blackstart, service, CUT)
+    kill_quietly(process)
+    if not word:
+        for name in helpers(api):
+            api.delete(at("containers", name), force="true")
+    assert tables(api, service)
+    done = blackstart("recover", folder.name, *filter(None, [word]))
+    assert done.code == 0, done.out + done.err
+    assert anything_left(api, service) == []
 
 
 @pytest.mark.timeout(180)

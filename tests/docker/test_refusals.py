@@ -80,9 +80,21 @@ def planned(blackstart: Blackstart, fault: str, service: Path, **environment: st
         ({}, "{kind: model-corrupt, mutation: header, file: /model.safetensors}", "the container's own layer"),
         ({}, "{kind: process-kill}", "dies as a whole by replica-kill"),
         ({}, "{kind: disk-fill, path: /sys, at_most: 1GiB}", "/sys cannot be written to"),
+        ({}, "{kind: disk-fill, path: /models}", "may lie on the disk of the whole machine"),
+        ({"HostConfig": {"PidMode": "host"}}, "{kind: process-kill, role: engine}", "sees the processes of the engine's machine"),
         ({}, "{kind: scale-down}", "keeps no workloads"),
     ],
-    ids=["no place", "host network", "removed at its end", "image layer", "first process", "read-only", "no workload"],
+    ids=[
+        "no place",
+        "host network",
+        "removed at its end",
+        "image layer",
+        "first process",
+        "read-only",
+        "volume",
+        "host pids",
+        "no workload",
+    ],
 )
 def test_refused_before_the_drill(blackstart: Blackstart, extra: Any, more: Any, fault: str, why: str) -> None:
     extra(**more)

@@ -231,6 +231,36 @@ def test_fill_of_a_killed_agent_is_undone_by_the_next(state, tmp_path):
         assert list(folder.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_fill_is_undone_from_the_copy_beside_it_where_the_record_is_gone(state, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    leave = agent.free_bytes(str(tmp_path)) - (16 << 20)
+    with held("fill-disk", state, **fill(folder, leave, 1 << 40)) as process:
+        copy = Path(process.said["path"] + ".undo")
+        process.kill()
+        process.wait()
+        state.unlink()
+        os.chown(copy, 65534, -1)
+        code, said = undo(copy)
+        assert (code, said["event"]) == (4, "foreign")
+        assert "written by another user" in said["why"]
+        os.chown(copy, 0, -1)
+        assert undo(copy)[0] == 0
+        assert list(folder.iterdir()) == []
+
+
+def test_fill_that_ends_leaves_no_copy_of_its_record(state, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    leave = agent.free_bytes(str(tmp_path)) - (16 << 20)
+    with held("fill-disk", state, **fill(folder, leave, 1 << 40)) as process:
+        assert len(list(folder.iterdir())) == 2
+        process.stdin.close()
+        assert process.wait(LIMIT_S) == 0
+    assert list(folder.iterdir()) == []
+
+
 def command(inject, recover, limit_s=LIMIT_S):
     return {"inject": inject, "recover": recover, "limit_s": limit_s}
 

@@ -3,8 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +21,7 @@ from blackstart.injectors.platforms.net_rooms import ends_of
 from blackstart.scenarios.demo import HERE
 from blackstart.scenarios.demo.docker import PORT, REPLICAS, command_of, containers, profile
 from blackstart.tests.command import until
-
-
-def container(**more: Any) -> dict[str, Any]:
-    """As `inspect` shows one."""
-    state = {"Running": True, "Restarting": False, "Paused": False, "StartedAt": "2026-11-26T03:00:00.5Z"}
-    found: dict[str, Any] = {
-        "Id": "abc",
-        "Name": "/shop-llm-1",
-        "Created": "2026-11-26T02:00:00Z",
-        "RestartCount": 0,
-        "State": state,
-        "Config": {"Image": "llm:1", "ExposedPorts": {"9000/udp": {}, "8001/tcp": {}, "8000/tcp": {}}, "Labels": {}},
-        "HostConfig": {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}},
-        "NetworkSettings": {"Networks": {"shop": {"IPAddress": "172.18.0.2", "GlobalIPv6Address": ""}}, "Ports": {}},
-        "Mounts": [],
-    }
-    return {**found, **more}
-
-
-class Engine:
-    """Answers from a table, as far as a finder asks."""
-
-    host = "unix:///var/run/docker.sock"
-
-    def __init__(self, *found: dict[str, Any]) -> None:
-        self.found = {each["Id"]: each for each in found}
-
-    def get(self, path: str, **_query: Any) -> Any:
-        assert path == "/containers/json"
-        return [{"Id": each["Id"], "Labels": each["Config"]["Labels"]} for each in self.found.values()]
-
-    def there(self, path: str) -> Any:
-        return self.found.get(path.split("/")[2])
+from blackstart.tests.unit.small_engine import Engine, container, somebody_else
 
 
 def test_an_identity_is_of_one_start() -> None:
@@ -110,6 +77,14 @@ def test_slots_of_a_compose_service_outlive_their_containers() -> None:
     assert finder.container("llm-1") == old
 
 
+def test_our_own_containers_are_no_targets_though_their_image_has_the_service_s_labels() -> None:
+    labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "llm"}
+    one = container(Config={**container()["Config"], "Labels": labels})
+    ours = container(Id="def", Name="/blackstart-net-1", Config={**one["Config"], "Labels": {**labels, "blackstart": "network"}})
+    finder = Finder(Engine(one, ours), DockerSpec(compose=Compose("shop", "llm")), lambda _: True)  # type: ignore[arg-type]
+    assert [name for name, _, _ in finder.everything()] == ["shop-llm-1"]
+
+
 def test_a_container_that_cannot_be_reached_is_asked_at_its_published_port() -> None:
     one = container()
     one["NetworkSettings"]["Ports"] = {"8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "18000"}]}
@@ -137,7 +112,7 @@ def test_a_container_that_starts_again_under_another_address_is_told() -> None:
     ("path", "identity", "outlives", "unfit"),
     [
         ("/models/llm/model.safetensors", "volume weights /llm/model.safetensors", True, ""),
-        ("/models/only/model.safetensors", "host /srv/only /model.safetensors", True, "may only read"),
+        ("/models/only/model.safetensors", "host /srv/only/model.safetensors", True, "may only read"),
         ("/run/model", "container abc", False, ""),
         ("/opt/model", "container abc", True, "own layer"),
         ("/modelsx/model", "container abc", True, "own layer"),
@@ -150,8 +125,16 @@ def test_what_holds_a_file(path: str, identity: str, outlives: bool, unfit: str)
     ]
     found = volume_of(container(Mounts=mounts, HostConfig={"Tmpfs": {"/run": ""}}), path)
     assert (found["id"], found["outlives"]) == (identity, outlives)
+    assert found["apart"] is not outlives
     assert unfit in found["unfit"]
     assert bool(found["unfit"]) is bool(unfit)
+
+
+def test_one_file_through_two_binds_is_one() -> None:
+    binds = [("/models", "/srv/models"), ("/models/llm", "/srv/models/llm")]
+    mounts = [{"Type": "bind", "Source": source, "Destination": folder, "RW": True} for folder, source in binds]
+    outer, inner = container(Id="a", Mounts=mounts[:1], HostConfig={}), container(Id="b", Mounts=mounts, HostConfig={})
+    assert volume_of(outer, "/models/llm/model.gguf")["id"] == volume_of(inner, "/models/llm/model.gguf")["id"]
 
 
 def test_pieces_of_a_stream_come_whole() -> None:
@@ -174,21 +157,6 @@ def test_which_engine_cannot_be_asked(tmp_path: Path) -> None:
         DockerApi.opened({"DOCKER_HOST": "ssh://somebody@example.invalid"})
     with pytest.raises(Unavailable, match="there is no Docker context nowhere"):
         DockerApi.opened({"HOME": str(tmp_path)}, "nowhere")
-
-
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """This process as a user who is in no group of the engine's."""
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setresgid(65534, 65534, 0)
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
-        os.setgroups(groups)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

@@ -1,0 +1,49 @@
+"""`recover RUN` where only the engine knows the run: what its containers held is undone, and no more is claimed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from blackstart.commands.recovering import recover
+from blackstart.drills.verdict import ExitCode
+from blackstart.injectors.platforms import docker_left
+from blackstart.injectors.platforms.base import PlatformError
+
+
+class Left:
+    """Of one run; `problem`: why it cannot be undone."""
+
+    def __init__(self, problem: str = "") -> None:
+        self.problem = problem
+
+    def runs(self) -> Mapping[str, list[str]]:
+        return {"run-1": ["blackstart-net-1"]}
+
+    def end(self, run: str) -> list[str]:
+        if self.problem:
+            raise PlatformError(self.problem)
+        return [f"removed what {run} had"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [("", "no more than that was undone"), ("it is frozen", "STILL BROKEN: it is frozen")],
+)
+def test_a_run_without_its_folder_is_not_said_to_be_well(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: str,
+    said: str,
+) -> None:
+    @contextmanager
+    def opened_left(_: Mapping[str, str]) -> Iterator[Left]:
+        yield Left(problem)
+
+    monkeypatch.setattr(docker_left, "opened_left", opened_left)
+    for name, value in {"DOCKER_HOST": "unix:///nowhere", "BLACKSTART_STATE_DIR": str(tmp_path), "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    assert recover("run-1", tmp_path, everything=False, accept=False) is ExitCode.DIRTY
+    assert said in capsys.readouterr().out
