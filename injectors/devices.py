@@ -19,7 +19,8 @@ def accelerators(platform: Platform) -> Accelerators:
 
 
 def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool) -> dict[str, JSON]:
-    """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own.
+    """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own
+    (None: nobody tells).
 
     Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), or
     where a driver is missing, with what is missing.
@@ -40,7 +41,7 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
                 "total_bytes": gpu["total_bytes"],
                 "used_bytes": gpu["used_bytes"],
                 "pids": [process["pid"] for process in gpu["processes"]],
-                "target_bytes": sum(process["bytes"] or 0 for process in gpu["processes"] if process["pid"] in pids),
+                "target_bytes": _held(gpu, pids),
             }
         twin = next((name for name, other in found.items() if other["device"] == found[target.name]["device"]), target.name)
         if twin != target.name:
@@ -67,7 +68,7 @@ def _opencl(seen: JSON, wanted: str) -> JSON:
         "hardware": "opencl-cpu",
         "total_bytes": device["total_bytes"],
         "used_bytes": None,
-        "target_bytes": 0,
+        "target_bytes": None,
     }
 
 
@@ -80,7 +81,7 @@ def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> J
     gpus: list[JSON] = seen["gpus"]
     own = [gpu for gpu in gpus if pids & {process["pid"] for process in gpu["processes"]}]
     how = f"{target.name}'s processes are on" if own else f"{target.name}'s environment shows it"
-    own = own or _visible(seen["environment"], gpus, target)
+    own = own or _visible(seen, target)
     listed = ", ".join(gpu["uuid"] for gpu in own)
     if wanted:
         if wanted not in {gpu["uuid"] for gpu in gpus}:
@@ -120,29 +121,55 @@ def _refuse_unless_shareable(gpu: JSON, pids: set[int], *, shared: bool) -> None
         )
 
 
-def _visible(environment: Mapping[str, Mapping[str, str]], gpus: list[JSON], target: Target) -> list[JSON]:
+def _held(gpu: JSON, pids: set[int]) -> int | None:
+    """Bytes of the target's own; None where NVML does not tell them, or tells pids of the host, of which any may be the target's."""
+    told = [process["bytes"] for process in gpu["processes"] if process["pid"] in pids]
+    return sum(told) if None not in told and all(process["here"] for process in gpu["processes"]) else None
+
+
+def _visible(seen: JSON, target: Target) -> list[JSON]:
     """What the target's environment lets it see; CUDA's own variable is the narrower one. Nothing where neither is set."""
-    for name in (CUDA_VISIBLE, NVIDIA_VISIBLE):
-        said = {(values[name], values.get("CUDA_DEVICE_ORDER", "")) for values in environment.values() if name in values}
-        if said:
-            words = [(word.strip(), order) for text, order in sorted(said) for word in text.split(",") if word.strip()]
-            found = [gpu for word, order in words for gpu in _named(word, order, name, gpus, target)]
+    environments: list[Mapping[str, str]] = list(seen["environment"].values())
+    for variable in (CUDA_VISIBLE, NVIDIA_VISIBLE):
+        if said := [values for values in environments if variable in values]:
+            found = [gpu for values in said for gpu in _told(values, variable, seen, target)]
             return list({gpu["uuid"]: gpu for gpu in found}.values())
     return []
 
 
-def _named(word: str, order: str, variable: str, gpus: list[JSON], target: Target) -> list[JSON]:
-    """One word of such a variable: `all`, a UUID or the beginning of one, an index."""
-    if word == "all":
-        return gpus
-    if not word.isdigit():
-        return [gpu for gpu in gpus if gpu["uuid"].startswith(word)]
-    whole = list(dict.fromkeys(gpu["parent"] or gpu["uuid"] for gpu in gpus))
-    names: set[Any] = {gpu["name"] for gpu in gpus}
-    if variable == CUDA_VISIBLE and order != "PCI_BUS_ID" and len(names) > 1:
-        raise Refusal(
-            f"not injecting: {variable}={word} of {target.name} is an index, which CUDA counts by speed, and the GPUs here differ; set "
-            "CUDA_DEVICE_ORDER=PCI_BUS_ID or UUIDs there"
-        )
-    chosen = whole[int(word) : int(word) + 1]
-    return [gpu for gpu in gpus if (gpu["parent"] or gpu["uuid"]) in chosen]
+def _told(values: Mapping[str, str], variable: str, seen: JSON, target: Target) -> list[JSON]:
+    """What one such variable of one process names. CUDA counts inside the container, so within what NVIDIA's variable lets in."""
+    counted: list[JSON] = seen["gpus"]
+    words = [word.strip() for word in values[variable].split(",")]
+    if variable == CUDA_VISIBLE and NVIDIA_VISIBLE in values and any(word.isdigit() for word in words):
+        inside = {gpu["uuid"] for gpu in _told(values, NVIDIA_VISIBLE, seen, target)}
+        counted = [gpu for gpu in counted if gpu["uuid"] in inside]
+    whole = list(dict.fromkeys(gpu["parent"] or gpu["uuid"] for gpu in counted))
+    found: list[JSON] = []
+    for word in words:
+        if word == "all":
+            found += counted
+        elif word.isdigit():
+            if why := _uncountable(values, variable, counted, seen) or _beyond(variable, int(word), len(whole)):
+                raise Refusal(f"not injecting: {variable}={word} of {target.name} is an index, {why}")
+            found += [gpu for gpu in counted if (gpu["parent"] or gpu["uuid"]) in whole[int(word) : int(word) + 1]]
+        elif word:
+            found += [gpu for gpu in seen["gpus"] if gpu["uuid"].startswith(word)]
+    return found
+
+
+def _uncountable(values: Mapping[str, str], variable: str, counted: list[JSON], seen: JSON) -> str:
+    """Why an index there may mean another GPU than the one at that place here; empty: it does not."""
+    if seen["broken"]:
+        return f"and nobody tells where a broken GPU would be counted ({'; '.join(seen['broken'])}); set UUIDs there"
+    names: set[Any] = {gpu["name"] for gpu in counted}
+    if variable == CUDA_VISIBLE and values.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len(names) > 1:
+        return "which CUDA counts by speed, and the GPUs here differ; set CUDA_DEVICE_ORDER=PCI_BUS_ID or UUIDs there"
+    return ""
+
+
+def _beyond(variable: str, index: int, there: int) -> str:
+    """NVIDIA's variable counts the host's GPUs: in a container, where some of them are missing, the places are others."""
+    if variable == NVIDIA_VISIBLE and index >= there:
+        return f"and NVML has {there} here, so these are not all that it counts; set UUIDs there"
+    return ""

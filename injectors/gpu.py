@@ -5,25 +5,24 @@ from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
 from . import agent
-from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
-from .devices import OPENCL, accelerators, devices_of
+from .devices import OPENCL, devices_of
+from .gpu_proof import NVML, hardware, measured, nothing_left, on_nvml
 from .lifecycle import end_agent
 from .platforms.base import Platform, Target
 from .values import JSON, Share, Size
 
-NVML, EVENTS, KERNEL = "NVML", "OpenCL event times", "kernel accounting"
+EVENTS, KERNEL = "OpenCL event times", "kernel accounting"
 LEAST_DEMAND = 0.5  # of what was asked for, by every source that tells
 LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
-STALE_S = 5.0  # an agent that has measured nothing for so long hangs
 SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
 LEAST_RESIDENT = 0.95
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = "the target's own GPU or slice of one (MIG) by its UUID, needed where it has several; or opencl:N, a processor by OpenCL"
 SHARED = "whether others that are on the device as well may be hit along with the target"
-LEAST_REAL = ("simulated", "opencl-cpu", "real")
 HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
-WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit"
+WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit, where it tells its power"
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,12 @@ class GpuSaturate(Injector):
             for name, fact in facts.items()
         )
         source = EVENTS if all(fact["device"].startswith(OPENCL) for fact in facts.values()) else NVML
-        detail = f"{shown}; {self.duty:.0%} asked for; hardware: {_hardware(undo)}"
-        return Evidence(source, detail, {"hardware": _hardware(undo), "targets": facts})
+        detail = f"{shown}; {self.duty:.0%} asked for; hardware: {hardware(undo)}"
+        return Evidence(source, detail, {"hardware": hardware(undo), "targets": facts})
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> JSON:
         """By the device's events, and past them by NVML, or for a processor by the kernel's account of the agent."""
-        seen, device = _measured(undo, target, platform), undo.prior["devices"][target.name]["device"]
+        seen, device = measured(undo, target, platform), undo.prior["devices"][target.name]["device"]
         duty, over_s = duty_of(seen.get("marks", []))
         if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * self.duty:
             raise NotYet(f"{device} has worked {duty:.0%} of {over_s:.1f} s for the agent, of {self.duty:.0%} asked for")
@@ -91,7 +90,7 @@ class GpuSaturate(Injector):
                     f"the agent beside {target.name} has {demand:.2f} cores in demand, of {float(self.duty):.2f} at least"
                 )
             return {**fact, "cores_in_demand": demand}
-        gpu, mine = _on_nvml(undo, target, platform)
+        gpu, mine = on_nvml(undo, target, platform)
         told = mine["sm"] if mine["sm"] is not None else gpu["utilisation"]
         if told is not None and told < LEAST_DEMAND * 100 * self.duty:
             raise NotYet(f"{device} is at {told} % by NVML, of {self.duty:.0%} asked for")
@@ -103,7 +102,7 @@ class GpuSaturate(Injector):
             end_agent(undo, target, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        return _nothing_left(undo, platform)
+        return nothing_left(undo, platform)
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,9 @@ class GpuMemoryFill(Injector):
         "NVML: bytes in use and the agent's among them; on OpenCL the allocation that fails, or resident memory"
     )
     undone_by: ClassVar[str] = "the agent frees what it took and ends"
-    bites_when: ClassVar[str] = "at once; when it starts again where the target holds most of the device already"
+    bites_when: ClassVar[str] = (
+        "at once; when it starts again where the target holds most of the device already, or nobody tells how much"
+    )
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     patience: ClassVar[timedelta] = timedelta(seconds=20)
@@ -149,9 +150,9 @@ class GpuMemoryFill(Injector):
         return Undo(targets, {"devices": devices})
 
     def bites(self, undo: Undo) -> str:
-        """What a server allocated when it started (vLLM does) it keeps."""
-        devices = undo.prior["devices"].values()
-        return "on-restart" if all(each["target_bytes"] > each["total_bytes"] / 2 for each in devices) else "now"
+        """What a server allocated when it started (vLLM does) it keeps. Of several targets the last to be hit counts."""
+        held = [(each["target_bytes"], each["total_bytes"]) for each in undo.prior["devices"].values()]
+        return "on-restart" if any(own is None or own > total / 2 for own, total in held) else "now"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -164,12 +165,12 @@ class GpuMemoryFill(Injector):
         proven = {target.name: self._proven(undo, target, platform) for target in undo.targets}
         shown = "; ".join(f"{fact['held_bytes'] >> 20} MiB of {fact['device']} {said}" for said, fact, _ in proven.values())
         facts = {name: fact for name, (_, fact, _) in proven.items()}
-        detail = f"{shown}; hardware: {_hardware(undo)}"
-        return Evidence(next(iter(proven.values()))[2], detail, {"hardware": _hardware(undo), "targets": facts})
+        detail = f"{shown}; hardware: {hardware(undo)}"
+        return Evidence(next(iter(proven.values()))[2], detail, {"hardware": hardware(undo), "targets": facts})
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> tuple[str, JSON, str]:
         """What is shown of it, the facts, and who told."""
-        seen, prior = _measured(undo, target, platform), undo.prior["devices"][target.name]
+        seen, prior = measured(undo, target, platform), undo.prior["devices"][target.name]
         fact: JSON = {"device": prior["device"], **{key: seen[key] for key in ("held_bytes", "total_bytes", "leave_bytes")}}
         if prior["device"].startswith(OPENCL):
             fact["next_allocation"] = (
@@ -181,7 +182,7 @@ class GpuMemoryFill(Injector):
                 raise NotYet(f"{fact['resident_bytes']} of {seen['held_bytes']} bytes are resident beside {target.name}")
             source = "OpenCL and kernel accounting" if seen["next_allocation"] else KERNEL
             return f"are resident; the next allocation: {fact['next_allocation']}", fact, source
-        gpu, mine = _on_nvml(undo, target, platform)
+        gpu, mine = on_nvml(undo, target, platform)
         free = gpu["total_bytes"] - gpu["used_bytes"]
         if free > seen["leave_bytes"] + SLACK:
             raise NotYet(f"{free} bytes of {prior['device']} are free by NVML, and {seen['leave_bytes']} were to be left")
@@ -194,7 +195,7 @@ class GpuMemoryFill(Injector):
             end_agent(undo, target, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        return _nothing_left(undo, platform)
+        return nothing_left(undo, platform)
 
 
 def _short(wanted: int, target: Target, platform: Platform) -> str:
@@ -218,71 +219,3 @@ def _by_nvml(fact: JSON) -> str:
     share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
     told = "no utilisation told" if share is None else f"{share} %"
     return f"by NVML pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"
-
-
-def _hardware(undo: Undo) -> str:
-    """What the report says of it: real, opencl-cpu or simulated; the least real of them."""
-    found = {device["hardware"] for device in undo.prior["devices"].values()}
-    return next(word for word in LEAST_REAL if word in found)
-
-
-def _measured(undo: Undo, target: Target, platform: Platform) -> JSON:
-    """What the device's runtime measured for the agent. Raises NotYet where there is no agent, or it has let go."""
-    device = undo.prior["devices"][target.name]["device"]
-    seen = accelerators(platform).accelerator_seen(undo.fault, target)
-    if seen and seen["stopped"]:
-        raise NotYet(f"the agent let go of {device} by itself: {seen['stopped']}")
-    if seen is None or seen["age_s"] > STALE_S:
-        raise NotYet(f"no agent works on {device} beside {target.name}")
-    return seen
-
-
-def _on_nvml(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON]:
-    """The target's GPU, and the agent's process on it. Raises NotYet where NVML does not list it there."""
-    device = undo.prior["devices"][target.name]["device"]
-    look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
-    gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == device), None)
-    if gpu is None:
-        raise NotYet(f"{device} is not there: {look['nvml'] or 'NVML does not list it'}")
-    mine = next((process for process in gpu["processes"] if process["ours"]), None) or _hidden(undo, target, gpu)
-    if mine is None:
-        _measured(undo, target, platform)  # it may have let go meanwhile, and says why
-        raise NotYet(f"NVML lists no process of the agent on {device}")
-    return gpu, mine
-
-
-def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:
-    """Where NVML tells the host's pids and this is a container: the one process that came since the plan."""
-    before = undo.prior["devices"][target.name]["pids"]
-    new = [process for process in gpu["processes"] if not process["here"] and process["pid"] not in before]
-    return new[0] if len(new) == 1 else None
-
-
-def _nothing_left(undo: Undo, platform: Platform) -> Evidence:
-    """By the kernel no agent lives; by NVML none is on the device."""
-    facts: JSON = {}
-    for target in undo.targets:
-        if isinstance(platform, Meter) and platform.agent_usage(undo.fault, target) is not None:
-            raise Differs(f"an agent is still there beside {target.name}")
-        prior = undo.prior["devices"][target.name]
-        if prior["device"].startswith(OPENCL):
-            facts[target.name] = {"device": prior["device"]}
-            continue
-        look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
-        gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == prior["device"]), None)
-        if gpu is None:
-            raise Differs(f"{prior['device']} is not there any more: {look['nvml'] or 'NVML does not list it'}")
-        if left := [process["pid"] for process in gpu["processes"] if process["ours"]]:
-            raise Differs(f"pid {left[0]} of ours is still on {prior['device']}")
-        facts[target.name] = {"device": prior["device"], "used_bytes": [prior["used_bytes"], gpu["used_bytes"]]}
-    shown = "; ".join(
-        f"nothing of ours is on {fact['device']}"
-        + (
-            f", {fact['used_bytes'][0] >> 20} MiB in use before and {fact['used_bytes'][1] >> 20} after"
-            if "used_bytes" in fact
-            else ""
-        )
-        for fact in facts.values()
-    )
-    source = NVML if any("used_bytes" in fact for fact in facts.values()) else KERNEL
-    return Evidence(source, shown, {"hardware": _hardware(undo), "targets": facts})

@@ -16,7 +16,7 @@ device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit):
 waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
 memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
 `device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it.
-look: `pids` (whose environment is wanted), `fault` (whose agent is looked for), `opencl` (whether its devices are wanted).
+look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
 Memory is allocated plainly, never managed (oversubscription can hang a device), and no kernel lasts longer than some 10 ms.
@@ -35,7 +35,6 @@ import re
 import select
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, NamedTuple
@@ -856,8 +855,10 @@ class Watch:
             ) from problem
         if temperature >= hottest_c:
             raise Refused("%s has %d C already, and %d are the limit" % (uuid, temperature, hottest_c))
-        limit = nvml.perhaps("nvmlDeviceGetEnforcedPowerLimit", self.gpu)
-        self.most_w = most_w if most_w is not None or limit is None else 1.1 * limit / 1000.0
+        limit, power = (nvml.perhaps("nvmlDeviceGet" + what, self.gpu) for what in ("EnforcedPowerLimit", "PowerUsage"))
+        if power is None and most_w is not None:
+            raise Refused("nobody tells how much power %s takes, so nothing could stop the fault at %g W" % (uuid, most_w))
+        self.most_w = most_w if most_w is not None or limit is None or power is None else 1.1 * limit / 1000.0
 
     def look(self) -> None:
         """Raises Beyond."""
@@ -870,11 +871,14 @@ class Watch:
             raise Beyond("nobody tells the temperature any more: %s" % problem) from problem
         if temperature > self.hottest_c:
             raise Beyond("%d C is beyond the limit of %d C" % (temperature, self.hottest_c))
+        if self.most_w is None:
+            return
         power = self.nvml.perhaps("nvmlDeviceGetPowerUsage", self.gpu)
-        high = power is not None and self.most_w is not None and power / 1000.0 > self.most_w
-        self.over = self.over + 1 if high else 0
-        if self.over > 1 and power is not None:  # one reading may be a spike
-            raise Beyond("%.0f W is beyond the limit of %.0f W" % (power / 1000.0, self.most_w or 0.0))
+        if power is None:
+            raise Beyond("nobody tells the power any more, and %.0f W are the limit" % self.most_w)
+        self.over = self.over + 1 if power / 1000.0 > self.most_w else 0
+        if self.over > 1:  # one reading may be a spike
+            raise Beyond("%.0f W is beyond the limit of %.0f W" % (power / 1000.0, self.most_w))
 
 
 class Verb(NamedTuple):
@@ -920,31 +924,24 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
     return held
 
 
-class LastResort:
-    """A driver that hangs in a call hears nothing; at that moment the process ends, and the kernel takes back all that it holds.
+def last_resort(seconds: float) -> None:
+    """A driver that hangs in a call hears nothing; at that moment the kernel ends this process, and takes back all that it holds.
 
-    Its thread is there before anything is taken: where memory is short none can be started any more.
+    No thread of ours could: a library that hangs while it is loaded keeps the interpreter.
     """
-
-    def __init__(self, seconds: float) -> None:
-        self.at = time.monotonic() + seconds
-        threading.Thread(target=self.wait, daemon=True).start()
-
-    def wait(self) -> None:
-        while time.monotonic() < self.at:
-            time.sleep(0.25)
-        os._exit(1)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def hold(name: str, request: Record) -> int:
     """Do it, keep it up until an ending, let go. Returns the exit status."""
     ending = Ending(request["deadline_s"], request.get("lease_s"))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    last_resort(request["deadline_s"] + UNDO_S)
     try:
         held = begin(name, request, ending)
     except (Refused, OSError) as problem:
         emit("refused", why=str(problem))
         return 3
-    last = LastResort(request["deadline_s"] + UNDO_S)
     reason = why = ""
     try:
         emit("effective", **VERBS[name].apply(request, held))
@@ -956,7 +953,7 @@ def hold(name: str, request: Record) -> int:
         why = "%s: %s" % (type(problem).__name__, problem)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then the record is still there
-    last.at = time.monotonic() + UNDO_S
+    last_resort(UNDO_S)
     let_go(held)
     return put_back(held.path, held.body, reason, why)
 
@@ -1259,8 +1256,10 @@ def limit_apply(request: Record, held: Held) -> Record:
     nvml, record = Nvml(), held.body["record"]
     handle = nvml.handle(request["device"])
     nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["ours_mw"]))
+    record["ours_mw"] = limit_of(nvml, handle)  # a driver may round it, and what is rounded is still ours
+    held.keep()
     held.show(hardware="simulated" if nvml.library.simulated else "real", device=request["device"])
-    return {"device": request["device"], "limit_w": limit_of(nvml, handle) / 1000}
+    return {"device": request["device"], "limit_w": record["ours_mw"] / 1000}
 
 
 def limit_go_on(request: Record, held: Held) -> None:
@@ -1310,10 +1309,15 @@ def holds(pid: int, fault: str) -> bool:
     return False
 
 
+def agents_of(fault: str) -> list[int]:
+    """By the process table and not by records: these may be lost while an agent goes on."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and holds(int(name), fault)] if fault else []
+
+
 def look(request: Record) -> int:
-    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids."""
+    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids, `agents`: pids of all that hold the fault, on a GPU or not."""
     found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "broken": [], "devices": [], "hardware": "real"}
-    found.update(root=os.geteuid() == 0, t=time.monotonic())
+    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=agents_of(request.get("fault", "")))
     try:
         nvml = Nvml()
         found["hardware"] = "simulated" if nvml.library.simulated else "real"
@@ -1325,7 +1329,7 @@ def look(request: Record) -> int:
                 found["broken"].append(str(problem))
         for process in (process for gpu in found["gpus"] for process in gpu["processes"]):
             process["here"] = os.path.exists("/proc/%d" % process["pid"])  # else NVML tells pids of another namespace, the host's
-            process["ours"] = bool(request.get("fault")) and holds(process["pid"], request["fault"])
+            process["ours"] = process["pid"] in found["agents"]
     except (Refused, Failed) as problem:
         found["nvml"] = str(problem)
     try:

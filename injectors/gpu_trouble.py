@@ -71,9 +71,8 @@ class GpuThrottle(Injector):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts: JSON = {}
         for target, limit, gpu in self._gpus(undo, platform):
-            if gpu is None or gpu["power_limit_w"] > limit["limit_w"]:
-                there = f"is limited to {gpu['power_limit_w']:g} W" if gpu else "is not there"
-                raise NotYet(f"{limit['device']} {there}, not to {limit['limit_w']} W")
+            if gpu is None or gpu["power_limit_w"] is None or gpu["power_limit_w"] > limit["limit_w"]:
+                raise NotYet(f"{limit['device']} {_limited(gpu)}, not to {limit['limit_w']} W")
             told = {
                 word: gpu[word] for word in ("power_limit_w", "power_w", "sm_mhz", "slowed_by", "utilisation", "temperature_c")
             }
@@ -90,9 +89,8 @@ class GpuThrottle(Injector):
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         facts: JSON = {}
         for target, limit, gpu in self._gpus(undo, platform):
-            if gpu is None or gpu["power_limit_w"] == limit["limit_w"]:
-                there = f"is still limited to {limit['limit_w']} W" if gpu else "is not there any more"
-                raise Differs(f"{limit['device']} {there}")
+            if gpu is None or gpu["power_limit_w"] != limit["before_w"]:
+                raise Differs(f"{limit['device']} {_limited(gpu)}, and was to {limit['before_w']:g} W before")
             facts[target.name] = {"device": limit["device"], "power_limit_w": [limit["before_w"], gpu["power_limit_w"]]}
         shown = "; ".join(f"{each['device']} is limited to {each['power_limit_w'][1]:g} W" for each in facts.values())
         return self._evidence(undo, shown, facts)
@@ -108,6 +106,12 @@ class GpuThrottle(Injector):
     def _evidence(self, undo: Undo, shown: str, facts: JSON) -> Evidence:
         hardware = next(iter(undo.prior["limits"].values()))["hardware"]
         return Evidence(NVML, f"{shown}; hardware: {hardware}", {"hardware": hardware, "targets": facts})
+
+
+def _limited(gpu: JSON | None) -> str:
+    if gpu is None:
+        return "is not there"
+    return "tells no limit of power" if gpu["power_limit_w"] is None else f"is limited to {gpu['power_limit_w']:g} W"
 
 
 class Meaningless(Injector):

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 WHOLE, OTHER = "GPU-11111111-2222-3333-4444-555555555555", "GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 SLICE = "MIG-0a0b0c0d-0e0f-1011-1213-141516171819"
 MIB_OF = 4096
+HANGS = -1  # as the code of a call: it never returns
 
 
 def missing(what: str) -> None:

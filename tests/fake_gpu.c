@@ -17,13 +17,14 @@
 #define TIMES 4096
 #define ROUND_S 20e-6
 #define CONTEXT (300ull << 20)
+#define HANGS (-1)
 
 typedef unsigned long long u64;
 struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, temperature, power_mw, limit_mw, integrated, mode, mps, set_mw; };
 struct process { int pid, gpu; u64 bytes; };
 struct busy { int pid, gpu; double from, to; };
 struct state {
-  int gpus, at, fail_code, fail_after, host;
+  int gpus, at, fail_code, fail_after, host, untold, step_mw;
   char fail[64];
   struct gpu gpu[GPUS];
   struct process process[PROCESSES];
@@ -108,6 +109,7 @@ static int share(int gpu, int pid) {
 static int failing(const char *name) {
   if (!s || strcmp(s->fail, name)) return 0;
   if (s->fail_after > 0) return s->fail_after--, 0;
+  while (s->fail_code == HANGS) pause();
   return s->fail_code;
 }
 
@@ -131,6 +133,8 @@ void fake_sharing(int i, int mode, int mps) { s->gpu[i].mode = mode, s->gpu[i].m
 int fake_limit_w(int i) { return s->gpu[i].set_mw / 1000; }
 void fake_set_limit_w(int i, int watts) { s->gpu[i].set_mw = watts * 1000; }
 void fake_container(void) { s->host = 1 << 23; } /* pids are told as on a host, beyond all that is here */
+void fake_untold(void) { s->untold = 1; } /* nobody tells how many bytes a process has */
+void fake_step_w(int watts) { s->step_mw = watts * 1000; } /* a limit of power is rounded down to a multiple of it */
 void fake_integrated(int i) { s->gpu[i].integrated = 1; }
 void fake_process(int i, int pid, u64 mib) { lock(), own(i, pid)->bytes = mib << 20, unlock(); }
 void fake_fail(const char *name, int code, int after) { strcpy(s->fail, name), s->fail_code = code, s->fail_after = after; }
@@ -284,7 +288,7 @@ int nvmlDeviceGetPowerManagementLimitConstraints(struct gpu *g, unsigned *least,
   FAIL(nvmlDeviceGetPowerManagementLimitConstraints);
   return *least = 200000, *most = g->limit_mw, 0;
 }
-int nvmlDeviceSetPowerManagementLimit(struct gpu *g, unsigned mw) { FAIL(nvmlDeviceSetPowerManagementLimit); return g->set_mw = mw, 0; }
+int nvmlDeviceSetPowerManagementLimit(struct gpu *g, unsigned mw) { FAIL(nvmlDeviceSetPowerManagementLimit); return g->set_mw = mw - (s->step_mw ? mw % s->step_mw : 0), 0; }
 int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *g, u64 *found) {
   FAIL(nvmlDeviceGetCurrentClocksEventReasons);
   return *found = g->set_mw < g->limit_mw ? 4 : 1, 0;
@@ -311,7 +315,8 @@ static int list(struct gpu *g, unsigned *count, struct listed *rows, int wanted)
   unsigned n = 0;
   lock();
   for (int i = 0; i < PROCESSES && n < *count && wanted; i++)
-    if (s->process[i].pid && s->process[i].gpu == of(g)) rows[n++] = (struct listed){s->process[i].pid + s->host, s->process[i].bytes, 0, 0};
+    if (s->process[i].pid && s->process[i].gpu == of(g))
+      rows[n++] = (struct listed){s->process[i].pid + s->host, s->untold ? ~0ull : s->process[i].bytes, 0, 0};
   return unlock(), *count = n, 0;
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *g, unsigned *count, struct listed *rows) {

@@ -50,7 +50,8 @@ class Accelerators(Protocol):
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         """What gpu_agent.py's `look` says: `gpus` by NVML with their processes (`ours`: of this fault), `devices` of OpenCL where these
-        are wanted, `environment` of the target's processes; `nvml`, `cuda`, `opencl`: why each is missing, or empty. Raises PlatformError.
+        are wanted, `environment` of the target's processes, `agents` of this fault by the process table; `nvml`, `cuda`, `opencl`: why
+        each is missing, or empty. Raises PlatformError.
         """
 
     def accelerator_seen(self, fault: str, target: Target) -> JSON | None:

@@ -1,5 +1,6 @@
 """Faults of accelerators on a live service: by OpenCL on the processor for real, by the CUDA driver and NVML simulated."""
 
+import copy
 import functools
 import os
 import signal
@@ -20,11 +21,12 @@ from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
-from blackstart.tests.accelerators import MIB_OF, SLICE, WHOLE, FakeGpus, pocl
+from blackstart.tests.accelerators import MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, pocl
 from blackstart.tests.conformance.test_process_faults import agents, resident, victim
 
 MIB = 1 << 20
 LEAVE = Size(768 * MIB)  # of 1 GiB, so that little is held at a time
+HOST = 1 << 23  # what the fake adds to pids that are told as the host's
 OWN_MIB = 500  # what the victim has on its simulated GPU
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a limit of power")
 Opened = Callable[[], ProcessPlatform]
@@ -74,7 +76,8 @@ def ticks(pids: list[int]) -> int:
 
 def planned(injector, platform, deadline_s: float = 60.0) -> Undo:
     found = tuple(platform.current(name) for name in platform.finder.components)
-    undo = injector.plan(found, platform).stamped("run.1", injector.kind, {}, deadline_s)
+    fault = f"run.{time.time_ns()}"  # agents are found by it among all of this machine, those of tests beside this one too
+    undo = injector.plan(found, platform).stamped(fault, injector.kind, {}, deadline_s)
     return Undo.from_json(undo.to_json())
 
 
@@ -155,7 +158,8 @@ def test_evidence_on_a_processor_says_what_it_is(processor):
         assert found.facts["hardware"] == "opencl-cpu"
         assert found.facts["targets"]["r0"]["cores_in_demand"] > 0.1
         injector.recover(undo, platform)
-        assert injector.verify_recovered(undo, platform).facts["hardware"] == "opencl-cpu"
+        after = injector.verify_recovered(undo, platform)
+        assert (after.source, after.facts["hardware"]) == ("the kernel's process table", "opencl-cpu")
 
 
 def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
@@ -178,7 +182,11 @@ def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
         assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF * 3 // 4 - OWN_MIB - 2) * MIB
         assert found.facts["targets"]["r0"]["pid"] != platform.current("r0").details["pid"]
         injector.recover(undo, platform)
-        assert "500 MiB in use before and 500 after" in injector.verify_recovered(undo, platform).detail
+        after = injector.verify_recovered(undo, platform)
+        assert (after.source, "500 MiB in use before and 500 after" in after.detail) == (
+            "NVML and the kernel's process table",
+            True,
+        )
     assert fakes.used_mib(1) == 0
 
 
@@ -187,6 +195,33 @@ def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(simulate
         fakes.process(0, platform.current("r0").details["pid"], 3000)
         injector = GpuMemoryFill()
         assert injector.bites(planned(injector, platform)) == "on-restart"
+
+
+@pytest.mark.parametrize("who_tells", ["no bytes", "pids of the host"])
+def test_what_nobody_tells_is_not_taken_for_memory_that_the_replica_lacks(who_tells, fakes, tmp_path):
+    if who_tells == "no bytes":
+        fakes.library.fake_untold()
+    else:
+        fakes.library.fake_container()
+    for opened in opened_on(tmp_path, {**fakes.environment, "NVIDIA_VISIBLE_DEVICES": "0"}):
+        with closing(opened()) as platform:
+            fakes.process(0, platform.current("r0").details["pid"], 3000)
+            injector = GpuMemoryFill(shared=True)
+            undo = planned(injector, platform)
+            assert undo.prior["devices"]["r0"]["target_bytes"] is None
+            assert injector.bites(undo) == "on-restart"
+
+
+def test_one_of_several_that_is_hit_when_it_starts_again_is_enough(tmp_path):
+    fakes = FakeGpus(tmp_path / "whole")
+    for opened in opened_on(tmp_path, fakes.environment, ("r0", "r1")):
+        with closing(opened()) as platform:
+            fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
+            fakes.process(1, platform.current("r1").details["pid"], 3000)
+            injector = GpuMemoryFill()
+            undo = planned(injector, platform)
+            assert [undo.prior["devices"][name]["device"] for name in ("r0", "r1")] == [WHOLE, OTHER]
+            assert injector.bites(undo) == "on-restart"
 
 
 def test_memory_stays_taken_while_the_replica_is_replaced(simulated, fakes):
@@ -244,6 +279,44 @@ def test_a_killed_agent_leaves_nothing_on_a_gpu(injector, simulated, fakes, tmp_
             injector.recover(undo, fresh)
         assert fakes.used_mib(0) == OWN_MIB
         assert list((tmp_path / "state" / "agents").glob("*.json*")) == []
+
+
+@pytest.mark.parametrize("where", ["processor", "simulated"])
+def test_an_agent_whose_record_is_lost_is_no_proof_of_an_undo(where, request, tmp_path):
+    opened = request.getfixturevalue(where)
+    injector = GpuMemoryFill(leave=LEAVE, device="opencl:0" if where == "processor" else None)
+    with closing(opened()) as platform, closing(opened()) as fresh:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        proven(injector, undo, platform)
+        for path in (tmp_path / "state" / "agents").glob("*.json*"):
+            path.unlink()
+        injector.recover(undo, fresh)
+        (pid,) = agents(tmp_path, "fill-gpu")
+        with pytest.raises(Differs, match=f"pid {pid} is an agent of this fault and still there, beside r0"):
+            injector.verify_recovered(undo, fresh)
+        platform.agent_end(undo.fault, undo.targets[0])
+        injector.verify_recovered(undo, fresh)
+
+
+@needs_root
+@pytest.mark.parametrize("after", ["another limit", "no limit told"])
+def test_only_the_limit_of_before_is_an_undo(after, simulated, fakes):
+    with closing(simulated()) as platform:
+        injector = GpuThrottle(power=Share(0.5))
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        proven(injector, undo, platform)
+        injector.recover(undo, platform)
+        assert injector.verify_recovered(undo, platform).facts["targets"]["r0"]["power_limit_w"] == [700, 700]
+        fakes.library.fake_set_limit_w(0, 500)
+        if after == "no limit told":
+            fakes.fail("nvmlDeviceGetEnforcedPowerLimit", 3)
+        there = {"another limit": "is limited to 500 W", "no limit told": "tells no limit of power"}[after]
+        with pytest.raises(Differs, match=f"{there}, and was to 700 W before"):
+            injector.verify_recovered(undo, platform)
+        with pytest.raises(NotYet, match=there):
+            injector.verify(undo, platform)
 
 
 # --- refusals, before anything changes ---
@@ -372,14 +445,35 @@ def test_in_a_container_the_process_that_came_is_the_agent(injector, fakes, tmp_
             fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
             assert "of the host, which cannot be told apart from in here" in refused(platform, type(injector)())
             undo = planned(injector, platform)
+            before = copy.deepcopy(undo.prior)
             injector.inject(undo, platform)
             found = proven(injector, undo, platform)
-            assert found.facts["targets"]["r0"]["pid"] > 1 << 23
+            assert found.facts["targets"]["r0"]["pid"] > HOST
             assert found.facts["targets"]["r0"]["pid"] not in undo.prior["devices"]["r0"]["pids"]
             injector.recover(undo, platform)
-            injector.verify_recovered(undo, platform)
+            assert injector.verify_recovered(undo, platform).source == "NVML and the kernel's process table"
+            again = Undo.from_json({**undo.to_json(), "prior": before})  # as another process has it, which has seen no pid
+            assert injector.verify_recovered(again, platform).source == "the kernel's process table"
             with pytest.raises(NotYet):
                 injector.verify(undo, platform)
+
+
+def test_in_a_container_the_process_that_was_the_agent_has_to_be_gone(fakes, tmp_path):
+    """Its pid is kept when it is proven: a context that the driver still has is of nobody in here."""
+    fakes.library.fake_container()
+    for opened in opened_on(tmp_path, {**fakes.environment, "NVIDIA_VISIBLE_DEVICES": "0"}):
+        with closing(opened()) as platform:
+            injector = GpuMemoryFill(shared=True)
+            undo = planned(injector, platform)
+            injector.inject(undo, platform)
+            pid = proven(injector, undo, platform).facts["targets"]["r0"]["pid"]
+            fakes.process(0, os.getpid(), 10)
+            assert proven(injector, undo, platform).facts["targets"]["r0"]["pid"] == pid  # and not whoever came since
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+            undo.prior["devices"]["r0"]["agent_pid"] = os.getpid() + HOST
+            with pytest.raises(Differs, match=f"pid {os.getpid() + HOST} of the host, the agent, is still on {WHOLE}"):
+                injector.verify_recovered(undo, platform)
 
 
 def test_a_gpu_that_is_broken_keeps_no_other_from_being_used(simulated, fakes):

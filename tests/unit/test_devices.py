@@ -12,14 +12,14 @@ def gpu(uuid: str, *pids: int, name: str = "A", parent: str | None = None) -> di
     return {"uuid": uuid, "name": name, "parent": parent, "processes": [{"pid": pid, "bytes": 1} for pid in pids]}
 
 
-def chosen(gpus: list[dict], wanted: str | None = None, **environment: str) -> str:
-    seen = {"nvml": "", "cuda": "", "broken": [], "gpus": gpus, "environment": {"10": environment, "11": environment}}
+def chosen(gpus: list[dict], wanted: str | None = None, broken: tuple[str, ...] = (), **environment: str) -> str:
+    seen = {"nvml": "", "cuda": "", "broken": list(broken), "gpus": gpus, "environment": {"10": environment, "11": environment}}
     return own_gpu(seen, R0, {10, 11}, wanted)["uuid"]
 
 
-def refused(gpus: list[dict], wanted: str | None = None, **environment: str) -> str:
+def refused(gpus: list[dict], wanted: str | None = None, broken: tuple[str, ...] = (), **environment: str) -> str:
     with pytest.raises(Refusal) as problem:
-        chosen(gpus, wanted, **environment)
+        chosen(gpus, wanted, broken, **environment)
     return str(problem.value)
 
 
@@ -55,6 +55,34 @@ def test_an_index_of_cudas_means_nothing_where_gpus_differ() -> None:
     assert "CUDA_VISIBLE_DEVICES=0 of r0 is an index, which CUDA counts by speed" in refused(gpus, CUDA_VISIBLE_DEVICES="0")
     assert chosen(gpus, CUDA_VISIBLE_DEVICES="0", CUDA_DEVICE_ORDER="PCI_BUS_ID") == "GPU-0"
     assert chosen(gpus, NVIDIA_VISIBLE_DEVICES="0") == "GPU-0"
+
+
+@pytest.mark.parametrize(
+    ("environment", "uuid"),
+    [
+        ({"NVIDIA_VISIBLE_DEVICES": "GPU-2", "CUDA_VISIBLE_DEVICES": "0"}, "GPU-2"),
+        ({"NVIDIA_VISIBLE_DEVICES": "2,1", "CUDA_VISIBLE_DEVICES": "0"}, "GPU-1"),
+        ({"NVIDIA_VISIBLE_DEVICES": "2,7", "CUDA_VISIBLE_DEVICES": "GPU-2"}, "GPU-2"),
+    ],
+)
+def test_cuda_counts_what_a_container_has(environment: dict[str, str], uuid: str) -> None:
+    gpus = [gpu("GPU-0", name="another"), gpu("GPU-1"), gpu("GPU-2")]
+    assert chosen(gpus, **environment) == uuid
+
+
+@pytest.mark.parametrize("variable", ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"])
+def test_an_index_means_nothing_beside_a_broken_gpu(variable: str) -> None:
+    """With the first of three broken, the second of those that are left is the third."""
+    gpus, broken = [gpu("GPU-1"), gpu("GPU-2")], ("GPU 0 of NVML's: the GPU is lost",)
+    why = refused(gpus, None, broken, **{variable: "1"})
+    assert f"{variable}=1 of r0 is an index, and nobody tells where a broken GPU would be counted (GPU 0 of NVML's" in why
+    assert chosen(gpus, None, broken, **{variable: "GPU-2"}) == "GPU-2"
+
+
+def test_an_index_of_the_hosts_means_nothing_where_not_all_are_seen() -> None:
+    """In a container with the second and third of the host, these are the first and second."""
+    why = refused([gpu("GPU-1"), gpu("GPU-2")], NVIDIA_VISIBLE_DEVICES="1,2")
+    assert "NVIDIA_VISIBLE_DEVICES=2 of r0 is an index, and NVML has 2 here" in why
 
 
 @pytest.mark.parametrize("environment", [{}, {"NVIDIA_VISIBLE_DEVICES": "void"}, {"CUDA_VISIBLE_DEVICES": "7"}])

@@ -66,6 +66,13 @@ def test_a_profile_tells_what_is_not_checked_and_where_that_is_from(name):
         assert re.search(r"seen |https://|\.(py|go|rs|cc|cpp|h|md|yaml)\b|--help|no source|no such", fact.source), fact
 
 
+def test_metrics_are_told_as_they_are_exposed():
+    """A counter's name gets `_total` from Prometheus' client, and Ray takes any free port unless it is given one."""
+    assert {"vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"} < set(engine_profile("vllm").metrics.cache)
+    ray = engine_profile("ray-serve").metrics
+    assert (ray.port, "--metrics-export-port" in ray.needs) == (None, True)
+
+
 @pytest.mark.parametrize("name", ENGINE_NAMES)
 def test_what_a_profile_says_of_blackstart_is_there(name):
     """A test or a file that a source names must exist."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from blackstart.injectors import gpu_agent
 from blackstart.injectors.gpu import duty_of
-from blackstart.tests.accelerators import HERE, MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, missing, pocl
+from blackstart.tests.accelerators import HANGS, HERE, MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, missing, pocl
 
 AGENT = Path(gpu_agent.__file__)
 LIMITS = {"hottest_c": 85, "most_w": None}
@@ -222,6 +222,61 @@ def test_it_lets_go_when_the_gpu_is_too_hot_or_takes_too_much(heat, why, fakes, 
         assert running.undo()["event"] == "undone"
 
 
+def test_a_limit_of_watts_is_kept_or_refused(fakes, tmp_path):
+    """Where nobody tells the power nothing could keep it; without `watts` the temperature is what stops the fault."""
+    fakes.fail("nvmlDeviceGetPowerUsage", 3)
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "most_w": 300, "device": WHOLE}) as running:
+        said = running.said()
+        assert (said["event"], running.left()) == ("refused", [])
+        assert f"nobody tells how much power {WHOLE} takes, so nothing could stop the fault at 300 W" in said["why"]
+
+
+@pytest.mark.parametrize(("most_w", "limit"), [(300, 300), (None, 770)])
+def test_it_lets_go_when_nobody_tells_the_power_any_more(most_w, limit, fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "most_w": most_w, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        fakes.fail("nvmlDeviceGetPowerUsage", 3)
+        assert came(lambda: running.seen["stopped"] == f"nobody tells the power any more, and {limit} W are the limit")
+        assert fakes.used_mib(0) == 0
+
+
+@pytest.mark.parametrize("hangs", ["a call", "a library that is loaded"])
+def test_an_agent_that_hangs_before_it_has_begun_ends_all_the_same(hangs, fakes, tmp_path):
+    """It hears nothing, neither that its standard input is closed nor its deadline."""
+    if hangs == "a call":
+        fakes.fail("nvmlDeviceGetHandleByUUID", HANGS)
+    else:
+        library = Path(fakes.environment["LD_LIBRARY_PATH"]) / "libnvidia-ml.so.1"
+        library.unlink()
+        os.mkfifo(library)  # whoever opens it waits
+    request = {"fault": "f.1", "state": str(tmp_path / "held.json"), "deadline_s": 1.0, **FILL, "device": WHOLE}
+    program = f"import sys; sys.path.insert(0, {str(AGENT.parent)!r}); import gpu_agent; gpu_agent.UNDO_S = 0.5\n"
+    program += f"sys.exit(gpu_agent.hold('fill-gpu', {request!r}))"
+    environment = {**os.environ, **fakes.environment}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGALRM, done.stderr
+    assert time.monotonic() - began >= 1.5
+    assert list(tmp_path.glob("held.json*")) == []
+
+
+def test_agents_are_found_without_their_records(fakes, tmp_path):
+    fault = f"f.{time.time_ns()}"
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "fault": fault, "device": WHOLE}) as running:
+        assert running.said()["event"] == "effective"
+        running.state.unlink()
+        assert looked(fakes.environment, fault=fault)["agents"] == [running.process.pid]
+        assert looked(fakes.environment, fault="")["agents"] == []
+    assert looked(fakes.environment, fault=fault)["agents"] == []
+
+
 def calls() -> list[str]:
     return re.findall(r"FAIL\((\w+)\);", (HERE / "fake_gpu.c").read_text())
 
@@ -330,6 +385,16 @@ def test_a_limit_that_a_killed_agent_left_is_put_back_and_a_foreign_one_is_not(f
         fakes.fail("nvmlDeviceSetPowerManagementLimit", 15)
         assert "the GPU is lost" in running.undo()["why"]
         fakes.fail("", 0)
+        assert running.undo()["event"] == "undone"
+        assert (fakes.limit_w(0), running.left()) == (700, [])
+
+
+def test_a_limit_that_the_driver_rounds_is_still_ours(fakes, tmp_path):
+    fakes.library.fake_step_w(70)
+    with agent(tmp_path, fakes.environment, "limit-gpu", {"device": WHOLE, "limit_w": 400}) as running:
+        assert running.said()["limit_w"] == 350
+        running.process.kill()
+        running.process.wait()
         assert running.undo()["event"] == "undone"
         assert (fakes.limit_w(0), running.left()) == (700, [])
 
