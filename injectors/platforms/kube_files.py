@@ -8,7 +8,7 @@ from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import container_of, pod_of
 from .kube_inline import running_beside
-from .kube_pods import OVER, main_container, volume_of
+from .kube_pods import OVER, main_container, on_the_nodes_disk, volume_of
 
 
 class PodFiles(ContainerFiles[Container]):
@@ -21,8 +21,11 @@ class PodFiles(ContainerFiles[Container]):
 
     def file(self, target: Target, path: str) -> JSON:
         found, pod = self._look(target, "exists", path=path), self._pod(target)
-        owner, outlives = volume_of(pod, target.details["container"], found["real"]) if pod else ("", False)
-        return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives}
+        if pod is None:
+            return {**found, "id": f":{found['real']}", "outlives": False}
+        place = (pod, target.details["container"], found["real"])
+        owner, outlives = volume_of(*place)
+        return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
 
     @property
     def _agents(self) -> PodAgents:

@@ -87,21 +87,31 @@ def waiting(pod: JSON) -> str:
 
 def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
     """What holds a path of a container, named so that two pods which see the same file name it alike; whether it outlives the pod."""
-    main = next(each for each in pod["spec"]["containers"] if each["name"] == container)
-    mounts = [each for each in main.get("volumeMounts") or [] if f"{path}/".startswith(f"{each['mountPath'].rstrip('/')}/")]
-    own = f"pod {pod['metadata']['uid']}"
-    if not mounts:
-        return own, False
-    mount = max(mounts, key=lambda each: len(each["mountPath"]))
-    volume = next(each for each in pod["spec"]["volumes"] if each["name"] == mount["name"])
+    mount, volume = _mounted(pod, container, path)
     inside = mount.get("subPath") or mount.get("subPathExpr") or ""
-    if PODS_OWN & volume.keys():
-        return own, False
+    if not mount or PODS_OWN & volume.keys():
+        return f"pod {pod['metadata']['uid']}", False
     if claim := volume.get("persistentVolumeClaim"):
         return f"claim {claim['claimName']} {inside}", True
     if host := volume.get("hostPath"):
         return f"node {pod['spec'].get('nodeName')} {host['path']} {inside}", True
     return f"{json.dumps({key: value for key, value in volume.items() if key != 'name'}, sort_keys=True)} {inside}", True
+
+
+def on_the_nodes_disk(pod: JSON, container: str, path: str) -> bool:
+    """Whether a path of a container lies on a volume that shares the node's own disk with whatever else runs there."""
+    _, volume = _mounted(pod, container, path)
+    return "hostPath" in volume or ("emptyDir" in volume and (volume["emptyDir"] or {}).get("medium") != "Memory")
+
+
+def _mounted(pod: JSON, container: str, path: str) -> tuple[JSON, JSON]:
+    """The mount that holds a path of a container, and its volume; both empty for the container's own layer."""
+    main = next(each for each in pod["spec"]["containers"] if each["name"] == container)
+    mounts = [each for each in main.get("volumeMounts") or [] if f"{path}/".startswith(f"{each['mountPath'].rstrip('/')}/")]
+    if not mounts:
+        return {}, {}
+    mount = max(mounts, key=lambda each: len(each["mountPath"]))
+    return mount, next(each for each in pod["spec"]["volumes"] if each["name"] == mount["name"])
 
 
 def owner_of(thing: JSON) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from blackstart.injectors.platforms.base import PlatformError, Target
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.injectors.platforms.kube_find import Finder, Owned, split
-from blackstart.injectors.platforms.kube_pods import parts_of, selector_of, volume_of
+from blackstart.injectors.platforms.kube_pods import on_the_nodes_disk, parts_of, selector_of, volume_of
 from blackstart.injectors.platforms.kubernetes_spec import KubernetesSpec
 
 
@@ -71,14 +71,17 @@ def test_selectors_are_written_as_the_api_takes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("volume", "same", "outlives"),
+    ("volume", "same", "outlives", "nodes"),
     [
-        ({"emptyDir": {}}, False, False),
-        ({"persistentVolumeClaim": {"claimName": "m"}}, True, True),
-        ({"hostPath": {"path": "/m"}}, True, True),
+        ({"emptyDir": {}}, False, False, True),
+        ({"emptyDir": {"medium": "Memory"}}, False, False, False),
+        ({"persistentVolumeClaim": {"claimName": "m"}}, True, True, False),
+        ({"hostPath": {"path": "/m"}}, True, True, True),
     ],
 )
-def test_two_pods_see_the_same_file_only_on_a_shared_volume(volume: dict[str, Any], same: bool, outlives: bool) -> None:
+def test_two_pods_see_the_same_file_only_on_a_shared_volume(
+    volume: dict[str, Any], same: bool, outlives: bool, nodes: bool
+) -> None:
     spec = {
         "nodeName": "n1",
         "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/models"}]}],
@@ -87,7 +90,9 @@ def test_two_pods_see_the_same_file_only_on_a_shared_volume(volume: dict[str, An
     one, other = volume_of(pod("a", **spec), "c", "/models/m"), volume_of(pod("b", **spec), "c", "/models/m")
     assert (one == other) is same
     assert one[1] is outlives
+    assert on_the_nodes_disk(pod("a", **spec), "c", "/models/m") is nodes
     assert volume_of(pod("a", **spec), "c", "/modelsx/m") == ("pod uid-a", False)
+    assert not on_the_nodes_disk(pod("a", **spec), "c", "/dev/shm")
 
 
 def rolling(kind: str, generation: int, **status: Any) -> str:
