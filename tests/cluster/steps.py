@@ -34,8 +34,9 @@ OF_OURS = (
     ("networkpolicies", NETWORKING),
 )
 SHORT = ("--set", "steady_state.hold=4s", "--set", "settle=4s", "--set", "observe=40s")  # of a shipped scenario
+# That a path is silent takes seconds to prove, before the fault counts and again before it is undone: no service could meet 20 s.
 HEAD = (
-    "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 20s}}\nsteady_state: {{hold: 3s}}\n"
+    "apiVersion: blackstart/v1\nkind: Scenario\nname: {name}\nobjectives: {{rto: 40s}}\nsteady_state: {{hold: 3s}}\n"
     "settle: 2s\nobserve: {observe}\nblast_radius: {{share: 100%}}\nfaults:\n  - {fault}\n"
 )
 
