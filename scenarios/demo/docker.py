@@ -9,10 +9,11 @@ service as local processes:
 """
 
 import io
-import json
 import tarfile
 from pathlib import Path
 from typing import Any, Final
+
+from .profile import service_file
 
 HERE = Path(__file__).parent
 FILES = (
@@ -107,19 +108,4 @@ def profile(project: str, url: str, image: str, *, hardened: bool, context: str 
     }
     if context is not None:
         docker["context"] = context
-    service = {
-        "apiVersion": "blackstart/v1",
-        "kind": "Service",
-        "name": "demo-hardened" if hardened else "demo",
-        "demo": True,
-        "platform": "docker",
-        "docker": docker,
-        "roles": {"engine": {"command_line": r"service\.py engine "}},
-        "endpoint": {"url": url, "protocol": "openai", "model": "demo"},
-        "probe": {"rate": "30/s", "image": image},
-        "health": ["/health", "/ready"],
-        "model": {"path": f"{MODELS}/demo/model.safetensors", "load": "at-start" if hardened else "mmap"},
-        "golden": [{"prompt": "The capital of France is", "max_tokens": 8}],
-        "ledger": {"write": "POST /v1/feedback", "read": "GET /v1/feedback/{id}"},
-    }
-    return json.dumps(service, indent=1) + "\n"  # JSON is YAML
+    return service_file("docker", docker, url, image, f"{MODELS}/demo/model.safetensors", hardened=hardened)

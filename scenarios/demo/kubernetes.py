@@ -13,10 +13,11 @@ What differs from the same service as local processes:
 """
 
 import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from .profile import service_file
 
 HERE = Path(__file__).parent
 FILES = (
@@ -217,19 +218,4 @@ def profile(namespace: str, url: str, image: str, *, hardened: bool, context: st
     cluster["components"] = [{"role": role, "workload": f"statefulset/{role}"} for role in roles]
     if context is not None:
         cluster["context"] = context
-    service = {
-        "apiVersion": "blackstart/v1",
-        "kind": "Service",
-        "name": "demo-hardened" if hardened else "demo",
-        "demo": True,
-        "platform": "kubernetes",
-        "kubernetes": cluster,
-        "roles": {"engine": {"command_line": r"service\.py engine "}},
-        "endpoint": {"url": url, "protocol": "openai", "model": "demo"},
-        "probe": {"rate": "30/s", "image": image},
-        "health": ["/health", "/ready"],
-        "model": {"path": f"{FOLDER}/model.safetensors", "load": "at-start" if hardened else "mmap"},
-        "golden": [{"prompt": "The capital of France is", "max_tokens": 8}],
-        "ledger": {"write": "POST /v1/feedback", "read": "GET /v1/feedback/{id}"},
-    }
-    return json.dumps(service, indent=1) + "\n"  # JSON is YAML
+    return service_file("kubernetes", cluster, url, image, f"{FOLDER}/model.safetensors", hardened=hardened)

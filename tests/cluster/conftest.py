@@ -21,29 +21,18 @@ from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.tests.cluster.steps import DEVKUBE, namespace_of, stands
 from blackstart.tests.command import await_well, until
+from blackstart.tests.demos import demo_of, in_order, refuse
 
 KUBECONFIG = Path("/var/lib/devkube/kubeconfig")
 PROGRAMS = ("containerd", "runc", "etcd", "nft", "iptables")
 STARTED_S = 110
-DEMOS = ("", "plain", "hardened")  # the order of the tests: faults of nodes refuse to move the pods of a demo
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that need no demo first, then those on the plain one, then those on the hardened one."""
-    places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    for number in places:
-        items[number].add_marker(pytest.mark.xdist_group(DEMOS[demo_of(items[number])] or items[number].path.stem))
-    for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
-        items[number] = item
-
-
-def demo_of(item: pytest.Item) -> int:
-    assert isinstance(item, pytest.Function)
-    named = {name.removesuffix("_demo") for name in item.fixturenames if name.endswith("_demo")}
-    if hasattr(item, "callspec"):
-        named.add(item.callspec.params.get("kind", ""))
-    return max(DEMOS.index(name) for name in {*DEMOS} & {*named, ""})
+    for item in in_order(items, Path(__file__).parent):
+        item.add_marker(pytest.mark.xdist_group(demo_of(item) or item.path.stem))
 
 
 def answers(kubeconfig: Path) -> str:
@@ -57,13 +46,6 @@ def answers(kubeconfig: Path) -> str:
     except PlatformError as error:
         return str(error)
     return ""
-
-
-def refuse(why: str) -> None:
-    """In CI a cluster that is missing is a failure: there the tests are what proves the platform."""
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 @contextmanager

@@ -10,36 +10,18 @@ import pytest
 from blackstart.commands.demo_docker import contained
 from blackstart.injectors.platforms.docker_api import DockerApi
 from blackstart.tests.command import await_well
+from blackstart.tests.demos import in_order, refuse
 from blackstart.tests.docker import engine as engines
 from blackstart.tests.docker.engine import IMAGE, SOCKET, Engine
 
-DEMOS = ("", "plain", "hardened")
 OPEN = ExitStack()  # what stands until the last test of this folder is over
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that need no demo first, then those on the plain one, then those on the hardened one, all by one worker: there is one engine."""
-    places = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    for number in places:
-        items[number].add_marker(pytest.mark.xdist_group("docker"))
-    for number, item in zip(places, sorted((items[each] for each in places), key=demo_of), strict=True):
-        items[number] = item
-
-
-def demo_of(item: pytest.Item) -> int:
-    assert isinstance(item, pytest.Function)
-    named = {name.removesuffix("_demo") for name in item.fixturenames if name.endswith("_demo")}
-    if hasattr(item, "callspec"):
-        named.add(item.callspec.params.get("kind", ""))
-    return max(DEMOS.index(name) for name in {*DEMOS} & {*named, ""})
-
-
-def refuse(why: str) -> None:
-    """In CI an engine that is missing is a failure: there the tests are what proves the platform."""
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
+    for item in in_order(items, Path(__file__).parent):
+        item.add_marker(pytest.mark.xdist_group("docker"))
 
 
 @pytest.hookimpl(trylast=True)  # after what single tests and modules have set up is away
