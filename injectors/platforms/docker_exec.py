@@ -8,6 +8,7 @@ from ..values import JSON
 from .base import PlatformError, Unavailable, Unsupported
 from .docker_api import ANSWER_S, Conflict, DockerApi, NotThere, Wire, at, pieces
 from .exec_agents import BOOT, EXEC_S, packed
+from .exec_lines import Lines
 
 STDOUT, STDERR = 1, 2
 CODE_S, CODE_EVERY_S = 5.0, 0.01  # the engine knows the exit status a moment after the stream has ended
@@ -27,7 +28,7 @@ class Room:
 
 
 @dataclass
-class Session:
+class Session(Lines):
     """One open exec. Not for two threads at once."""
 
     api: DockerApi
@@ -46,17 +47,6 @@ class Session:
         except OSError as error:
             self.open = False
             raise Unavailable(f"the connection into {self.where} is gone: {error}") from error
-
-    def line(self, limit_s: float) -> str | None:
-        """The next line of standard output; None when it ended or said nothing more in time."""
-        limit = time.monotonic() + limit_s
-        while b"\n" not in self.said and self.open and (left := limit - time.monotonic()) > 0:
-            self._take(left)
-        if b"\n" not in self.said:
-            return None
-        line, _, rest = bytes(self.said).partition(b"\n")
-        self.said = bytearray(rest)
-        return line.decode("utf-8", "replace")
 
     def finish(self, limit_s: float) -> tuple[int, bytes, str]:
         """Exit status, standard output and errors of a command that ends by itself. Raises PlatformError when it does not."""

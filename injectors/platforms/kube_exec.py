@@ -9,6 +9,7 @@ from typing import Any
 from ..values import JSON
 from .base import PlatformError, Unavailable, Unsupported
 from .exec_agents import BOOT, EXEC_S, packed
+from .exec_lines import Lines
 from .kube_api import ApiError, Forbidden, KubeApi, place
 
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
@@ -28,7 +29,7 @@ class Container:
 
 
 @dataclass
-class Session:
+class Session(Lines):
     """One open exec. Not for two threads at once."""
 
     socket: Any
@@ -46,17 +47,6 @@ class Session:
         except Exception as error:
             self.open = False
             raise Unavailable(f"the connection into {self.where} is gone: {error}") from error
-
-    def line(self, limit_s: float) -> str | None:
-        """The next line of standard output; None when it ended or said nothing more in time."""
-        limit = time.monotonic() + limit_s
-        while b"\n" not in self.said and self.open and (left := limit - time.monotonic()) > 0:
-            self._take(left)
-        if b"\n" not in self.said:
-            return None
-        line, _, rest = bytes(self.said).partition(b"\n")
-        self.said = bytearray(rest)
-        return line.decode("utf-8", "replace")
 
     def finish(self, limit_s: float) -> tuple[int, bytes, str]:
         """Exit status, standard output and errors of a command that ends by itself. Raises PlatformError when it does not."""
