@@ -1,5 +1,6 @@
-"""Which one-file program does what an agent is asked for."""
+"""Which one-file program does what an agent is asked for, and how its process is known from others."""
 
+import json
 from pathlib import Path
 
 INJECTORS = Path(__file__).resolve().parent.parent
@@ -16,3 +17,8 @@ OTHERS = {
 
 def program(verb: str) -> Path:
     return INJECTORS / OTHERS.get(verb, "agent.py")
+
+
+def keeps(record: str) -> str:
+    """What stands in the command line of the agent that keeps its undo record there, and of its children, and of nothing else."""
+    return f'"state": {json.dumps(record)}'

@@ -6,7 +6,7 @@ from typing import Generic
 
 from ..values import JSON
 from .base import PlatformError, Target
-from .exec_agents import ContainerAgents, Doors, W, look
+from .exec_agents import Doors, W, is_agent, look
 from .looked_contents import LookedContents
 from .process_table import Usage
 
@@ -19,11 +19,6 @@ class ContainerFiles(LookedContents, Generic[W]):
     @abstractmethod
     def _container(self, target: Target) -> W | None:
         """That of the very target; None: it is gone."""
-
-    @property
-    @abstractmethod
-    def _agents(self) -> ContainerAgents[W]:
-        """Those that hold faults there."""
 
     def space(self, target: Target, folder: str) -> tuple[int, int]:
         found = self._look(target, "space", path=folder)
@@ -51,10 +46,14 @@ class ContainerFiles(LookedContents, Generic[W]):
         return str(self._look(target, "digest", path=path)["digest"])
 
     def agent_usage(self, fault: str, target: Target) -> Usage | None:
-        """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives."""
+        """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives.
+
+        Found by their command lines and not by records, which may be lost while they go on.
+        """
         where = self._container(target)
-        records = self._agents.records(where, fault, target) if where else {}
-        return self._usage(where, [record["agent"] for record in records.values()]) if where and records else None
+        around = look(self.doors, where, "around", {})["processes"] if where else []
+        mine = [each["identity"] for each in around if is_agent(each["command"], fault, target)]
+        return self._usage(where, mine) if where and mine else None
 
     def target_usage(self, target: Target) -> Usage | None:
         """The same of the target's first process with its descendants."""

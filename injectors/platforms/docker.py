@@ -241,10 +241,6 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         held = volume_of(container, found["real"]) if container else {"id": "", "outlives": False, "apart": False, "unfit": ""}
         return {**found, **held}
 
-    @property
-    def _agents(self) -> RoomAgents:
-        return self.agents
-
     def _room_of(self, target: Target) -> Room | None:
         container = self.finder.very(target)
         return room_of(container) if container else None

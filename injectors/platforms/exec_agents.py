@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from ..values import JSON
-from .agent_programs import INJECTORS, program
+from .agent_programs import INJECTORS, keeps, program
 from .base import GivenUp, PlatformError, Target, Unsupported
 
 W = TypeVar("W")  # a container, as its platform knows it
@@ -243,6 +243,11 @@ class ContainerAgents(ABC, Generic[W]):
 
 
 PLACES: Final = "/tmp, /dev/shm, /var/tmp"  # noqa: S108 - look.py's, in words
+
+
+def is_agent(command: str, fault: str, target: Target) -> bool:
+    """Whether a process with that command line is an agent of that fault at that target, or a child of one."""
+    return any(keeps(f"{place}/{_prefix(fault, target)}.json") in command for place in PLACES.split(", "))
 
 
 def _prefix(fault: str, target: Target) -> str:

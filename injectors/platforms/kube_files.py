@@ -27,10 +27,6 @@ class PodFiles(ContainerFiles[Container]):
         owner, outlives = volume_of(*place)
         return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
 
-    @property
-    def _agents(self) -> PodAgents:
-        return self.agents
-
     def _pod(self, target: Target) -> JSON | None:
         """The very pod that is meant, as long as its containers may run."""
         pod = pod_of(self.api, target)

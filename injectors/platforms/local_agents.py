@@ -16,9 +16,9 @@ from typing import IO
 from urllib.parse import quote
 
 from ..values import JSON
-from .agent_programs import program
+from .agent_programs import keeps, program
 from .base import PlatformError, Target, Unsupported, came
-from .process_table import Usage, alive, descendants, lineage, snapshot, usage
+from .process_table import Usage, command_line, lineage, snapshot, usage
 
 LISTEN_S = 0.2  # between two looks at whether the drill was stopped
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
@@ -89,17 +89,14 @@ class LocalAgents:
         return record in self._held or record.exists()
 
     def usage(self, fault: str, target: Target) -> Usage | None:
-        """What the agent and its children have used, by the kernel's account; None when none of them lives."""
-        record = self._record(fault, target)
-        with suppress(FileNotFoundError):
-            agent = alive(json.loads(record.read_text(encoding="utf-8"))["agent"])
-            if agent is None:
-                return None
-            table = snapshot()
-            below = [table[pid].identity for pid in descendants(table, agent.pid)]
-            used = [found for identity in (agent.identity, *below) if (found := usage(identity))]
-            return sum(used[1:], used[0]) if used else None
-        return None
+        """What the agent and its children have used, by the kernel's account; None when none of them lives.
+
+        Found by their command lines and not by the record, which may be lost while they go on.
+        """
+        mine = keeps(str(self._record(fault, target)))
+        found = [usage(process.identity) for process in snapshot().values() if mine in command_line(process.pid)]
+        used = [each for each in found if each]
+        return sum(used[1:], used[0]) if used else None
 
     def look(self, verb: str, request: JSON) -> JSON:
         """What the program of that verb sees here, changing nothing. Raises PlatformError."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.injectors import testing
-from blackstart.injectors.base import ForeignChange, NotYet, Refusal, Undo
+from blackstart.injectors.base import Differs, ForeignChange, NotYet, Refusal, Undo
 from blackstart.injectors.command import Command
 from blackstart.injectors.compute import CpuStress, MemoryStress
 from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill, RolloutRestart, StoreKill
@@ -251,6 +251,22 @@ def test_hang_that_somebody_else_ended_is_not_proven(service):
             injector.verify(undo, platform)
         injector.recover(undo, platform)
         injector.verify_recovered(undo, platform)
+
+
+@pytest.mark.parametrize(
+    "injector", [CpuStress(workers=1), MemoryStress(size=Size(32 << 20))], ids=["cpu-stress", "memory-stress"]
+)
+def test_stress_whose_record_is_lost_is_not_called_undone(service, tmp_path, injector):
+    """Whoever recovers finds nothing to tell the agent by; the process table still has it."""
+    with closing(service()) as platform, closing(service()) as other:
+        undo = injector.plan((platform.current("r0"),), platform).stamped("run.4", injector.kind, {}, 60)
+        injector.inject(undo, platform)
+        (tmp_path / "state" / "agents" / "run.4--r0.json").unlink()
+        injector.recover(undo, other)
+        with pytest.raises(Differs, match="an agent still uses"):
+            injector.verify_recovered(undo, other)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, other)
 
 
 def test_stress_by_workers_that_do_not_work_is_not_proven(service, tmp_path):

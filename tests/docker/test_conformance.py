@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.injectors import registry, testing
-from blackstart.injectors.base import Injector
+from blackstart.injectors.base import Differs, Injector
 from blackstart.injectors.compute import CpuStress, MemoryStress
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill, RolloutRestart, StoreKill
@@ -105,6 +105,23 @@ def test_injector(service: Open, api: DockerApi, name: str, monkeypatch: pytest.
     injector, target, eye = CASES[name]
     check_injector(injector, service, (target,), effect=eye(api))
     assert victims.helpers(api) == []
+
+
+def test_stress_whose_record_is_lost_is_not_called_undone(service: Open, api: DockerApi) -> None:
+    """Whoever recovers finds nothing to tell the agent by; the process table still has it."""
+    injector = CpuStress(workers=1)
+    with closing(service()) as platform, closing(service()) as other:
+        found = platform.current(REPLICA)
+        assert found is not None
+        undo = injector.plan((found,), platform).stamped("lost.0", injector.kind, {}, 12.0)
+        injector.inject(undo, platform)
+        (record,) = (victims.root(api) / "tmp").glob("blackstart-lost.0*.json")
+        record.unlink()
+        injector.recover(undo, other)
+        with pytest.raises(Differs, match="an agent still uses"):
+            injector.verify_recovered(undo, other)
+        until("its deadline", lambda: not victims.processes(api, "burn-cpu"), 30)
+        injector.verify_recovered(undo, other)
 
 
 def test_an_engine_elsewhere_is_asked_to_kill(service: Open, api: DockerApi, monkeypatch: pytest.MonkeyPatch) -> None:
