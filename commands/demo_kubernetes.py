@@ -16,7 +16,12 @@ from .demo_pods import EveryPod
 from .demo_ready import Tell, ask, creator, until, warm_up
 
 DEPLOY_S, HOPELESS_S, PODS_S, DELETE_S = 240.0, 20.0, 30.0, 120.0
-RESOURCES = {"ConfigMap": ("configmaps", ""), "Service": ("services", ""), "StatefulSet": ("statefulsets", "apps/v1")}
+RESOURCES = {
+    "ConfigMap": ("configmaps", ""),
+    "PodDisruptionBudget": ("poddisruptionbudgets", "policy/v1"),
+    "Service": ("services", ""),
+    "StatefulSet": ("statefulsets", "apps/v1"),
+}
 SELECTOR = ",".join(f"{key}={value}" for key, value in OURS.items())
 
 

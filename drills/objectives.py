@@ -1,8 +1,10 @@
 """Each objective of a scenario held against what was measured. What could not be measured never passes."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 
+from .measure.lanes import given_up_after_s
 from .measure.values import DataLoss, Interval, Measurement, Recovery, format_interval, noticed_by
 from .scenario import Bound, Scenario
 
@@ -24,7 +26,7 @@ class Verdict(StrEnum):
 class Judged:
     """One objective held against what was measured. `value` is an interval in seconds or a plain number, by `unit`."""
 
-    name: str  # rto, rpo, quality_loss, availability, time_to_detect, streams_cut
+    name: str  # rto, rpo, quality_loss, availability, time_to_detect, streams_cut, stream_gap
     target: float
     relation: str  # <= or >=, <, >
     unit: str  # s, count, share
@@ -53,6 +55,8 @@ def objectives(scenario: Scenario, found: Measurement) -> list[Judged]:
         judged.append(_time_to_redundancy(found, wanted.time_to_redundancy.total_seconds()))
     if wanted.streams_cut is not None:
         judged.append(_streams_cut(found, wanted.streams_cut))
+    if wanted.stream_gap is not None:
+        judged.append(_stream_gap(found, wanted.stream_gap))
     return judged
 
 
@@ -227,4 +231,26 @@ def _streams_cut(found: Measurement, most: int) -> Judged:
         return replace(one, verdict=Verdict.FAILED)
     if seen.at_stake == 0:
         return replace(one, text=f"{one.text} But none was open on a target when it was hit, so none could be: let more be open.")
+    return replace(one, verdict=Verdict.PASSED)
+
+
+def _stream_gap(found: Measurement, allowed: timedelta) -> Judged:
+    one = Judged(
+        "stream_gap", allowed.total_seconds(), "<=", "s", "streams", None, Verdict.INCONCLUSIVE, "The longest silence in a stream"
+    )
+    seen = found.streams
+    if seen is None:
+        return _not_had(one, found, "streams")
+    if not seen.opened:
+        return replace(one, text=f"{one.text} is not known: no stream was open after the fault.")
+    gap_s, given_up = seen.longest_gap_s, seen.longest_gap_s >= given_up_after_s(allowed)
+    more = "more than " if given_up else ""
+    text = f"{one.text} was {more}{gap_s:.2g} s, of {seen.opened} that were open; {one.target:g} s were allowed."
+    one = replace(one, value=Interval(gap_s, gap_s), censored=given_up, text=text)
+    if gap_s > one.target:
+        return replace(one, verdict=Verdict.FAILED)
+    if seen.at_stake == 0:
+        return replace(
+            one, text=f"{text} But none was open on a target when it was hit, so none could fall silent: let more be open."
+        )
     return replace(one, verdict=Verdict.PASSED)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..injectors.artefacts import refuse_elsewhere
 from ..injectors.base import Injector, Privilege, Refusal, Undo
 from ..injectors.model_files import ModelCorrupt
 from ..injectors.platforms.base import Means, Platform, PlatformError, Target
@@ -152,7 +153,8 @@ def choose(
     if missing:
         raise Refusal(f"not injecting: no target is called {', '.join(missing)}; there is {there}")
     if not candidates:
-        raise Refusal(f"not injecting: the selector matches nothing: no target has the role {wanted}; there is {there}")
+        todo = "give a component that role in the service file, or choose another one"
+        raise Refusal(f"not injecting: the selector matches nothing: no target has the role {wanted}; there is {there}; {todo}")
     number = len(candidates) if selector.names and selector.count is None else 1
     if selector.count is not None:
         number = selector.count
@@ -170,6 +172,7 @@ def _planned(
 ) -> PlannedFault:
     scenario, service, platform = where
     injector = resolve(fault.injector, service)
+    refuse_elsewhere(injector, platform)  # before its own words for nodes and the like are asked of targets that have none
     chosen, candidates = choose(fault.target, injector.default_role, injector.candidates(everything), seed)
     targets, among = injector.hits(chosen, everything), len(injector.hits(candidates, everything))
     at_s = fault.at.total_seconds()

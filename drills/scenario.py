@@ -99,6 +99,7 @@ class Objectives:
     time_to_detect: Annotated[timedelta | None, "from impact to the first sign on the service's own health endpoints"] = None
     time_to_redundancy: Annotated[timedelta | None, "from the fault to the last replica answering again"] = None
     streams_cut: Annotated[int | None, "open streams that may break", ANY_NUMBER] = None
+    stream_gap: Annotated[timedelta | None, "the longest silence in the middle of an open stream"] = None
 
 
 @dataclass(frozen=True)

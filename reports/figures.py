@@ -19,6 +19,7 @@ NAMES = {
     "time_to_detect": "Time to detect",
     "time_to_redundancy": "Time to redundancy",
     "streams_cut": "Streams cut",
+    "stream_gap": "Longest silence in a stream",
 }
 
 

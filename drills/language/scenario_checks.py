@@ -163,11 +163,12 @@ class ScenarioCheck:
     @staticmethod
     def _streams(values: Values, node: MappingNode, report: Report) -> None:
         objectives, load = values.get("objectives"), values.get("load")
-        if objectives is None or load is None or objectives.streams_cut is None or load.streams:
+        if objectives is None or load is None or load.streams:
             return
-        place = node.place("objectives")
-        place = place.place("streams_cut") if isinstance(place, MappingNode) else place
-        report.add(place, "`streams_cut` cannot be missed: `load.streams` is 0", "open some, e.g. `load: {streams: 4}`")
+        for name in ("streams_cut", "stream_gap"):
+            if getattr(objectives, name) is not None:
+                place = _inner(node.place("objectives"), name)
+                report.add(place, f"`{name}` cannot be missed: `load.streams` is 0", "open some, e.g. `load: {streams: 4}`")
 
     @staticmethod
     def _blast_radius(target: Selector, limit: BlastRadius, node: MappingNode, report: Report) -> None:

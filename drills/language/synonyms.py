@@ -85,6 +85,7 @@ _KEYS = {
     "availability": "uptime success_rate error_rate success",
     "time_to_detect": "mttd detect detection_time detection ttd rto_detect",
     "streams_cut": "dropped_streams broken_streams streams streams_lost",
+    "stream_gap": "longest_gap token_gap inter_token_latency gap itl",
     "hold": "duration for window period",
     "success": "success_rate availability error_rate errors success_ratio",
     "first_token_p95": "ttft ttft_p95 first_token latency p95 latency_p95 time_to_first_token",

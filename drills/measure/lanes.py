@@ -1,6 +1,7 @@
 """Decides what a drill probes, and how hard: from a Service and a Scenario to the prober's lanes."""
 
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -100,6 +101,11 @@ def _answer_timeout_s(scenario: Scenario) -> float:
     return max(1.0, 2 * bound.limit) if bound else ANSWER_TIMEOUT_S
 
 
+def given_up_after_s(allowed: timedelta | None) -> float:
+    """When a stream that has fallen silent is given up: long after the objective for that, where there is one, was missed."""
+    return max(STREAM_STALL_S, 2 * allowed.total_seconds()) if allowed else STREAM_STALL_S
+
+
 def asking(service: Service) -> JSON:
     """How questions are asked and answers judged."""
     return {
@@ -150,7 +156,12 @@ def _load_lanes(service: Service, scenario: Scenario, load: Load) -> list[JSON]:
     lanes = []
     common = {"url": service_url(service), "timeout_s": _answer_timeout_s(scenario), **asking(service)}
     if load.streams and service.endpoint.protocol == "openai":
-        limits = {"concurrency": load.streams, "stall_s": STREAM_STALL_S, "total_s": STREAM_TOTAL_S, "max_tokens": STREAM_TOKENS}
+        limits = {
+            "concurrency": load.streams,
+            "stall_s": given_up_after_s(scenario.objectives.stream_gap),
+            "total_s": STREAM_TOTAL_S,
+            "max_tokens": STREAM_TOKENS,
+        }
         lanes.append({"name": "stream", "kind": "stream", "period_s": 0.0, **common, **limits})
     if load.rate:
         lanes.append({"name": "workload", "kind": "workload", "period_s": 1 / load.rate, "retries": load.retries, **common})

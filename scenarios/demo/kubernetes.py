@@ -51,6 +51,7 @@ def manifests(namespace: str, image: str, *, hardened: bool, storage_class: str 
         *(_headless(role) for role in ("replica", "store", "standby")),
         _service("replicas", "replica", {}),
         _service("demo", "gateway", {"type": "NodePort"}),
+        _budget("replica"),
         _workload("standby", image, _command("standby", ["--peer", _address("store")], hardened=hardened)),
         _workload("store", image, _command("store", ["--peer", _address("standby")], hardened=hardened)),
         _replicas(image, storage_class, hardened=hardened),
@@ -110,6 +111,12 @@ def _headless(role: str) -> Manifest:
     What Kubernetes itself holds of the replicas shows in the Service `replicas`.
     """
     return _service(role, role, {"clusterIP": "None", "publishNotReadyAddresses": True})
+
+
+def _budget(role: str) -> Manifest:
+    """What a drain of nodes may take away at one time."""
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _selector(role)}}
+    return {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": _metadata(role, role), "spec": spec}
 
 
 def _workload(role: str, image: str, command: list[str]) -> Manifest:

@@ -17,6 +17,7 @@ By default the service has the flaws that real services have; each is switched o
   version         any revision may answer               | /v1/models carries the digest, the gateway routes to the pinned one only
   replication     acknowledges before the standby has it| acknowledges after; degrades explicitly when the standby is gone
   overload        unbounded queue, computes for nobody  | bounded queue, 429 and Retry-After, drops abandoned, readmits gradually
+  discovery       asks the resolver at each connection  | goes by the last address of a name while the resolver is silent
 
 The engine stands for an accelerator: a prompt costs it --prefill-cost seconds and a token --token-cost, whatever the CPU needs;
 running requests take turns, a streamed one is paced at --token-time. A freshly loaded engine is slow for its first --cold-steps,
@@ -66,7 +67,7 @@ from typing import (
     cast,
 )
 
-FIXES = ("drain", "gateway-health", "engine-death", "weights", "version", "replication", "overload")
+FIXES = ("drain", "gateway-health", "engine-death", "weights", "version", "replication", "overload", "discovery")
 MODEL = "demo"
 COLD = 20  # how many times slower a freshly loaded engine computes
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -1264,11 +1265,41 @@ class Backend:
     since: float = 0.0  # monotonic, of the last readmission or ejection
 
 
+class Addresses:
+    """Where the other components are. Hardened: while the resolver is silent, where they were last."""
+
+    SOON = 0.05  # seconds that an answer is waited for where an older one is known
+
+    def __init__(self, settings: Settings) -> None:
+        self.remember = settings.fixed("discovery")
+        self.known: Dict[Address, Address] = {}
+        self.asking: Dict[Address, asyncio.Task[None]] = {}
+
+    async def of(self, address: Address) -> Address:
+        """What to connect to; the name itself where nothing is known. One question for a name at a time: more would use up the threads."""
+        if not self.remember or address[0].replace(".", "").isdigit():
+            return address
+        asked = self.asking.get(address)
+        if asked is None or asked.done():
+            asked = self.asking[address] = asyncio.get_event_loop().create_task(self.ask(address))
+            await asyncio.wait([asked], timeout=self.SOON if address in self.known else None)
+        return self.known.get(address, address)
+
+    async def ask(self, address: Address) -> None:
+        try:
+            found = await asyncio.get_event_loop().getaddrinfo(*address, type=socket.SOCK_STREAM)
+            self.known[address] = str(found[0][4][0]), address[1]
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN:  # an answer: there is nobody of that name any more
+                self.known.pop(address, None)
+
+
 class StoreRoute:
     """Which of the two stores is the primary; promotes the other when the primary is gone."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, addresses: Addresses) -> None:
         self.settings = settings
+        self.addresses = addresses
         self.primary: Optional[Tuple[str, Address]] = None
         self.epoch = 0  # the highest that was ever seen
         self.accepted = 0  # the present primary's
@@ -1307,7 +1338,7 @@ class StoreRoute:
 
     async def promote(self, member: Tuple[str, Address]) -> bool:
         try:
-            status, _ = await ask(member[1], "POST", "/promote", {"epoch": self.epoch + 1}, 1.0)
+            status, _ = await ask(await self.addresses.of(member[1]), "POST", "/promote", {"epoch": self.epoch + 1}, 1.0)
         except Unreachable:
             return False
         if status == 200:
@@ -1318,7 +1349,7 @@ class StoreRoute:
 
     async def state(self, address: Address) -> Optional[Json]:
         try:
-            status, state = await ask(address, "GET", "/role", None, 2 * self.period)
+            status, state = await ask(await self.addresses.of(address), "GET", "/role", None, 2 * self.period)
         except Unreachable:
             return None
         return state if status == 200 else None
@@ -1349,7 +1380,8 @@ class Gateway:
         self.strict = settings.fixed("gateway-health")
         self.backends = [Backend(name, address) for name, address in settings.backends]
         self.round: List[Backend] = []  # whose turn is still to come
-        self.store = StoreRoute(settings)
+        self.addresses = Addresses(settings)
+        self.store = StoreRoute(settings, self.addresses)
         self.pin = f"sha256:{read_manifest(settings.package)[MODEL_FILES[0]]}" if settings.fixed("version") else ""
         self.returned: asyncio.Event = asyncio.Event()
         self.budget, self.budget_at = self.RETRY_BUDGET, time.monotonic()
@@ -1389,11 +1421,12 @@ class Gateway:
     async def examine(self, backend: Backend, limit: float) -> str:
         """Why this replica must not be routed to; empty when it may."""
         try:
-            status, state = await ask(backend.address, "GET", "/ready" if self.strict else "/health", None, limit)
+            address = await self.addresses.of(backend.address)
+            status, state = await ask(address, "GET", "/ready" if self.strict else "/health", None, limit)
             if status != 200:
                 return str(state.get("status", status))
             if self.pin:
-                _, models = await ask(backend.address, "GET", "/v1/models", None, limit)
+                _, models = await ask(address, "GET", "/v1/models", None, limit)
                 served = models["data"][0].get("digest")
                 if served != self.pin:
                     return f"digest {served} is not the pinned {self.pin}"
@@ -1535,7 +1568,7 @@ class Gateway:
         headers = {"content-type": "application/json", **({"x-progress": "yes"} if self.strict else {})}
         try:
             whole = (request.method, request.path, request.body)
-            exchange = await asyncio.wait_for(Exchange.begin(backend.address, whole, headers), limit)
+            exchange = await asyncio.wait_for(self.begin(backend.address, whole, headers), limit)
             status, headers = await asyncio.wait_for(exchange.head(), limit)
             while status < 200:
                 status, headers = await asyncio.wait_for(exchange.head(), max(limit, self.NEXT_SIGN))
@@ -1557,6 +1590,9 @@ class Gateway:
         finally:
             if exchange is not None:
                 exchange.close()
+
+    async def begin(self, address: Address, request: Tuple[str, str, bytes], headers: Dict[str, str]) -> Exchange:
+        return await Exchange.begin(await self.addresses.of(address), request, headers)
 
     def note_broken(self, backend: Backend, why: str) -> None:
         """Hardened: a refused or broken connection counts like a missed check."""

@@ -82,7 +82,7 @@ def planned(blackstart: Blackstart, fault: str, service: Path, **environment: st
         ({}, "{kind: disk-fill, path: /sys, at_most: 1GiB}", "/sys cannot be written to"),
         ({}, "{kind: disk-fill, path: /models}", "may lie on the disk of the whole machine"),
         ({"HostConfig": {"PidMode": "host"}}, "{kind: process-kill, role: engine}", "sees the processes of the engine's machine"),
-        ({}, "{kind: scale-down}", "keeps no workloads"),
+        ({}, "{kind: scale-down}", "has means on platform kubernetes alone"),
     ],
     ids=[
         "no place",

@@ -4,15 +4,21 @@ from dataclasses import dataclass
 from typing import Any
 
 TOLD = 2  # reasons; the most important come first
+BRIEF = ("steady_state.hold=3s", "settle=2s")
+EVERYWHERE = ("process", "kubernetes", "docker")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The verdict on the plain demo, the objective that decides it, and settings that shorten the drill without changing either."""
+    """The verdict on the plain demo, the objective that decides it, and settings that shorten the drill without changing either.
+
+    `on`: the platforms that can do it to the demo; on the others it is refused.
+    """
 
     verdict: str
     objective: str
     settings: tuple[str, ...] = ()
+    on: tuple[str, ...] = EVERYWHERE
 
 
 EXPECTED = {
@@ -26,6 +32,15 @@ EXPECTED = {
     "router-worker-partition": Expected("failed", "rto", ("faults[0].for=12s",)),
     "store-loss": Expected("failed", "rpo"),
     "recovery-stampede": Expected("failed", "rto", ("observe=25s",)),
+    "capacity-loss-x-percent": Expected("failed", "rto", (*BRIEF, "faults[0].for=7s", "observe=12s")),
+    "router-or-epp-kill": Expected("passed", "rto", (*BRIEF, "observe=12s")),
+    "tcp-reset-midstream": Expected("passed", "rto", (*BRIEF, "faults[0].for=4s", "observe=10s")),
+    "token-stall": Expected("failed", "stream_gap", (*BRIEF, "faults[0].for=8s", "objectives.stream_gap=3s", "observe=12s")),
+    "control-plane-and-dns-down": Expected(
+        "failed", "rto", (*BRIEF, "faults[0].for=7s", "faults[1].for=7s", "observe=12s"), ("kubernetes", "docker")
+    ),
+    "gpu-node-drain": Expected("failed", "streams_cut", (*BRIEF, "objectives.rto=30s", "observe=60s"), ("kubernetes",)),
+    "prefill-decode-partition": Expected("refused", "", (), ()),  # the demo has no such roles
 }
 
 

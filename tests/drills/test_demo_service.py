@@ -1,6 +1,7 @@
 """The demo model service, as real processes: what it answers, that each flaw is there by default, and that each repair works."""
 
 import ast
+import asyncio
 import contextlib
 import hashlib
 import http.client
@@ -15,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -625,6 +627,43 @@ def test_a_backend_is_found_by_name_and_one_that_has_no_address_is_down(plain: S
         )
         assert whys[0].startswith(("connect: ", "no answer within"))
         assert ask(port, "GET /ready")[1]["routed"] == ["there"]
+
+
+@pytest.mark.parametrize(
+    ("fixes", "says", "found"),
+    [
+        ((), "silent", "replica-0"),
+        (("--fix", "discovery"), "silent", "198.51.100.7"),
+        (("--fix", "discovery"), "unknown", "replica-0"),  # that is an answer: it is there no more
+    ],
+)
+def test_hardened_a_name_keeps_its_last_address_while_the_resolver_is_silent(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, fixes: tuple[str, ...], says: str, found: str
+) -> None:
+    known, silence = threading.Event(), threading.Event()
+
+    def resolve(*_: object, **__: object) -> list[Any]:
+        if not known.is_set():
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("198.51.100.7", 8000))]
+        if says == "silent":
+            silence.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    async def ask_twice() -> tuple[str, float]:
+        addresses = program.Addresses(program.settings_from(["gateway", *fixes]))
+        await addresses.of(("replica-0", 8000))
+        known.set()
+        began = time.monotonic()
+        last = [await addresses.of(("replica-0", 8000)) for _ in range(20)][-1]
+        took_s = time.monotonic() - began
+        silence.set()
+        return last[0], took_s
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    host, took_s = asyncio.run(ask_twice())
+    assert host == found
+    assert took_s < 5, "one question at a time is waited for, and shortly"
 
 
 def test_a_model_is_installed_only_where_it_is_missing(tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def test_services_select_pods_that_exist() -> None:
     assert found["Service", "demo"]["spec"]["type"] == "NodePort"
 
 
+def test_a_drain_may_take_one_replica_at_a_time() -> None:
+    found = objects()
+    spec = found["PodDisruptionBudget", "replica"]["spec"]
+    assert spec["maxUnavailable"] == 1
+    covered = spec["selector"]["matchLabels"].items()
+    assert [role for role, pod in pods(found).items() if covered <= pod["metadata"]["labels"].items()] == ["replica"]
+
+
 @pytest.mark.parametrize("storage_class", [None, "fast"])
 def test_pods_keep_to_the_restricted_profile(storage_class: str | None) -> None:
     for pod in pods(objects(storage_class=storage_class)).values():

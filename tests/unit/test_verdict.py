@@ -198,6 +198,24 @@ def test_streams_cut(seen: Streams | None, verdict: str) -> None:
     assert judged(Objectives(streams_cut=2), streams=seen).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("seen", "verdict", "words"),
+    [
+        (Streams(20, 20, 0, 0, 3.0), "passed", "was 3 s, of 20 that were open; 3 s were allowed."),
+        (Streams(20, 18, 2, 0, 3.1, at_stake=1), "failed", "was 3.1 s"),
+        (Streams(20, 18, 2, 0, 6.0), "failed", "was more than 6 s"),  # after twice what is allowed a stream is given up
+        (Streams(20, 20, 0, 0, 0.1, at_stake=0), "inconclusive", "none was open on a target"),
+        (Streams(0, 0, 0, 0, 0), "inconclusive", "no stream was open"),
+        (None, "inconclusive", "is not known"),
+    ],
+)
+def test_stream_gap(seen: Streams | None, verdict: str, words: str) -> None:
+    found = judged(Objectives(stream_gap=timedelta(seconds=3)), streams=seen)
+    assert found.verdict == verdict
+    assert words in row("stream_gap", found)[1]
+    assert found.objectives[0].censored == ("more than" in words)
+
+
 MISSED = replace(BACK, recovery_time=Interval(70.0, 71.0))
 UNSTEADY = Baseline(0.0, 10.0, steady=False, why_not=("semantic: 12 of 20 answers wrong-answer",))
 UNPROVEN = replace(fault(), effective=None, evidence=None, problem="the port still answers")

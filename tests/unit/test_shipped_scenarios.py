@@ -1,0 +1,38 @@
+"""What every scenario that ships says of itself."""
+
+from dataclasses import fields
+
+import pytest
+from blackstart.drills.loading import load_scenario
+from blackstart.drills.scenario import Objectives
+from blackstart.injectors import registry
+from blackstart.scenarios import shipped
+
+EVERYWHERE = {"process", "kubernetes", "docker"}
+USUAL_ROLES = {None, "replica"}
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_it_says_what_it_rehearses_certifies_and_needs(name: str) -> None:
+    scenario = load_scenario(shipped()[name])
+    assert scenario.name == name
+    assert scenario.title
+    assert scenario.rehearses
+    assert all("https://" in source for source in scenario.rehearses)
+    assert scenario.certifies.startswith("A pass shows that ")
+    limits = (" not ", "cannot", "nothing")  # a pass is never about everything
+    assert any(word in scenario.certifies for word in limits)
+    lacking = [fault.kind for fault in scenario.faults if EVERYWHERE - registry()[fault.kind].platforms]
+    roles = {fault.target.role for fault in scenario.faults} - USUAL_ROLES
+    assert " needs " in scenario.certifies or not (lacking or roles), f"{name} does not say what it needs: {lacking} {roles}"
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_each_of_its_objectives_can_be_overridden(name: str) -> None:
+    scenario = load_scenario(shipped()[name])
+    given = [each.name for each in fields(Objectives) if getattr(scenario.objectives, each.name) is not None]
+    assert given
+    other = {"availability": ">= 12%", "quality_loss": "7", "streams_cut": "7"}
+    for objective in given:
+        changed = load_scenario(shipped()[name], (f"objectives.{objective}={other.get(objective, '7s')}",))
+        assert getattr(changed.objectives, objective) != getattr(scenario.objectives, objective)
