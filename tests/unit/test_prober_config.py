@@ -65,6 +65,11 @@ def test_the_ledger_writes_ten_times_within_the_rpo(rpo: float, hz: float) -> No
     assert 1 / found["period_s"] == pytest.approx(hz)
 
 
+@pytest.mark.parametrize(("objectives", "stall_s"), [({"rto": 5}, 5), ({"stream_gap": 2}, 5), ({"stream_gap": 10}, 20)])
+def test_a_silent_stream_is_watched_for_longer_than_is_allowed(objectives: dict[str, float], stall_s: float) -> None:
+    assert lanes(SERVICE, replace(scenario(**objectives), load=Load(streams=1)))["stream"]["stall_s"] == stall_s
+
+
 def test_load_becomes_lanes() -> None:
     drill = replace(scenario(rto=5), load=Load(streams=4, rate=Rate(2), retries=3))
     found = lanes(SERVICE, drill)
