@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .amd_devices import is_amd, on_amd, own_amd
 from .base import Refusal
 from .platforms.abilities import Accelerators
 from .platforms.base import Platform, Target
@@ -32,12 +33,12 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
             found[target.name] = _opencl(seen, wanted)
         else:
             pids = set(platform.pids(target))
-            gpu = own_gpu(seen, target, pids, wanted)
+            gpu = _own(seen, target, pids, wanted)
             _refuse_unless_shareable(gpu, pids, shared=shared)
             found[target.name] = {
                 "device": gpu["uuid"],
                 "name": gpu["name"],
-                "hardware": seen["hardware"],
+                "hardware": gpu["hardware"],
                 "total_bytes": gpu["total_bytes"],
                 "used_bytes": gpu["used_bytes"],
                 "pids": [process["pid"] for process in gpu["processes"]],
@@ -70,6 +71,21 @@ def _opencl(seen: JSON, wanted: str) -> JSON:
         "used_bytes": None,
         "target_bytes": None,
     }
+
+
+def _own(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
+    """NVIDIA's or AMD's, as it is named, else as the target's processes are on one, else as there are GPUs. Raises Refusal."""
+    by_nvml = {process["pid"] for gpu in seen["gpus"] for process in gpu["processes"]}
+    on_nvidia, amd = bool(pids & by_nvml), on_amd(seen, pids)
+    if not wanted and on_nvidia and amd:
+        both = ", ".join(gpu["uuid"] for gpu in amd)
+        raise Refusal(
+            f"not injecting: {target.name}'s processes are on NVIDIA's GPUs and on {both}; name one of them as `device`"
+        )
+    if not wanted and seen["nvml"] and seen["kfd"]:
+        raise Refusal(f"not injecting: {seen['nvml']}; {seen['kfd']}; so nobody tells which GPU is {target.name}'s")
+    of_amd = is_amd(wanted) if wanted else bool(amd or (not on_nvidia and not seen["gpus"] and not seen["kfd"]))
+    return own_amd(seen, target, pids, wanted) if of_amd else own_gpu(seen, target, pids, wanted)
 
 
 def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:

@@ -8,7 +8,7 @@ from . import agent
 from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
 from .devices import OPENCL, devices_of
-from .gpu_proof import NVML, hardware, measured, nothing_left, on_nvml
+from .gpu_proof import hardware, measured, nothing_left, on_gpu, teller
 from .lifecycle import end_agent
 from .means import AGENT, Means
 from .platforms.base import Platform, Target
@@ -20,7 +20,10 @@ LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
 SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
 LEAST_RESIDENT = 0.95
 LEAST_TAKEN = 16 << 20  # less shows nothing
-DEVICE = "the target's own GPU or slice of one (MIG) by its UUID, needed where it has several; or opencl:N, a processor by OpenCL"
+DEVICE = (
+    "the target's own GPU or slice of one (MIG) by its UUID, AMD's as GPU-UNIQUE_ID or PCI-ADDRESS, needed where it has several; or "
+    "opencl:N, a processor by OpenCL"
+)
 SHARED = "whether others that are on the device as well may be hit along with the target"
 HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
 WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit, where it tells its power"
@@ -47,7 +50,8 @@ class GpuSaturate(Injector):
     )
     done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
-        "NVML: the agent's process on the target's GPU, its utilisation; on OpenCL the runtime's event times"
+        "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): the agent's process on the target's GPU, its utilisation; on OpenCL the "
+        "runtime's event times"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
@@ -70,15 +74,16 @@ class GpuSaturate(Injector):
         facts = {target.name: self._proven(undo, target, platform) for target in undo.targets}
         shown = "; ".join(
             f"{fact['device']} worked {fact['duty']:.0%} of {fact['over_s']:.1f} s for the agent beside {name}"
-            + (f", {_by_nvml(fact)}" if "pid" in fact else "")
+            + (f", {_by_driver(fact)}" if "pid" in fact else "")
             for name, fact in facts.items()
         )
-        source = EVENTS if all(fact["device"].startswith(OPENCL) for fact in facts.values()) else NVML
+        devices = [fact["device"] for fact in facts.values()]
+        source = next((teller(device) for device in devices if not device.startswith(OPENCL)), EVENTS)
         detail = f"{shown}; {self.duty:.0%} asked for; hardware: {hardware(undo)}"
         return Evidence(source, detail, {"hardware": hardware(undo), "targets": facts})
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> JSON:
-        """By the device's events, and past them by NVML, or for a processor by the kernel's account of the agent."""
+        """By the device's events, and past them by NVML or the kernel's drivers, or for a processor by the kernel's account of the agent."""
         seen, device = measured(undo, target, platform), undo.prior["devices"][target.name]["device"]
         duty, over_s = duty_of(seen.get("marks", []))
         if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * self.duty:
@@ -92,10 +97,10 @@ class GpuSaturate(Injector):
                     f"the agent beside {target.name} has {demand:.2f} cores in demand, of {float(self.duty):.2f} at least"
                 )
             return {**fact, "cores_in_demand": demand}
-        gpu, mine = on_nvml(undo, target, platform)
+        gpu, mine = on_gpu(undo, target, platform)
         told = mine["sm"] if mine["sm"] is not None else gpu["utilisation"]
         if told is not None and told < LEAST_DEMAND * 100 * self.duty:
-            raise NotYet(f"{device} is at {told} % by NVML, of {self.duty:.0%} asked for")
+            raise NotYet(f"{device} is at {told} % by {teller(device)}, of {self.duty:.0%} asked for")
         words = ("utilisation", "power_w", "sm_mhz", "temperature_c", "used_bytes")
         return {**fact, "pid": mine["pid"], "sm": mine["sm"], **{word: gpu[word] for word in words}}
 
@@ -126,7 +131,8 @@ class GpuMemoryFill(Injector):
     )
     done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
-        "NVML: bytes in use and the agent's among them; on OpenCL the allocation that fails, or resident memory"
+        "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): bytes in use and the agent's among them; on OpenCL the allocation that fails, "
+        "or resident memory"
     )
     undone_by: ClassVar[str] = "the agent frees what it took and ends"
     bites_when: ClassVar[str] = (
@@ -185,13 +191,15 @@ class GpuMemoryFill(Injector):
                 raise NotYet(f"{fact['resident_bytes']} of {seen['held_bytes']} bytes are resident beside {target.name}")
             source = "OpenCL and kernel accounting" if seen["next_allocation"] else KERNEL
             return f"are resident; the next allocation: {fact['next_allocation']}", fact, source
-        gpu, mine = on_nvml(undo, target, platform)
+        gpu, mine = on_gpu(undo, target, platform)
         free = gpu["total_bytes"] - gpu["used_bytes"]
         if free > seen["leave_bytes"] + SLACK:
-            raise NotYet(f"{free} bytes of {prior['device']} are free by NVML, and {seen['leave_bytes']} were to be left")
+            by = teller(prior["device"])
+            raise NotYet(f"{free} bytes of {prior['device']} are free by {by}, and {seen['leave_bytes']} were to be left")
         fact |= {"pid": mine["pid"], "agent_bytes": mine["bytes"], "free_bytes": free}
         fact |= {"used_bytes": [prior["used_bytes"], gpu["used_bytes"]]}
-        return f"are held beside {target.name}; NVML tells {free >> 20} MiB free", fact, NVML
+        by = teller(prior["device"])
+        return f"are held beside {target.name}; {by} tells {free >> 20} MiB free", fact, by
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -217,8 +225,8 @@ def duty_of(marks: list[list[float]]) -> tuple[float, float]:
     return ((window[-1][1] - window[0][1]) / over_s if over_s > 0 else 0.0), over_s
 
 
-def _by_nvml(fact: JSON) -> str:
-    """What NVML tells of the agent on the device; of a slice (MIG) it tells no utilisation."""
+def _by_driver(fact: JSON) -> str:
+    """What NVML or the kernel tells of the agent on the device; of a slice (MIG) NVML tells no utilisation."""
     share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
     told = "no utilisation told" if share is None else f"{share} %"
-    return f"by NVML pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"
+    return f"by {teller(fact['device'])} pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"

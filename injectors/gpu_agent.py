@@ -11,7 +11,8 @@ The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo recor
 when standard input closes (unless `detached`), the lease lapses (a line `renew` or SIGUSR1 renews it), the deadline passes, or on
 SIGTERM, SIGINT, SIGHUP. Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
 
-Fields of the faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA driver is used) or `opencl:N` (the N-th OpenCL
+Fields of the faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA driver is used), a GPU of AMD's by the kernel's unique_id
+(`GPU-` and 16 digits) or where it has none by its PCI address (`PCI-0000:43:00.0`: HIP is used), or `opencl:N` (the N-th OpenCL
 device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit): beyond one of them the agent lets go by itself, and
 waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
 memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
@@ -21,8 +22,12 @@ look: `pids` (whose environment is wanted), `fault` (whose agents are looked for
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
 Memory is allocated plainly, never managed (oversubscription can hang a device), and no kernel lasts longer than some 10 ms.
 
+In this order: processes, libraries, who tells of GPUs (NVML, the kernel), who works on them (CUDA, HIP, OpenCL: the same verbs), holding,
+the faults one after another, look. BLACKSTART_KERNEL_ROOT is a folder with `sys` and `proc` of a simulated kernel, for tests: whatever is
+seen or done by it is called `simulated`.
+
 One file, Python 3.8 and the standard library only, and so longer than others: it is piped whole into containers that have nothing but
-python3 and the driver's own libraries. Kernels are PTX and OpenCL C in this text; the driver compiles them.
+python3 and the driver's own libraries. Kernels are PTX, HIP C and OpenCL C in this text; the driver compiles them.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, ClassVar, Dict, NamedTuple
 
 UNDO_S = 10.0  # how long an undo may take before another process does it instead
 SLICE_S = 0.010  # what one kernel takes: short, so that the victim's own kernels get between and an end comes at once
@@ -48,6 +53,7 @@ SEEN_EVERY_S, SEEN_FOR_S = 0.25, 20.0
 WATCH_EVERY_S = 0.5
 CHUNKS = (256 << 20, 32 << 20, 2 << 20)  # allocations, the largest first
 HOST_RESERVE, HOST_RESERVE_SHARE = 512 << 20, 0.10  # of the machine's memory, where a device uses that
+KERNEL = os.environ.get("BLACKSTART_KERNEL_ROOT", "")  # empty: the kernel that this runs on
 Record = Dict[str, Any]  # plain JSON; what undo needs, and nothing else
 
 
@@ -136,15 +142,23 @@ def wait_gone(name: str, seconds: float) -> bool:
 
 
 class Library:
-    """A driver's library by its name, with errors that name the call and the code. `simulated`: it says so of itself."""
+    """A driver's library by its name, with errors that name the call and the code. `simulated`: it says so of itself.
 
-    def __init__(self, name: str, codes: dict[int, str]) -> None:
-        try:
-            self.library = ctypes.CDLL(name)
-        except OSError as problem:
-            raise Refused("%s cannot be loaded (%s)" % (name, problem)) from problem
+    `others`: names that it has in other versions.
+    """
+
+    def __init__(self, name: str, codes: dict[int, str], others: tuple[str, ...] = ()) -> None:
+        problems = []
+        for each in (name, *others):
+            try:
+                self.library = ctypes.CDLL(each)
+                break
+            except OSError as problem:
+                problems.append(problem)
+        else:
+            raise Refused("%s cannot be loaded (%s)" % (name, problems[0])) from problems[0]
         self.name, self.codes = name, codes
-        self.simulated = hasattr(self.library, "blackstart_simulated")
+        self.simulated = hasattr(self.library, "blackstart_simulated") or bool(KERNEL)
 
     def has(self, function: str) -> bool:
         return hasattr(self.library, function)
@@ -344,12 +358,249 @@ class Nvml:
             "compute_mode": self.perhaps("nvmlDeviceGetComputeMode", gpu),
             "mps": bool(shared),
             "processes": [{"pid": pid, "bytes": size, "sm": shares.get(pid)} for pid, size in sorted(processes.items())],
+            "hardware": "simulated" if self.library.simulated else "real",
         }
+
+
+# --- the kernel: of AMD's GPUs all that there is to know, of others how hot they are and who has them open -------------------
+
+
+def text_of(path: str) -> str | None:
+    """What a file of the kernel's says; None where there is no such file, or it does not tell (many fail when they are read)."""
+    try:
+        with open(KERNEL + path, encoding="utf-8", errors="replace") as text:
+            return text.read().strip()
+    except OSError:
+        return None
+
+
+def number_of(path: str) -> int | None:
+    text = text_of(path)
+    return int(text) if text and text.lstrip("-").isdigit() else None
+
+
+def names_in(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(KERNEL + path))
+    except OSError:
+        return []
+
+
+class KernelSensor:
+    """Temperature, power and clock of the device at that PCI address, by its driver's hwmon (Linux: Documentation/hwmon/sysfs-interface.rst)."""
+
+    def __init__(self, pci: str) -> None:
+        folder = "/sys/bus/pci/devices/%s/hwmon" % pci
+        self.pci, self.folder = pci, "%s/%s" % (folder, next(iter(names_in(folder)), "none"))
+
+    def told(self, *names: str) -> int | None:
+        """What the first of these files says that says anything."""
+        return next((found for found in (number_of("%s/%s" % (self.folder, name)) for name in names) if found is not None), None)
+
+    def temperature_c(self) -> int:
+        """Of the chip's edge, else of its hottest place, else (a driver that names none) the first. Raises Failed."""
+        labels = {text_of("%s/temp%d_label" % (self.folder, n)): "temp%d_input" % n for n in range(1, 6)}
+        found = self.told(*[labels[word] for word in ("edge", "pkg", "junction") if word in labels], "temp1_input")
+        if found is None:
+            raise Failed("the kernel tells no temperature of %s (hwmon)" % self.pci)
+        return found // 1000
+
+    def power_w(self) -> float | None:
+        found = self.told("power1_average", "power1_input")
+        return None if found is None else found / 1e6
+
+    def limit_w(self) -> float | None:
+        found = self.told("power1_cap", "power1_max")
+        return found / 1e6 if found else None  # 0: there is none
+
+
+class AmdGpu(NamedTuple):
+    """One GPU of AMD's as the kernel knows it. `uuid`: how it is called here; `kfd`: the number that amdkfd gives it."""
+
+    uuid: str
+    pci: str
+    kfd: int
+    chip: str
+    units: int
+    with_processor: bool
+
+
+class Kfd:
+    """What the kernel says of AMD's GPUs and of who is on them, past HIP.
+
+    amdkfd lists them in topology/nodes and, of each process that has opened it, the bytes on each of them in proc/PID/vram_GPU (Linux:
+    drivers/gpu/drm/amd/amdkfd/kfd_topology.c and kfd_process.c; the pids are the host's). A process has a file for every GPU, so who has
+    no byte there is not on it. amdgpu tells of memory and work at the PCI address (Documentation/gpu/amdgpu/driver-misc.rst).
+    """
+
+    FOLDER = "/sys/class/kfd/kfd"
+
+    def __init__(self) -> None:
+        if not os.path.isdir(KERNEL + self.FOLDER):
+            raise Refused("the kernel's driver of AMD's GPUs (amdkfd, %s) is not there" % self.FOLDER)
+
+    def node(self, name: str) -> AmdGpu | None:
+        """None where that node is no GPU, or (in a container) none that may be used here."""
+        folder = "%s/topology/nodes/%s" % (self.FOLDER, name)
+        number, said = number_of(folder + "/gpu_id"), text_of(folder + "/properties")
+        if not number or not said:
+            return None
+        told = {word: int(value) for word, _, value in (line.partition(" ") for line in said.splitlines()) if value.isdigit()}
+        place, version = told.get("location_id", 0), told.get("gfx_target_version", 0)
+        pci = "%04x:%02x:%02x.%x" % (told.get("domain", 0), place >> 8 & 0xFF, place >> 3 & 0x1F, place & 7)
+        unique, simds = told.get("unique_id", 0), told.get("simd_per_cu", 0) or 1
+        return AmdGpu(
+            "GPU-%016x" % unique if unique else "PCI-" + pci,
+            pci,
+            number,
+            "gfx%d%d%x" % (version // 10000, version // 100 % 100, version % 100),
+            told.get("simd_count", 0) // simds,
+            bool(told.get("cpu_cores_count", 0)),
+        )
+
+    def gpus(self) -> tuple[list[AmdGpu], list[str]]:
+        """In the order in which ROCm counts them; and what is wrong with others."""
+        numbers = sorted(int(name) for name in names_in(self.FOLDER + "/topology/nodes") if name.isdigit())
+        found = [gpu for gpu in (self.node(str(number)) for number in numbers) if gpu]
+        places = [gpu.pci for gpu in found]
+        cut = sorted({pci for pci in places if places.count(pci) > 1})
+        why = "the GPU at %s is partitioned, and the kernel tells the memory and the work of the whole only"
+        return [gpu for gpu in found if gpu.pci not in cut], [why % pci for pci in cut]
+
+    def gpu(self, uuid: str) -> AmdGpu:
+        found, broken = self.gpus()
+        for gpu in found:
+            if gpu.uuid == uuid:
+                return gpu
+        there = "; ".join([", ".join(gpu.uuid for gpu in found) or "no GPU", *broken])
+        raise Refused("%s is not there; the kernel (amdkfd) has %s" % (uuid, there))
+
+    def memory(self, gpu: AmdGpu) -> tuple[int, int]:
+        """Bytes in all, and in use. Raises Failed."""
+        total, used = (number_of("/sys/bus/pci/devices/%s/mem_info_vram_%s" % (gpu.pci, word)) for word in ("total", "used"))
+        if total is None or used is None:
+            raise Failed("the kernel does not tell the memory of %s (mem_info_vram_*)" % gpu.uuid)
+        return total, used
+
+    def processes(self, gpu: AmdGpu) -> dict[int, int]:
+        """For each pid that has any the bytes on the GPU. Raises Failed."""
+        folder = self.FOLDER + "/proc"
+        if not os.path.isdir(KERNEL + folder):
+            raise Failed("this kernel does not tell whose memory is on %s (%s, from Linux 5.9 on)" % (gpu.uuid, folder))
+        told = {int(pid): number_of("%s/%s/vram_%d" % (folder, pid, gpu.kfd)) for pid in names_in(folder) if pid.isdigit()}
+        return {pid: size for pid, size in sorted(told.items()) if size}
+
+    def seen(self, gpu: AmdGpu) -> Record:
+        """One device, with the words of Nvml.seen; and where it is. Raises Failed."""
+        sensor, device = KernelSensor(gpu.pci), "/sys/bus/pci/devices/" + gpu.pci
+        total, used = self.memory(gpu)
+        temperature, clock = None, sensor.told("freq1_input")
+        with suppress(Failed):
+            temperature = sensor.temperature_c()
+        return {
+            "uuid": gpu.uuid,
+            "parent": None,
+            "pci": gpu.pci,
+            "name": text_of(device + "/product_name") or gpu.chip,
+            "total_bytes": total,
+            "used_bytes": used,
+            "temperature_c": temperature,
+            "power_w": sensor.power_w(),
+            "power_limit_w": sensor.limit_w(),
+            "sm_mhz": None if clock is None else clock // 1000000,
+            "utilisation": number_of(device + "/gpu_busy_percent"),
+            "compute_mode": None,
+            "mps": False,
+            "processes": [{"pid": pid, "bytes": size, "sm": None} for pid, size in self.processes(gpu).items()],
+            "hardware": "simulated" if KERNEL else "real",
+        }
+
+
+# --- GPUs: what the drivers of NVIDIA and AMD have in common -----------------------------------------------------------------
+
+OUT_OF_MEMORY, NOT_READY = 2, 600  # in both
+THREADS = 256
+
+
+class Gpu:
+    """One GPU by a driver that speaks as CUDA does. A kernel is launched in rounds; its time comes from the device's own events.
+
+    `call` has the driver's name of each call; `blocks` and `functions` are there once it is open.
+    """
+
+    call: ClassVar[dict[str, str]]
+    driver: Library
+    hardware: str
+    blocks: int
+
+    def __init__(self, uuid: str) -> None:
+        self.uuid, self.memory = uuid, {}  # type: str, dict[int, int]
+        self.functions: dict[str, ctypes.c_void_p] = {}
+
+    def load(self, name: str, image: bytes) -> None:
+        """A kernel, from what the driver takes for one."""
+        module, function = ctypes.c_void_p(), ctypes.c_void_p()
+        self.driver.call(self.call["load"], ctypes.byref(module), ctypes.c_char_p(image))
+        self.driver.call(self.call["function"], ctypes.byref(function), module, b"burn")
+        self.functions[name] = function
+
+    def launch(self, kernel: str, rounds: int) -> Any:
+        """Put it in the queue; what `busy_s` asks for."""
+        events = (ctypes.c_void_p(), ctypes.c_void_p())
+        for event in events:
+            self.driver.call(self.call["event"], ctypes.byref(event), ctypes.c_uint(0))
+        arguments = (ctypes.c_ulonglong(self.output), ctypes.c_uint(rounds))
+        pointers = (ctypes.c_void_p * 2)(*(ctypes.addressof(argument) for argument in arguments))
+        size = [ctypes.c_uint(number) for number in (self.blocks, 1, 1, THREADS, 1, 1, 0)]
+        self.driver.call(self.call["record"], events[0], None)
+        self.driver.call(self.call["launch"], self.functions[kernel], *size, None, pointers, None)
+        self.driver.call(self.call["record"], events[1], None)
+        return events
+
+    def busy_s(self, events: Any) -> float | None:
+        """How long it was on the device, slices of time that others got between included; None while it still is."""
+        code = self.driver.code(self.call["query"], events[1])
+        if code == NOT_READY:
+            return None
+        self.driver.check(self.call["query"], code)
+        took = ctypes.c_float()
+        self.driver.call(self.call["elapsed"], ctypes.byref(took), *events)
+        for event in events:
+            self.driver.call(self.call["forget"], event)
+        return took.value / 1000.0
+
+    def free_bytes(self) -> tuple[int, int]:
+        """Free, and in all."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.driver.call(self.call["memory"], ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    def allocate(self, size: int) -> int:
+        """A handle; 0 when there is no room. The driver backs it at once, so nothing needs to be touched."""
+        found = ctypes.c_ulonglong()
+        code = self.driver.code(self.call["allocate"], ctypes.byref(found), ctypes.c_size_t(size))
+        if code == OUT_OF_MEMORY:
+            return 0
+        self.driver.check(self.call["allocate"], code)
+        self.memory[found.value] = size
+        return found.value
+
+    def release(self, handle: int) -> None:
+        del self.memory[handle]
+        self.driver.call(self.call["free"], ctypes.c_ulonglong(handle))
+
+    def begin(self, kernels: list[str]) -> None:
+        """Where the kernels would write, if they ever wrote."""
+        self.output = self.allocate(4096) if kernels else 0
+
+    def close(self) -> None:
+        """What was taken is given back; a driver's own part is its class's."""
+        for handle in list(self.memory):
+            self.release(handle)
 
 
 # --- the CUDA driver --------------------------------------------------------------------------------------------------------
 
-OUT_OF_MEMORY, NOT_READY = 2, 600
 CUDA_CODES = {
     1: "invalid value",
     OUT_OF_MEMORY: "out of memory",
@@ -447,19 +698,31 @@ NOTHING:
     )
 )
 PTX = {"fma": (FMA, 50), "tensor": (TENSOR, 70)}  # with the least compute capability, times ten
-THREADS = 256
 
 
-class Cuda:
-    """One NVIDIA GPU or slice, by the driver API. A kernel is launched in rounds; its time comes from the device's own events."""
+class Cuda(Gpu):
+    """One NVIDIA GPU or slice, by the driver API."""
+
+    call: ClassVar[dict[str, str]] = {
+        "load": "cuModuleLoadData",
+        "function": "cuModuleGetFunction",
+        "launch": "cuLaunchKernel",
+        "event": "cuEventCreate",
+        "record": "cuEventRecord",
+        "query": "cuEventQuery",
+        "elapsed": "cuEventElapsedTime",
+        "forget": "cuEventDestroy_v2",
+        "memory": "cuMemGetInfo_v2",
+        "allocate": "cuMemAlloc_v2",
+        "free": "cuMemFree_v2",
+    }
 
     def __init__(self, uuid: str) -> None:
+        super().__init__(uuid)
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid  # a slice can be reached in no other way; read by the driver at cuInit
         self.driver = Library("libcuda.so.1", CUDA_CODES)
-        self.uuid, self.context, self.memory = uuid, ctypes.c_void_p(), {}  # type: str, ctypes.c_void_p, dict[int, int]
+        self.context, self.device = ctypes.c_void_p(), ctypes.c_int()
         self.hardware = "simulated" if self.driver.simulated else "real"
-        self.functions: dict[str, ctypes.c_void_p] = {}
-        self.device = ctypes.c_int()
         self.driver.call("cuInit", ctypes.c_uint(0))
         self.driver.call("cuDeviceGet", ctypes.byref(self.device), ctypes.c_int(0))
         found = (ctypes.c_ubyte * 16)()
@@ -488,63 +751,189 @@ class Cuda:
         self.driver.call("cuCtxCreate_v2", ctypes.byref(self.context), ctypes.c_uint(4), self.device)  # waits block, not spin
         self.blocks = 8 * self.attribute(16)  # of each multiprocessor
         for name in kernels:
-            module, function = ctypes.c_void_p(), ctypes.c_void_p()
-            self.driver.call("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(PTX[name][0].encode("ascii")))
-            self.driver.call("cuModuleGetFunction", ctypes.byref(function), module, b"burn")
-            self.functions[name] = function
-        self.output = self.allocate(4096) if kernels else 0
-
-    def launch(self, kernel: str, rounds: int) -> Any:
-        """Put it in the queue; what `busy_s` asks for."""
-        events = (ctypes.c_void_p(), ctypes.c_void_p())
-        for event in events:
-            self.driver.call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
-        arguments = (ctypes.c_ulonglong(self.output), ctypes.c_uint(rounds))
-        pointers = (ctypes.c_void_p * 2)(*(ctypes.addressof(argument) for argument in arguments))
-        size = [ctypes.c_uint(number) for number in (self.blocks, 1, 1, THREADS, 1, 1, 0)]
-        self.driver.call("cuEventRecord", events[0], None)
-        self.driver.call("cuLaunchKernel", self.functions[kernel], *size, None, pointers, None)
-        self.driver.call("cuEventRecord", events[1], None)
-        return events
-
-    def busy_s(self, events: Any) -> float | None:
-        """How long it was on the device, slices of time that others got between included; None while it still is."""
-        code = self.driver.code("cuEventQuery", events[1])
-        if code == NOT_READY:
-            return None
-        self.driver.check("cuEventQuery", code)
-        took = ctypes.c_float()
-        self.driver.call("cuEventElapsedTime", ctypes.byref(took), *events)
-        for event in events:
-            self.driver.call("cuEventDestroy_v2", event)
-        return took.value / 1000.0
-
-    def free_bytes(self) -> tuple[int, int]:
-        """Free, and in all."""
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self.driver.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-        return free.value, total.value
-
-    def allocate(self, size: int) -> int:
-        """A handle; 0 when there is no room. The driver backs it at once, so nothing needs to be touched."""
-        found = ctypes.c_ulonglong()
-        code = self.driver.code("cuMemAlloc_v2", ctypes.byref(found), ctypes.c_size_t(size))
-        if code == OUT_OF_MEMORY:
-            return 0
-        self.driver.check("cuMemAlloc_v2", code)
-        self.memory[found.value] = size
-        return found.value
-
-    def release(self, handle: int) -> None:
-        del self.memory[handle]
-        self.driver.call("cuMemFree_v2", ctypes.c_ulonglong(handle))
+            self.load(name, PTX[name][0].encode("ascii"))
+        self.begin(kernels)
 
     def close(self) -> None:
-        for handle in list(self.memory):
-            self.release(handle)
+        super().close()
         if self.context:
             self.driver.call("cuCtxDestroy_v2", self.context)
             self.context = ctypes.c_void_p()
+
+
+# --- HIP --------------------------------------------------------------------------------------------------------------------
+
+HIP_NAMES = ("libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "/opt/rocm/lib/libamdhip64.so")
+RTC_NAMES = ("libhiprtc.so.7", "libhiprtc.so.6", "libhiprtc.so.5", "/opt/rocm/lib/libhiprtc.so")
+RTC_WITHIN = "libamdhip64.so.5"  # of Debian: that version has hiprtc's calls as well
+LEAST_HIP = 50000000  # numbers of attributes were others before 5.0
+HIP_CODES = {
+    1: "invalid value",
+    OUT_OF_MEMORY: "out of memory",
+    3: "HIP is not initialised",
+    98: "invalid kernel",
+    100: "no such device (hipErrorNoDevice)",
+    101: "invalid device",
+    209: "no kernel for this chip",
+    214: "uncorrectable ECC error",
+    700: "illegal address",
+    719: "launch failure",
+    999: "unknown error",
+}
+RTC_CODES = {2: "out of memory", 5: "invalid option", 6: "the kernel cannot be compiled", 11: "internal error"}
+HIP_FMA = """extern "C" __attribute__((global)) void burn(float *out, unsigned rounds) {
+  float a = (float)__builtin_amdgcn_workitem_id_x(), b = 1.0f, c = 2.0f, d = 3.0f;
+  for (unsigned n = 0; n < rounds; n++) {
+STEPS  }
+  if (a + b + c + d == -100000.0f) *out = a;
+}
+""".replace("STEPS", "".join("    %s = __builtin_fmaf(%s, 0.999f, 0.001f);\n" % (n, n) for n in "abcd") * 8)
+HIP_TENSOR = """typedef _Float16 halves __attribute__((ext_vector_type(HALVES)));
+typedef float floats __attribute__((ext_vector_type(FLOATS)));
+extern "C" __attribute__((global)) void burn(float *out, unsigned rounds) {
+  halves a = (halves)((_Float16)0.0625f);
+  floats b = (floats)(0.0f), c = (floats)(1.0f);
+  for (unsigned n = 0; n < rounds; n++) {
+STEPS  }
+  float sum = 0.0f;
+  for (int n = 0; n < FLOATS; n++) sum += b[n] + c[n];
+  if (sum == -100000.0f) *out = sum;
+}
+"""
+MFMA = (4, 16, "__builtin_amdgcn_mfma_f32_32x32x8f16(a, a, %s, 0, 0, 0)")  # halves and floats a thread has, and the instruction
+WMMA = (16, 8, "__builtin_amdgcn_wmma_f32_16x16x16_f16_w32(a, a, %s)")
+MATRIX = {"gfx908": MFMA, "gfx90a": MFMA, "gfx942": MFMA, "gfx1100": WMMA, "gfx1101": WMMA, "gfx1102": WMMA}
+AMD_NAME = r"(GPU-[0-9a-f]{16}|PCI-[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$"  # NVML's are longer
+HIP_COUNTED = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES")
+
+
+def hip_source(kernel: str, chip: str) -> str:
+    """HIP C, with builtins of the compiler alone: what HIP's own header adds differs between versions. Empty: that chip has no such kernel."""
+    if kernel == "fma":
+        return HIP_FMA
+    if chip not in MATRIX:
+        return ""
+    halves, floats, step = MATRIX[chip]
+    steps = "".join("    %s = %s;\n" % (name, step % name) for name in "bc") * 4
+    return HIP_TENSOR.replace("HALVES", str(halves)).replace("FLOATS", str(floats)).replace("STEPS", steps)
+
+
+def hiprtc() -> Library:
+    """The compiler of HIP's runtime. Raises Refused."""
+    try:
+        return Library("libhiprtc.so", RTC_CODES, RTC_NAMES)
+    except Refused:
+        with suppress(Refused):
+            found = Library(RTC_WITHIN, RTC_CODES)
+            if found.has("hiprtcCreateProgram"):
+                return found
+        raise
+
+
+class Hip(Gpu):
+    """One GPU of AMD's, by the HIP runtime; its kernels are compiled by hiprtc, for the chip that the kernel's driver names."""
+
+    call: ClassVar[dict[str, str]] = {
+        "load": "hipModuleLoadData",
+        "function": "hipModuleGetFunction",
+        "launch": "hipModuleLaunchKernel",
+        "event": "hipEventCreateWithFlags",
+        "record": "hipEventRecord",
+        "query": "hipEventQuery",
+        "elapsed": "hipEventElapsedTime",
+        "forget": "hipEventDestroy",
+        "memory": "hipMemGetInfo",
+        "allocate": "hipMalloc",
+        "free": "hipFree",
+    }
+
+    def __init__(self, kfd: Kfd, gpu: AmdGpu) -> None:
+        super().__init__(gpu.uuid)
+        self.kfd, self.gpu = kfd, gpu
+        for name in HIP_COUNTED:  # it is found by its address; read when the library is loaded
+            os.environ.pop(name, None)
+        if gpu.uuid.startswith("GPU-"):
+            os.environ["ROCR_VISIBLE_DEVICES"] = gpu.uuid  # so that nothing is opened on the others
+        self.driver = Library("libamdhip64.so", HIP_CODES, HIP_NAMES)
+        self.hardware = "simulated" if self.driver.simulated else "real"
+        self.device, self.opened = ctypes.c_int(-1), False
+        self.driver.call("hipInit", ctypes.c_uint(0))
+        if self.number("hipRuntimeGetVersion") < LEAST_HIP:
+            raise Refused("this HIP runtime is older than 5.0, which nothing here knows")
+        places = {self.place(index): index for index in range(self.number("hipGetDeviceCount"))}
+        if gpu.pci not in places:
+            raise Refused("HIP does not give %s at %s; it has %s" % (gpu.uuid, gpu.pci, ", ".join(places) or "no device"))
+        self.driver.call("hipDeviceGet", ctypes.byref(self.device), ctypes.c_int(places[gpu.pci]))
+        self.refuse_another()
+
+    def number(self, function: str, *after: Any) -> int:
+        found = ctypes.c_int()
+        self.driver.call(function, ctypes.byref(found), *after)
+        return found.value
+
+    def place(self, index: int) -> str:
+        """The PCI address of the device that HIP counts so."""
+        found = ctypes.create_string_buffer(64)
+        self.driver.call("hipDeviceGetPCIBusId", found, ctypes.c_int(len(found)), ctypes.c_int(index))
+        return found.value.decode("ascii", "replace").lower()
+
+    def refuse_another(self) -> None:
+        """HIP's UUID is the 16 digits of the kernel's unique_id as text, where it has one."""
+        found = (ctypes.c_ubyte * 16)()
+        if self.driver.has("hipDeviceGetUuid"):  # from 5.1 on
+            self.driver.call("hipDeviceGetUuid", found, self.device)
+        told = bytes(found).decode("latin-1").lower()
+        if self.uuid.startswith("GPU-") and re.match(r"[0-9a-f]{16}$", told) and self.uuid != "GPU-" + told:
+            raise Refused("HIP gives device GPU-%s where %s was asked for" % (told, self.uuid))
+
+    def on_host_memory(self) -> bool:
+        """hipDeviceAttributeIntegrated, or the kernel counts it together with the machine's own processor."""
+        return self.gpu.with_processor or bool(self.number("hipDeviceGetAttribute", ctypes.c_int(16), self.device))
+
+    def kernels(self, wanted: str) -> list[str]:
+        """Of `fma` and `tensor` those that are wanted and that this chip has. Raises Refused where that is none."""
+        found = [name for name in ("fma", "tensor") if wanted in ("auto", name) and hip_source(name, self.gpu.chip)]
+        if not found:
+            raise Refused("%s is a %s, and there is no kernel of kind %s for it" % (self.uuid, self.gpu.chip, wanted))
+        hiprtc()  # refused while nothing has begun
+        return found
+
+    def open(self, kernels: list[str]) -> None:
+        self.driver.call("hipSetDevice", self.device)
+        self.opened, self.blocks = True, 8 * max(1, self.gpu.units)
+        for name in kernels:
+            self.load(name, self.compiled(hip_source(name, self.gpu.chip)))
+        self.begin(kernels)
+
+    def compiled(self, source: str) -> bytes:
+        """Code for this chip, and for no other."""
+        compiler, program, size = hiprtc(), ctypes.c_void_p(), ctypes.c_size_t()
+        named = (ctypes.c_char_p(source.encode("ascii")), b"burn.hip", ctypes.c_int(0), None, None)
+        compiler.call("hiprtcCreateProgram", ctypes.byref(program), *named)
+        options = (ctypes.c_char_p * 1)(b"--offload-arch=" + self.gpu.chip.encode("ascii"))
+        code = compiler.code("hiprtcCompileProgram", program, ctypes.c_int(1), options)
+        if code:
+            compiler.call("hiprtcGetProgramLogSize", program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(size.value + 1)
+            compiler.call("hiprtcGetProgramLog", program, log)
+            why = log.value.decode("utf-8", "replace").strip()[:300]
+            raise Failed("hiprtcCompileProgram: %s: %s" % (RTC_CODES.get(code, "error %d" % code), why))
+        compiler.call("hiprtcGetCodeSize", program, ctypes.byref(size))
+        image = ctypes.create_string_buffer(size.value)
+        compiler.call("hiprtcGetCode", program, image)
+        compiler.call("hiprtcDestroyProgram", ctypes.byref(program))
+        return image.raw
+
+    def free_bytes(self) -> tuple[int, int]:
+        """What both HIP and the kernel call free (older HIP counts only its own process), and in all."""
+        total, used = self.kfd.memory(self.gpu)
+        return min(super().free_bytes()[0], total - used), total
+
+    def close(self) -> None:
+        super().close()
+        if self.opened:
+            self.opened = False
+            self.driver.call("hipDeviceReset")
 
 
 # --- OpenCL -----------------------------------------------------------------------------------------------------------------
@@ -841,24 +1230,45 @@ class Held:
             self.watch.look()
 
 
-class Watch:
-    """Temperature and power of the device, as NVML tells them."""
+class NvmlSensor:
+    """Temperature and power of a GPU, or of the one that a slice is cut from, as NVML tells them."""
 
-    def __init__(self, nvml: Nvml, uuid: str, hottest_c: int, most_w: float | None) -> None:
-        self.nvml, self.gpu = nvml, nvml.whole(nvml.handle(uuid))
-        self.hottest_c, self.next, self.over = hottest_c, 0.0, 0
+    def __init__(self, uuid: str) -> None:
+        self.nvml = Nvml()
+        self.gpu = self.nvml.whole(self.nvml.handle(uuid))
+
+    def temperature_c(self) -> int:
+        """Raises Failed."""
+        return self.nvml.number("nvmlDeviceGetTemperature", self.gpu, 0)
+
+    def watts(self, function: str) -> float | None:
+        found = self.nvml.perhaps(function, self.gpu)
+        return None if found is None else found / 1000.0
+
+    def power_w(self) -> float | None:
+        return self.watts("nvmlDeviceGetPowerUsage")
+
+    def limit_w(self) -> float | None:
+        return self.watts("nvmlDeviceGetEnforcedPowerLimit")
+
+
+class Watch:
+    """Temperature and power of the device, as NVML or the kernel tells them."""
+
+    def __init__(self, sensor: NvmlSensor | KernelSensor, name: str, hottest_c: int, most_w: float | None) -> None:
+        self.sensor, self.hottest_c, self.next, self.over = sensor, hottest_c, 0.0, 0
         try:
-            temperature = nvml.number("nvmlDeviceGetTemperature", self.gpu, 0)
+            temperature = sensor.temperature_c()
         except Failed as problem:
             raise Refused(
-                "nobody tells how hot %s is, so nothing could stop the fault in time: %s" % (uuid, problem)
+                "nobody tells how hot %s is, so nothing could stop the fault in time: %s" % (name, problem)
             ) from problem
         if temperature >= hottest_c:
-            raise Refused("%s has %d C already, and %d are the limit" % (uuid, temperature, hottest_c))
-        limit, power = (nvml.perhaps("nvmlDeviceGet" + what, self.gpu) for what in ("EnforcedPowerLimit", "PowerUsage"))
+            raise Refused("%s has %d C already, and %d are the limit" % (name, temperature, hottest_c))
+        limit, power = sensor.limit_w(), sensor.power_w()
         if power is None and most_w is not None:
-            raise Refused("nobody tells how much power %s takes, so nothing could stop the fault at %g W" % (uuid, most_w))
-        self.most_w = most_w if most_w is not None or limit is None or power is None else 1.1 * limit / 1000.0
+            raise Refused("nobody tells how much power %s takes, so nothing could stop the fault at %g W" % (name, most_w))
+        self.most_w = most_w if most_w is not None or limit is None or power is None else 1.1 * limit
 
     def look(self) -> None:
         """Raises Beyond."""
@@ -866,19 +1276,19 @@ class Watch:
             return
         self.next = time.monotonic() + WATCH_EVERY_S
         try:
-            temperature = self.nvml.number("nvmlDeviceGetTemperature", self.gpu, 0)
+            temperature = self.sensor.temperature_c()
         except Failed as problem:
             raise Beyond("nobody tells the temperature any more: %s" % problem) from problem
         if temperature > self.hottest_c:
             raise Beyond("%d C is beyond the limit of %d C" % (temperature, self.hottest_c))
         if self.most_w is None:
             return
-        power = self.nvml.perhaps("nvmlDeviceGetPowerUsage", self.gpu)
+        power = self.sensor.power_w()
         if power is None:
             raise Beyond("nobody tells the power any more, and %.0f W are the limit" % self.most_w)
-        self.over = self.over + 1 if power / 1000.0 > self.most_w else 0
+        self.over = self.over + 1 if power > self.most_w else 0
         if self.over > 1:  # one reading may be a spike
-            raise Beyond("%.0f W is beyond the limit of %.0f W" % (power / 1000.0, self.most_w))
+            raise Beyond("%.0f W is beyond the limit of %.0f W" % (power, self.most_w))
 
 
 class Verb(NamedTuple):
@@ -1052,8 +1462,13 @@ def opened(request: Record, held: Held) -> None:
             raise Refused(
                 "%s is a %s: nothing here tells whose it is or how hot; an NVIDIA one is named by its UUID" % (name, kind)
             )
+    elif re.match(AMD_NAME, name):
+        kfd = Kfd()
+        gpu = kfd.gpu(name)
+        held.watch = Watch(KernelSensor(gpu.pci), name, request["hottest_c"], request["most_w"])
+        held.device = Hip(kfd, gpu)
     elif re.match(r"(GPU|MIG)-[0-9a-f-]+$", name):
-        held.watch = Watch(Nvml(), name, request["hottest_c"], request["most_w"])
+        held.watch = Watch(NvmlSensor(name), name, request["hottest_c"], request["most_w"])
         held.device = Cuda(name)
     else:
         raise Refused("%s is neither opencl:NUMBER nor the UUID of a GPU or of a slice of one" % name)
@@ -1179,7 +1594,7 @@ def fill_prepare(request: Record, held: Held) -> Record:
     opened(request, held)
     if not held.device.on_host_memory():
         return {}
-    if isinstance(held.device, Cuda):
+    if isinstance(held.device, Gpu):
         raise Refused("%s has no memory of its own but uses the machine's; memory-stress takes that" % request["device"])
     wanted, room = held.device.total - left(request, held.device.total), host_room()
     if wanted > room:
@@ -1203,7 +1618,7 @@ def take(request: Record, held: Held) -> None:
 def show_held(request: Record, held: Held) -> None:
     free, total = held.device.free_bytes()
     leave = left(request, total)
-    more = {"free_bytes": free} if isinstance(held.device, Cuda) else {}
+    more = {"free_bytes": free} if isinstance(held.device, Gpu) else {}
     held.show(held_bytes=sum(held.device.memory.values()), total_bytes=total, leave_bytes=leave, **more)
 
 
@@ -1289,7 +1704,7 @@ VERBS = {
 
 # --- look -------------------------------------------------------------------------------------------------------------------
 
-NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
+NAMES = (*HIP_COUNTED, "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
 
 def environment_of(pid: int) -> Record:
@@ -1314,10 +1729,16 @@ def agents_of(fault: str) -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and holds(int(name), fault)] if fault else []
 
 
-def look(request: Record) -> int:
-    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids, `agents`: pids of all that hold the fault, on a GPU or not."""
-    found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "broken": [], "devices": [], "hardware": "real"}
-    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=agents_of(request.get("fault", "")))
+def missing(loaded: Callable[[], Library]) -> str:
+    """Why that library cannot be loaded; empty: it can."""
+    try:
+        loaded()
+    except Refused as problem:
+        return str(problem)
+    return ""
+
+
+def look_by_nvml(found: Record) -> None:
     try:
         nvml = Nvml()
         found["hardware"] = "simulated" if nvml.library.simulated else "real"
@@ -1327,15 +1748,38 @@ def look(request: Record) -> int:
                 found["gpus"].append(nvml.seen(handle, parent))
             except Failed as problem:
                 found["broken"].append(str(problem))
-        for process in (process for gpu in found["gpus"] for process in gpu["processes"]):
-            process["here"] = os.path.exists("/proc/%d" % process["pid"])  # else NVML tells pids of another namespace, the host's
-            process["ours"] = process["pid"] in found["agents"]
     except (Refused, Failed) as problem:
         found["nvml"] = str(problem)
+
+
+def look_by_kernel(found: Record) -> None:
     try:
-        Library("libcuda.so.1", CUDA_CODES)
+        kfd = Kfd()
+        gpus, found["amd_broken"] = kfd.gpus()
+        for gpu in gpus:
+            try:
+                found["amd"].append(kfd.seen(gpu))
+            except Failed as problem:
+                found["amd_broken"].append(str(problem))
     except Refused as problem:
-        found["cuda"] = str(problem)
+        found["kfd"] = str(problem)
+
+
+def look(request: Record) -> int:
+    """What there is, as one JSON object. `nvml`, `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty; `gpus` as NVML tells
+    (`broken`: what is wrong with those it tells nothing of), `amd` and `amd_broken` as the kernel tells, `devices` of OpenCL,
+    `environment` of pids, `agents`: pids of all that hold the fault, on a GPU or not.
+    """
+    found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": "", "hardware": "real"}
+    found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices")})
+    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=agents_of(request.get("fault", "")))
+    look_by_nvml(found)
+    look_by_kernel(found)
+    for process in (process for gpu in (*found["gpus"], *found["amd"]) for process in gpu["processes"]):
+        process["here"] = os.path.exists("/proc/%d" % process["pid"])  # else these are pids of another namespace, the host's
+        process["ours"] = process["pid"] in found["agents"]
+    found["cuda"] = missing(lambda: Library("libcuda.so.1", CUDA_CODES))
+    found["hip"] = missing(lambda: Library("libamdhip64.so", HIP_CODES, HIP_NAMES)) or missing(hiprtc)
     if request.get("opencl"):
         try:
             found["devices"] = OpenClDevices().seen()

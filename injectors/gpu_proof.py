@@ -1,11 +1,12 @@
 """What can be seen of a fault's agent on accelerators while it works there, and that nothing of it is left."""
 
+from .amd_devices import is_amd
 from .base import Differs, Evidence, NotYet, Undo
 from .devices import OPENCL, accelerators
 from .platforms.base import Platform, Target
 from .values import JSON
 
-NVML, TABLE = "NVML", "the kernel's process table"
+NVML, AMDGPU, TABLE = "NVML", "the kernel (amdgpu, amdkfd)", "the kernel's process table"
 STALE_S = 5.0  # an agent that has measured nothing for so long hangs
 LEAST_REAL = ("simulated", "opencl-cpu", "real")
 
@@ -27,22 +28,33 @@ def measured(undo: Undo, target: Target, platform: Platform) -> JSON:
     return seen
 
 
-def on_nvml(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON]:
-    """The target's GPU, and the agent's process on it. Raises NotYet where NVML does not list it there."""
+def teller(device: str) -> str:
+    """Who tells of that GPU, past the driver by which the fault is done."""
+    return AMDGPU if is_amd(device) else NVML
+
+
+def _listed(look: JSON, device: str) -> tuple[JSON | None, str]:
+    """What is told of that GPU, and why nothing is."""
+    gpus, missing = (look["amd"], look["kfd"]) if is_amd(device) else (look["gpus"], look["nvml"])
+    return next((gpu for gpu in gpus if gpu["uuid"] == device), None), missing or f"{teller(device)} does not list it"
+
+
+def on_gpu(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON]:
+    """The target's GPU, and the agent's process on it. Raises NotYet where it is not listed there."""
     device = undo.prior["devices"][target.name]["device"]
     look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
-    gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == device), None)
+    gpu, why = _listed(look, device)
     if gpu is None:
-        raise NotYet(f"{device} is not there: {look['nvml'] or 'NVML does not list it'}")
+        raise NotYet(f"{device} is not there: {why}")
     mine = next((process for process in gpu["processes"] if process["ours"]), None) or _hidden(undo, target, gpu)
     if mine is None:
         measured(undo, target, platform)  # it may have let go meanwhile, and says why
-        raise NotYet(f"NVML lists no process of the agent on {device}")
+        raise NotYet(f"no process of the agent is on {device} by {teller(device)}")
     return gpu, mine
 
 
 def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:
-    """Where NVML tells the host's pids and this is a container: the one process that came since the plan.
+    """Where the host's pids are told and this is a container: the one process that came since the plan.
 
     Its pid is kept for the proof of the undo. Another process that recovers does not have it: the record is older than the agent.
     """
@@ -57,7 +69,7 @@ def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:
 
 
 def nothing_left(undo: Undo, platform: Platform) -> Evidence:
-    """By the kernel's process table no agent lives, whatever became of its record; by NVML none is on the device."""
+    """By the kernel's process table no agent lives, whatever became of its record; by who tells of the device none is on it."""
     facts: JSON = {}
     sources = {TABLE}
     for target in undo.targets:
@@ -68,13 +80,13 @@ def nothing_left(undo: Undo, platform: Platform) -> Evidence:
         facts[target.name] = {"device": prior["device"]}
         if prior["device"].startswith(OPENCL):
             continue
-        gpu = next((gpu for gpu in look["gpus"] if gpu["uuid"] == prior["device"]), None)
+        gpu, why = _listed(look, prior["device"])
         if gpu is None:
-            raise Differs(f"{prior['device']} is not there any more: {look['nvml'] or 'NVML does not list it'}")
+            raise Differs(f"{prior['device']} is not there any more: {why}")
         if prior.get("agent_pid") in {process["pid"] for process in gpu["processes"]}:
             raise Differs(f"pid {prior['agent_pid']} of the host, the agent, is still on {prior['device']}")
         if "agent_pid" in prior or all(process["here"] for process in gpu["processes"]):
-            sources.add(NVML)  # else it tells pids of which nobody here knows whose they are
+            sources.add(teller(prior["device"]))  # else it tells pids of which nobody here knows whose they are
         facts[target.name]["used_bytes"] = [prior["used_bytes"], gpu["used_bytes"]]
     shown = "; ".join(f"nothing of ours is on {fact['device']}{_in_use(fact)}" for fact in facts.values())
     return Evidence(" and ".join(sorted(sources)), shown, {"hardware": hardware(undo), "targets": facts})

@@ -2,11 +2,14 @@
 driver of GPUs.
 """
 
+import atexit
 import ctypes
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ import pytest
 HERE = Path(__file__).parent
 WHOLE, OTHER = "GPU-11111111-2222-3333-4444-555555555555", "GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 SLICE = "MIG-0a0b0c0d-0e0f-1011-1213-141516171819"
+AMD_WHOLE, AMD_OTHER = "GPU-0123456789abcdef", "GPU-fedcba9876543210"
+AMD_WHOLE_AT, AMD_OTHER_AT = "PCI-0000:43:00.0", "PCI-0000:53:00.0"
 MIB_OF = 4096
 HANGS = -1  # as the code of a call: it never returns
 
@@ -45,23 +50,37 @@ def pocl(folder: Path, limit_gib: int = 1) -> dict[str, str]:
     }
 
 
+@functools.cache
+def compiled(source: str, *options: str) -> Path:
+    """What gcc makes of it, once in a process."""
+    if not shutil.which("gcc"):
+        missing("gcc is missing")
+    folder = Path(tempfile.mkdtemp(prefix="blackstart-fake-"))
+    atexit.register(shutil.rmtree, folder)
+    subprocess.run(["gcc", "-O1", *options, "-o", str(folder / "out"), str(HERE / source)], check=True)
+    return folder / "out"
+
+
 class FakeGpus:
     """Two simulated GPUs of 4 GiB, WHOLE and OTHER; with `sliced` the second is cut, and SLICE is one half of it."""
 
+    source, names = "fake_gpu.c", ("libcuda.so.1", "libnvidia-ml.so.1")
+    driver, teller = "CUDA", "NVML"
+    whole, other = WHOLE, OTHER
+
     def __init__(self, folder: Path, *, sliced: bool = False) -> None:
         folder.mkdir(parents=True)
-        if not shutil.which("gcc"):
-            missing("gcc is missing")
-        library = folder / "libfake.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "fake_gpu.c")], check=True)
-        for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        library = shutil.copy(
+            compiled(self.source, "-shared", "-fPIC"), folder / "libfake.so"
+        )  # each test has its state in its own
+        for name in self.names:
             (folder / name).symlink_to(library)
         self.environment = {"LD_LIBRARY_PATH": str(folder), "BLACKSTART_FAKE_GPU": str(folder / "state")}
         self.library = ctypes.CDLL(str(library))
         self.library.fake_used.restype = ctypes.c_ulonglong
         assert self.library.fake_open(str(folder / "state").encode()) == 0
-        self.add(0, WHOLE)
-        self.add(1, OTHER)
+        self.add(0, self.whole)
+        self.add(1, self.other)
         if sliced:
             self.add(2, SLICE, OTHER)
 
@@ -89,3 +108,55 @@ class FakeGpus:
     def limit_w(self, index: int) -> int:
         """The limit of power."""
         return int(self.library.fake_limit_w(index))
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class FakeAmd(FakeGpus):
+    """The same of AMD's: HIP and its compiler, and beside them a process that writes what the kernel would tell of them."""
+
+    source, names = "fake_hip.c", ("libamdhip64.so.6", "libhiprtc.so.6")
+    driver, teller = "HIP", "the kernel (amdgpu, amdkfd)"
+    whole, other = AMD_WHOLE, AMD_OTHER
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.root = folder / "kernel"
+        self.root.mkdir()
+        self.environment["BLACKSTART_KERNEL_ROOT"] = str(self.root)
+        environment = {**os.environ, **self.environment}
+        command = [str(compiled("fake_kernel.c")), str(self.root)]
+        self.kernel = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+        self.settle()
+
+    def add(self, index: int, uuid: str, parent: str = "", capability: int = 90) -> None:
+        """Without a UUID it has no unique_id; with a `parent` it is another partition of the one before it."""
+        super().add(index, uuid, parent, capability)
+        self.settle()
+
+    def settle(self) -> None:
+        """Until the kernel tells of all that was said here."""
+        if hasattr(self, "kernel"):
+            self.library.fake_settle()
+
+    def chip(self, version: int) -> None:
+        self.library.fake_chip(version)
+        self.settle()
+
+    def process(self, index: int, pid: int, mib: int) -> None:
+        super().process(index, pid, mib)
+        self.settle()
+
+    def fail(self, call: str, code: int, after: int = 0) -> None:
+        """A file of the kernel's that is called so is not there."""
+        super().fail(call, code, after)
+        self.settle()
+
+    def heat(self, index: int, temperature_c: int, power_mw: int = 90_000) -> None:
+        super().heat(index, temperature_c, power_mw)
+        self.settle()
+
+    def close(self) -> None:
+        self.kernel.stdin.close()
+        self.kernel.wait()

@@ -24,7 +24,7 @@ struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, tem
 struct process { int pid, gpu; u64 bytes; };
 struct busy { int pid, gpu; double from, to; };
 struct state {
-  int gpus, at, fail_code, fail_after, host, untold, step_mw;
+  int gpus, at, fail_code, fail_after, host, untold, step_mw, asked, written, version, chip, swapped;
   char fail[64];
   struct gpu gpu[GPUS];
   struct process process[PROCESSES];

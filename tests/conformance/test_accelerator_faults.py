@@ -21,11 +21,15 @@ from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
-from blackstart.tests.accelerators import MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, pocl
+from blackstart.tests.accelerators import AMD_OTHER, AMD_WHOLE, MIB_OF, OTHER, SLICE, WHOLE, FakeAmd, FakeGpus, pocl
 from blackstart.tests.conformance.test_process_faults import agents, resident, victim
 
 MIB = 1 << 20
 LEAVE = Size(768 * MIB)  # of 1 GiB, so that little is held at a time
+LOST = {
+    "CUDA": ("nvmlDeviceGetCount_v2", "nvmlDeviceGetCount_v2: the GPU is lost"),
+    "HIP": ("topology", "the kernel \\(amdgpu, amdkfd\\) does not list it"),
+}
 HOST = 1 << 23  # what the fake adds to pids that are told as the host's
 OWN_MIB = 500  # what the victim has on its simulated GPU
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a limit of power")
@@ -60,6 +64,27 @@ def simulated(tmp_path, fakes):
     for opened in opened_on(tmp_path, fakes.environment):
         with closing(opened()) as platform:
             fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
+        yield opened
+
+
+@pytest.fixture
+def amd(tmp_path):
+    with closing(FakeAmd(tmp_path / "amd")) as found:
+        yield found
+
+
+@pytest.fixture(params=["fakes", "amd"])
+def gpus(request):
+    """What holds for every driver of GPUs."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def on_gpu(tmp_path, gpus):
+    """r0 has memory on `gpus.whole`."""
+    for opened in opened_on(tmp_path, gpus.environment):
+        with closing(opened()) as platform:
+            gpus.process(0, platform.current("r0").details["pid"], OWN_MIB)
         yield opened
 
 
@@ -111,14 +136,14 @@ def test_gpu_memory_fill_on_a_processor(processor, tmp_path):
     check_injector(injector, processor, ("r0",), effect=lambda: resident(agents(tmp_path, "fill-gpu")) > 224 * MIB)
 
 
-def test_gpu_saturate_simulated(simulated, fakes):
-    check_injector(GpuSaturate(duty=Share(0.5)), simulated, ("r0",), effect=lambda: fakes.share(0) > 10)
+def test_gpu_saturate_simulated(on_gpu, gpus):
+    check_injector(GpuSaturate(duty=Share(0.5)), on_gpu, ("r0",), effect=lambda: gpus.share(0) > 10)
 
 
-def test_gpu_memory_fill_simulated(simulated, fakes):
+def test_gpu_memory_fill_simulated(on_gpu, gpus):
     injector = GpuMemoryFill(leave=Size(256 * MIB))
-    check_injector(injector, simulated, ("r0",), effect=lambda: fakes.used_mib(0) > 3000)
-    assert fakes.used_mib(0) == OWN_MIB
+    check_injector(injector, on_gpu, ("r0",), effect=lambda: gpus.used_mib(0) > 3000)
+    assert gpus.used_mib(0) == OWN_MIB
 
 
 @needs_root
@@ -162,12 +187,12 @@ def test_evidence_on_a_processor_says_what_it_is(processor):
         assert (after.source, after.facts["hardware"]) == ("the kernel's process table", "opencl-cpu")
 
 
-def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
-    with closing(simulated()) as platform:
+def test_evidence_of_a_gpu_is_not_that_of_its_own_driver(on_gpu, gpus):
+    with closing(on_gpu()) as platform:
         injector = GpuMemoryFill(leave_share=Share(0.25))
         undo = planned(injector, platform)
         assert undo.prior["devices"]["r0"] == {
-            "device": WHOLE,
+            "device": gpus.whole,
             "name": "Simulated GPU",
             "hardware": "simulated",
             "total_bytes": MIB_OF * MIB,
@@ -178,21 +203,21 @@ def test_evidence_of_a_gpu_is_nvmls(simulated, fakes):
         assert injector.bites(undo) == "now"
         injector.inject(undo, platform)
         found = proven(injector, undo, platform)
-        assert (found.source, found.facts["hardware"]) == ("NVML", "simulated")
+        assert (found.source, found.facts["hardware"]) == (gpus.teller, "simulated")
         assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF * 3 // 4 - OWN_MIB - 2) * MIB
         assert found.facts["targets"]["r0"]["pid"] != platform.current("r0").details["pid"]
         injector.recover(undo, platform)
         after = injector.verify_recovered(undo, platform)
         assert (after.source, "500 MiB in use before and 500 after" in after.detail) == (
-            "NVML and the kernel's process table",
+            f"{gpus.teller} and the kernel's process table",
             True,
         )
-    assert fakes.used_mib(1) == 0
+    assert gpus.used_mib(1) == 0
 
 
-def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(simulated, fakes):
-    with closing(simulated()) as platform:
-        fakes.process(0, platform.current("r0").details["pid"], 3000)
+def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(on_gpu, gpus):
+    with closing(on_gpu()) as platform:
+        gpus.process(0, platform.current("r0").details["pid"], 3000)
         injector = GpuMemoryFill()
         assert injector.bites(planned(injector, platform)) == "on-restart"
 
@@ -224,60 +249,61 @@ def test_one_of_several_that_is_hit_when_it_starts_again_is_enough(tmp_path):
             assert injector.bites(undo) == "on-restart"
 
 
-def test_memory_stays_taken_while_the_replica_is_replaced(simulated, fakes):
+def test_memory_stays_taken_while_the_replica_is_replaced(on_gpu, gpus):
     """What it gives back is taken as well: its replacement finds no more than what was to be left."""
-    with closing(simulated()) as platform:
+    with closing(on_gpu()) as platform:
         injector = GpuMemoryFill(leave=Size(1 << 30))
         undo = planned(injector, platform)
         injector.inject(undo, platform)
         platform.kill(platform.current("r0"))
         platform.revive("r0")
         limit = time.monotonic() + 20
-        while fakes.used_mib(0) < MIB_OF - 1024 - 2 and time.monotonic() < limit:
+        while gpus.used_mib(0) < MIB_OF - 1024 - 2 and time.monotonic() < limit:
             time.sleep(0.1)
         found = proven(injector, undo, platform)
         assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF - 1024 - 2) * MIB
         injector.recover(undo, platform)
         injector.verify_recovered(undo, platform)
-    assert fakes.used_mib(0) == 0
+    assert gpus.used_mib(0) == 0
 
 
-def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(simulated, fakes):
-    with closing(simulated()) as platform:
+def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(on_gpu, gpus):
+    with closing(on_gpu()) as platform:
         injector = GpuSaturate(duty=Share(0.5))
         undo = planned(injector, platform)
         injector.inject(undo, platform)
         proven(injector, undo, platform)
-        fakes.heat(0, 99)
-        with pytest.raises(NotYet, match=r"let go of GPU-1\S+ by itself: 99 C is beyond the limit of 87 C"):
+        gpus.heat(0, 99)
+        with pytest.raises(NotYet, match=r"let go of GPU-\S+ by itself: 99 C is beyond the limit of 87 C"):
             until_lapsed(injector, undo, platform)
         injector.recover(undo, platform)
         injector.verify_recovered(undo, platform)
 
 
-def test_a_gpu_that_is_lost_is_no_proof_of_an_undo(simulated, fakes):
-    with closing(simulated()) as platform:
+def test_a_gpu_that_is_lost_is_no_proof_of_an_undo(on_gpu, gpus):
+    with closing(on_gpu()) as platform:
         injector = GpuSaturate(duty=Share(0.5))
         undo = planned(injector, platform)
-        fakes.fail("nvmlDeviceGetCount_v2", 15)
-        with pytest.raises(Differs, match="not there any more: nvmlDeviceGetCount_v2: the GPU is lost"):
+        call, why = LOST[gpus.driver]
+        gpus.fail(call, 15)
+        with pytest.raises(Differs, match=f"not there any more: {why}"):
             injector.verify_recovered(undo, platform)
 
 
 @pytest.mark.parametrize("injector", [GpuSaturate(duty=Share(0.3)), GpuMemoryFill()], ids=lambda injector: injector.kind)
-def test_a_killed_agent_leaves_nothing_on_a_gpu(injector, simulated, fakes, tmp_path):
+def test_a_killed_agent_leaves_nothing_on_a_gpu(injector, on_gpu, gpus, tmp_path):
     """SIGKILL of the agent, nobody tells whoever injected; recover from the record alone, in a platform that has seen nothing."""
-    with closing(simulated()) as platform:
+    with closing(on_gpu()) as platform:
         undo = planned(injector, platform)
         injector.inject(undo, platform)
         proven(injector, undo, platform)
         (pid,) = agents(tmp_path, "saturate-gpu") + agents(tmp_path, "fill-gpu")
         os.kill(pid, signal.SIGKILL)
-        with closing(simulated()) as fresh:
+        with closing(on_gpu()) as fresh:
             injector.recover(undo, fresh)
             injector.verify_recovered(undo, fresh)
             injector.recover(undo, fresh)
-        assert fakes.used_mib(0) == OWN_MIB
+        assert gpus.used_mib(0) == OWN_MIB
         assert list((tmp_path / "state" / "agents").glob("*.json*")) == []
 
 
@@ -354,12 +380,14 @@ def test_memory_that_is_not_there_is_not_taken(simulated, fakes, tmp_path):
         )
 
 
-def test_a_gpu_that_others_use_as_well_is_refused(simulated, fakes):
-    with closing(simulated()) as platform:
-        fakes.process(0, os.getpid(), 10)
+def test_a_gpu_that_others_use_as_well_is_refused(on_gpu, gpus):
+    with closing(on_gpu()) as platform:
+        gpus.process(0, os.getpid(), 10)
         for injector in (GpuSaturate(), GpuMemoryFill()):
-            assert f"{WHOLE} is also used by pid {os.getpid()}, no target's; with `shared: true`" in refused(platform, injector)
-        assert planned(GpuSaturate(shared=True), platform).prior["devices"]["r0"]["device"] == WHOLE
+            assert f"{gpus.whole} is also used by pid {os.getpid()}, no target's; with `shared: true`" in refused(
+                platform, injector
+            )
+        assert planned(GpuSaturate(shared=True), platform).prior["devices"]["r0"]["device"] == gpus.whole
 
 
 @needs_root
@@ -388,6 +416,57 @@ def test_a_missing_driver_is_named(tmp_path, processor):
         platform.agents.environment["LD_LIBRARY_PATH"] = ""
         assert "libOpenCL.so.1 cannot be loaded" in refused(platform, GpuSaturate(device="opencl:0"))
     assert not (tmp_path / "state" / "agents").exists()
+
+
+AMD_SHOWN = [
+    ({"ROCR_VISIBLE_DEVICES": "1"}, AMD_OTHER),
+    ({"HIP_VISIBLE_DEVICES": AMD_WHOLE}, AMD_WHOLE),
+    ({"ROCR_VISIBLE_DEVICES": "1,0", "HIP_VISIBLE_DEVICES": "0"}, AMD_OTHER),
+    ({"ROCR_VISIBLE_DEVICES": "1,0"}, f"r0's environment shows it {AMD_OTHER}, {AMD_WHOLE}; name one of them as `device`"),
+    ({}, "none of ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES of its environment names one"),
+]
+
+
+@pytest.mark.parametrize(("variables", "found"), AMD_SHOWN)
+def test_an_amd_gpu_by_the_targets_environment(variables, found, amd, tmp_path, monkeypatch):
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for opened in opened_on(tmp_path, {**amd.environment, **variables}):
+        with closing(opened()) as platform:
+            if found in {AMD_WHOLE, AMD_OTHER}:
+                assert planned(GpuSaturate(), platform).prior["devices"]["r0"]["device"] == found
+            else:
+                assert found in refused(platform, GpuSaturate())
+
+
+def test_what_amd_lacks_is_refused_by_name(amd, tmp_path):
+    for opened in opened_on(tmp_path, amd.environment):
+        with closing(opened()) as platform:
+            amd.process(0, platform.current("r0").details["pid"], OWN_MIB)
+            why = refused(platform, GpuSaturate(device=AMD_OTHER))
+            assert why == f"not injecting: {AMD_OTHER} belongs to no target: r0's processes are on {AMD_WHOLE}"
+            assert "NVML" in refused(platform, GpuThrottle())
+            (Path(amd.environment["LD_LIBRARY_PATH"]) / "libhiprtc.so.6").unlink()
+            assert "libhiprtc.so cannot be loaded" in refused(platform, GpuSaturate())
+            amd.fail("kfd", 1)
+            assert "amdkfd, /sys/class/kfd/kfd) is not there; so nobody tells which GPU is r0's" in refused(
+                platform, GpuSaturate()
+            )
+
+
+def test_in_a_container_the_process_that_came_to_an_amd_gpu_is_the_agent(amd, tmp_path):
+    """The kernel's account has the pids of the host there."""
+    amd.library.fake_container()
+    injector = GpuMemoryFill(shared=True)
+    for opened in opened_on(tmp_path, {**amd.environment, "ROCR_VISIBLE_DEVICES": "0"}):
+        with closing(opened()) as platform:
+            amd.process(0, platform.current("r0").details["pid"], OWN_MIB)
+            assert "of the host, which cannot be told apart from in here" in refused(platform, GpuMemoryFill())
+            undo = planned(injector, platform)
+            injector.inject(undo, platform)
+            assert proven(injector, undo, platform).facts["targets"]["r0"]["pid"] > HOST
+            injector.recover(undo, platform)
+            assert amd.teller in injector.verify_recovered(undo, platform).source
 
 
 def test_a_driver_that_hangs_or_crashes_is_told_and_not_waited_for(simulated, fakes, monkeypatch):

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.accelerators import WHOLE, FakeGpus, pocl
+from blackstart.tests.accelerators import WHOLE, FakeAmd, FakeGpus, pocl
 from blackstart.tests.command import Blackstart, await_well, kill_quietly
 
 from .test_survival import in_fault, scenario
@@ -33,11 +35,16 @@ def test_the_report_says_that_a_processor_is_no_gpu(blackstart: Blackstart, demo
     assert done.code in {0, 3}, done.out + done.err
 
 
+@pytest.fixture(params=[FakeGpus, FakeAmd])
+def fakes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeGpus]:
+    with closing(request.param(tmp_path / "fake")) as found:
+        yield found
+
+
 @pytest.mark.parametrize("kind", ["gpu-saturate, duty: 30%", "gpu-memory-fill, leave: 1GiB"])
 def test_sigkill_of_blackstart_and_of_the_agent_leaves_no_megabyte(
-    kind: str, blackstart: Blackstart, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, fakes: FakeGpus, blackstart: Blackstart, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fakes = FakeGpus(tmp_path / "fake")
     fakes.process(0, int((demo.folder / "pids" / "r0.pid").read_text()), OWN_MIB)
     for name, value in fakes.environment.items():
         monkeypatch.setenv(name, value)

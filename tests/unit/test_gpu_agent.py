@@ -5,24 +5,44 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from blackstart.injectors import gpu_agent
 from blackstart.injectors.gpu import duty_of
-from blackstart.tests.accelerators import HANGS, HERE, MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, missing, pocl
+from blackstart.tests.accelerators import (
+    AMD_OTHER,
+    AMD_WHOLE,
+    AMD_WHOLE_AT,
+    HANGS,
+    HERE,
+    MIB_OF,
+    OTHER,
+    SLICE,
+    WHOLE,
+    FakeAmd,
+    FakeGpus,
+    missing,
+    pocl,
+)
 
 AGENT = Path(gpu_agent.__file__)
 LIMITS = {"hottest_c": 85, "most_w": None}
 BURN = {"duty": 0.4, "kernels": "auto", **LIMITS}
 FILL = {"leave_bytes": 512 << 20, **LIMITS}
 AWAIT_S = 30.0
+LATER = {
+    "CUDA": {"temperature": "nvmlDeviceGetTemperature"},
+    "HIP": {"temperature": "hwmon3", "LaunchKernel": "hipModuleLaunchKernel"},
+}
+POWER = {"CUDA": "nvmlDeviceGetPowerUsage", "HIP": "power1_average"}  # a call, or a file of the kernel's
 
 
 class Agent:
@@ -84,12 +104,47 @@ def looked(environment: dict[str, str], **request: object) -> dict:
     return json.loads(done.stdout)
 
 
+def told(gpus: FakeGpus, **request: object) -> list[dict]:
+    """What another process is told of these GPUs, past the driver that works on them."""
+    return looked(gpus.environment, **request)["amd" if isinstance(gpus, FakeAmd) else "gpus"]
+
+
 @pytest.fixture
 def fakes(tmp_path):
     return FakeGpus(tmp_path / "fake", sliced=True)
 
 
+@pytest.fixture
+def amd(tmp_path):
+    with closing(FakeAmd(tmp_path / "amd")) as found:
+        yield found
+
+
+@pytest.fixture(params=["fakes", "amd"])
+def gpus(request):
+    """What holds for every driver of GPUs."""
+    return request.getfixturevalue(request.param)
+
+
 # --- kernels ---
+
+
+@pytest.mark.parametrize("chip", ["gfx906", "gfx90a", "gfx942", "gfx1100"])
+def test_kernels_of_hip_are_compiled_for_every_chip(chip, tmp_path):
+    """By clang, of which AMD's compiler is a version; with what the chip has for it in the code."""
+    compiler = shutil.which("clang-19")
+    if not compiler:
+        missing("clang-19 is missing")
+    for kernel, instruction in (("fma", "fma"), ("tensor", "mfma" if chip.startswith("gfx9") else "wmma")):
+        source = gpu_agent.hip_source(kernel, chip)
+        assert bool(source) == (kernel == "fma" or chip != "gfx906")
+        if source:
+            (tmp_path / "burn.hip").write_text(source)
+            command = [compiler, "-x", "hip", "--cuda-device-only", f"--offload-arch={chip}", "-nogpulib", "-nogpuinc", "-O3"]
+            command += ["-Wall", "-Werror", "-S", "burn.hip", "-o", "burn.s"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            assert (tmp_path / "burn.s").read_text().count(instruction) >= 8
 
 
 @pytest.mark.parametrize("chip", [70, 75, 80, 86, 89, 90, 100])
@@ -150,33 +205,33 @@ def test_a_processor_keeps_memory_for_its_machine(tmp_path):
     assert list(tmp_path.glob("held.json*")) == []
 
 
-def test_a_gpu_that_uses_the_machines_memory_is_not_filled(fakes, tmp_path):
-    fakes.library.fake_integrated(0)
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+def test_a_gpu_that_uses_the_machines_memory_is_not_filled(gpus, tmp_path):
+    gpus.library.fake_integrated(0)
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "device": gpus.whole}) as running:
         assert "has no memory of its own" in running.said()["why"]
 
 
 # --- a driver that is simulated, and fails ---
 
 
-def test_both_kinds_of_kernels_keep_a_simulated_gpu_busy(fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE}) as running:
+def test_both_kinds_of_kernels_keep_a_simulated_gpu_busy(gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, "saturate-gpu", {**BURN, "device": gpus.whole}) as running:
         said = running.said()
         assert (said["event"], said["hardware"], said["kernels"]) == ("effective", "simulated", ["fma", "tensor"])
-        assert came(lambda: 30 <= fakes.share(0) <= 50)
-        assert fakes.used_mib(1) == 0
-        assert looked(fakes.environment, fault="f.1")["gpus"][0]["processes"][0]["ours"] is True
-    assert (fakes.used_mib(0), running.left()) == (0, [])
+        assert came(lambda: 30 <= gpus.share(0) <= 50)
+        assert gpus.used_mib(1) == 0
+        assert told(gpus, fault="f.1")[0]["processes"][0]["ours"] is True
+    assert (gpus.used_mib(0), running.left()) == (0, [])
 
 
-def test_memory_is_filled_and_what_others_free_is_taken(fakes, tmp_path):
-    fakes.process(0, os.getpid(), 2048)
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+def test_memory_is_filled_and_what_others_free_is_taken(gpus, tmp_path):
+    gpus.process(0, os.getpid(), 2048)
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        assert MIB_OF - 512 - 2 <= fakes.used_mib(0) <= MIB_OF - 512
-        fakes.process(0, os.getpid(), 0)
-        assert came(lambda: fakes.used_mib(0) >= MIB_OF - 512 - 2)
-    assert fakes.used_mib(0) == 0
+        assert MIB_OF - 512 - 2 <= gpus.used_mib(0) <= MIB_OF - 512
+        gpus.process(0, os.getpid(), 0)
+        assert came(lambda: gpus.used_mib(0) >= MIB_OF - 512 - 2)
+    assert gpus.used_mib(0) == 0
 
 
 def test_a_slice_is_filled_and_its_neighbours_are_not(fakes, tmp_path):
@@ -190,54 +245,54 @@ def test_a_slice_is_filled_and_its_neighbours_are_not(fakes, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["saturate-gpu", "fill-gpu"])
-def test_a_killed_agent_leaves_no_megabyte(verb, fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, verb, {**BURN, **FILL, "device": WHOLE}) as running:
+def test_a_killed_agent_leaves_no_megabyte(verb, gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, verb, {**BURN, **FILL, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        assert fakes.used_mib(0) >= 300
+        assert gpus.used_mib(0) >= 300
         running.process.send_signal(signal.SIGKILL)
         running.process.wait()
-        assert fakes.used_mib(0) == 0
+        assert gpus.used_mib(0) == 0
         assert running.undo()["event"] == "undone"
         assert running.undo()["reason"] == "nothing was left"
         assert running.left() == []
 
 
-def test_it_ends_at_its_deadline(fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE, "deadline_s": 1.5}) as running:
+def test_it_ends_at_its_deadline(gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, "saturate-gpu", {**BURN, "device": gpus.whole, "deadline_s": 1.5}) as running:
         assert running.said()["event"] == "effective"
         assert running.said() == {"event": "undone", "reason": "deadline"}
-        assert fakes.used_mib(0) == 0
+        assert gpus.used_mib(0) == 0
 
 
 @pytest.mark.parametrize(
     ("heat", "why"), [((86, 90_000), "86 C is beyond the limit of 85 C"), ((50, 900_000), "900 W is beyond")]
 )
-def test_it_lets_go_when_the_gpu_is_too_hot_or_takes_too_much(heat, why, fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+def test_it_lets_go_when_the_gpu_is_too_hot_or_takes_too_much(heat, why, gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        fakes.heat(0, *heat)
+        gpus.heat(0, *heat)
         assert came(lambda: why in running.seen["stopped"])
-        assert fakes.used_mib(0) == 0
+        assert came(lambda: gpus.used_mib(0) == 0)
         assert running.process.poll() is None
         assert running.undo()["event"] == "undone"
 
 
-def test_a_limit_of_watts_is_kept_or_refused(fakes, tmp_path):
+def test_a_limit_of_watts_is_kept_or_refused(gpus, tmp_path):
     """Where nobody tells the power nothing could keep it; without `watts` the temperature is what stops the fault."""
-    fakes.fail("nvmlDeviceGetPowerUsage", 3)
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "most_w": 300, "device": WHOLE}) as running:
+    gpus.fail(POWER[gpus.driver], 3)
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "most_w": 300, "device": gpus.whole}) as running:
         said = running.said()
         assert (said["event"], running.left()) == ("refused", [])
-        assert f"nobody tells how much power {WHOLE} takes, so nothing could stop the fault at 300 W" in said["why"]
+        assert f"nobody tells how much power {gpus.whole} takes, so nothing could stop the fault at 300 W" in said["why"]
 
 
 @pytest.mark.parametrize(("most_w", "limit"), [(300, 300), (None, 770)])
-def test_it_lets_go_when_nobody_tells_the_power_any_more(most_w, limit, fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "most_w": most_w, "device": WHOLE}) as running:
+def test_it_lets_go_when_nobody_tells_the_power_any_more(most_w, limit, gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "most_w": most_w, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        fakes.fail("nvmlDeviceGetPowerUsage", 3)
+        gpus.fail(POWER[gpus.driver], 3)
         assert came(lambda: running.seen["stopped"] == f"nobody tells the power any more, and {limit} W are the limit")
-        assert fakes.used_mib(0) == 0
+        assert came(lambda: gpus.used_mib(0) == 0)
 
 
 @pytest.mark.parametrize("hangs", ["a call", "a library that is loaded"])
@@ -267,18 +322,18 @@ def test_an_agent_that_hangs_before_it_has_begun_ends_all_the_same(hangs, fakes,
     assert list(tmp_path.glob("held.json*")) == []
 
 
-def test_agents_are_found_without_their_records(fakes, tmp_path):
+def test_agents_are_found_without_their_records(gpus, tmp_path):
     fault = f"f.{time.time_ns()}"
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "fault": fault, "device": WHOLE}) as running:
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "fault": fault, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
         running.state.unlink()
-        assert looked(fakes.environment, fault=fault)["agents"] == [running.process.pid]
-        assert looked(fakes.environment, fault="")["agents"] == []
-    assert looked(fakes.environment, fault=fault)["agents"] == []
+        assert looked(gpus.environment, fault=fault)["agents"] == [running.process.pid]
+        assert looked(gpus.environment, fault="")["agents"] == []
+    assert looked(gpus.environment, fault=fault)["agents"] == []
 
 
-def calls() -> list[str]:
-    return re.findall(r"FAIL\((\w+)\);", (HERE / "fake_gpu.c").read_text())
+def calls(source: str) -> list[str]:
+    return re.findall(r"FAIL\((\w+)\);", (HERE / source).read_text())
 
 
 OPTIONAL = {  # what an agent does not call, or does without: such calls are for whoever looks
@@ -304,10 +359,27 @@ OPTIONAL = {  # what an agent does not call, or does without: such calls are for
     "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
 }
+FILES = {  # of the kernel's, with what is said where one is not there
+    "gpu_id": "is not there; the kernel (amdkfd) has no GPU",
+    "properties": "is not there; the kernel (amdkfd) has no GPU",
+    "kfd": "the kernel's driver of AMD's GPUs (amdkfd, /sys/class/kfd/kfd) is not there",
+    "hwmon3": f"nobody tells how hot {AMD_WHOLE} is",
+    "mem_info_vram_total": "mem_info_vram_*",
+    "mem_info_vram_used": "mem_info_vram_*",
+    "gpu_busy_percent": "",
+    "power1_average": "",
+    "power1_cap": "",
+    "temp1_label": "",
+}
+OF_MEMORY = {"hipDeviceGetAttribute", "hipMemGetInfo", "mem_info_vram_total", "mem_info_vram_used"}
+UNHEEDED_OF_AMD = {  # when these fail, the end of the process frees what is left; or they are for whoever looks
+    *("hipFree", "hipDeviceReset", "hiprtcGetProgramLogSize", "hiprtcGetProgramLog"),
+    *("gpu_busy_percent", "power1_average", "power1_cap", "temp1_label"),
+}
 UNHEEDED = {"cuMemFree_v2", "cuCtxDestroy_v2"}  # when they fail, the end of the process frees what is left
 
 
-@pytest.mark.parametrize("call", calls())
+@pytest.mark.parametrize("call", calls("fake_gpu.c"))
 def test_whatever_call_of_the_driver_fails(call, fakes, tmp_path):
     """It is named where it matters, and nothing is left in any case."""
     fakes.fail(call, 999)
@@ -327,24 +399,98 @@ def test_whatever_call_of_the_driver_fails(call, fakes, tmp_path):
     assert seen["nvml"] == "" or call in seen["nvml"]
 
 
-@pytest.mark.parametrize("call", ["cuLaunchKernel", "cuEventQuery", "cuEventElapsedTime", "nvmlDeviceGetTemperature"])
-def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, "saturate-gpu", {**BURN, "device": WHOLE}) as running:
+@pytest.mark.parametrize("call", [*calls("fake_hip.c"), *FILES])
+def test_whatever_call_of_hip_or_file_of_the_kernels_fails(call, amd, tmp_path):
+    amd.fail(call, 999)
+    verb, own = ("fill-gpu", FILL) if call in OF_MEMORY else ("saturate-gpu", BURN)
+    with agent(tmp_path, amd.environment, verb, {**own, "device": AMD_WHOLE}) as running:
+        said = running.said()
+    assert amd.used_mib(0) == 0
+    assert running.left() == []
+    if call in UNHEEDED_OF_AMD:
+        assert said["event"] == "effective"
+    else:
+        assert said["event"] in {"refused", "failed"}
+        assert FILES.get(call, call) in said["why"]
+
+
+def test_what_hiprtc_says_of_a_kernel_is_told(amd, tmp_path):
+    amd.fail("hiprtcCompileProgram", 6)
+    with agent(tmp_path, amd.environment, "saturate-gpu", {**BURN, "device": AMD_WHOLE}) as running:
+        assert "the kernel cannot be compiled: burn.hip:1: what is this" in running.said()["why"]
+    assert (amd.used_mib(0), running.left()) == (0, [])
+
+
+def test_an_amd_gpu_is_the_one_of_its_name_and_place(amd, tmp_path):
+    """Whatever the agent's own environment shows it: it is found by the place that the kernel tells, and HIP's UUID has to be its."""
+    environment = {**amd.environment, "HIP_VISIBLE_DEVICES": "0", "ROCR_VISIBLE_DEVICES": "0"}
+    with agent(tmp_path, environment, "fill-gpu", {**FILL, "device": AMD_OTHER}) as running:
         assert running.said()["event"] == "effective"
-        fakes.fail(call, 15)
+        assert amd.used_mib(0) == 0 < amd.used_mib(1)
+    amd.library.fake_swapped()
+    with agent(tmp_path, amd.environment, "fill-gpu", {**FILL, "device": AMD_WHOLE}) as running:
+        assert f"HIP gives device {AMD_OTHER} where {AMD_WHOLE} was asked for" in running.said()["why"]
+
+
+def test_an_amd_gpu_without_a_unique_id_is_known_by_its_place(amd, tmp_path):
+    amd.add(0, "")
+    assert [gpu["uuid"] for gpu in told(amd)] == [AMD_WHOLE_AT, AMD_OTHER]
+    with agent(tmp_path, amd.environment, "fill-gpu", {**FILL, "device": AMD_WHOLE_AT}) as running:
+        assert running.said()["event"] == "effective"
+        assert amd.used_mib(0) > 3000
+
+
+def test_a_partitioned_amd_gpu_is_none_that_anybody_tells_of(amd, tmp_path):
+    amd.add(2, "GPU-fedcba9876543211", AMD_OTHER)
+    seen = looked(amd.environment)
+    assert ([gpu["uuid"] for gpu in seen["amd"]], len(seen["amd_broken"])) == ([AMD_WHOLE], 1)
+    with agent(tmp_path, amd.environment, "fill-gpu", {**FILL, "device": AMD_OTHER}) as running:
+        assert "the GPU at 0000:53:00.0 is partitioned" in running.said()["why"]
+
+
+def test_a_kernel_that_is_too_old_to_tell_of_processes_tells_of_no_gpu(amd):
+    amd.fail("proc", 1)
+    seen = looked(amd.environment)
+    assert seen["amd"] == []
+    assert "does not tell whose memory is on GPU-0123456789abcdef" in seen["amd_broken"][0]
+
+
+def test_a_hip_runtime_that_is_too_old_is_refused(amd, tmp_path):
+    amd.library.fake_version(40000000)
+    with agent(tmp_path, amd.environment, "fill-gpu", {**FILL, "device": AMD_WHOLE}) as running:
+        assert "older than 5.0" in running.said()["why"]
+
+
+@pytest.mark.parametrize(("chip", "kernels"), [(90010, ["fma", "tensor"]), (90006, ["fma"])])
+def test_the_chip_is_the_one_that_the_kernel_names(chip, kernels, amd, tmp_path):
+    """gfx90a and gfx906: the latter has no matrix cores."""
+    amd.chip(chip)
+    with agent(tmp_path, amd.environment, "saturate-gpu", {**BURN, "device": AMD_WHOLE}) as running:
+        assert running.said()["kernels"] == kernels
+    with agent(tmp_path, amd.environment, "saturate-gpu", {**BURN, "kernels": "tensor", "device": AMD_WHOLE}) as running:
+        said = running.said()
+    assert said["event"] == "effective" or "is a gfx906, and there is no kernel of kind tensor for it" in said["why"]
+    assert (said["event"] == "effective") == ("tensor" in kernels)
+
+
+@pytest.mark.parametrize("call", ["LaunchKernel", "EventQuery", "EventElapsedTime", "temperature"])
+def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, "saturate-gpu", {**BURN, "device": gpus.whole}) as running:
+        assert running.said()["event"] == "effective"
+        gpus.fail(LATER[gpus.driver].get(call, {"CUDA": "cu", "HIP": "hip"}[gpus.driver] + call), 15)
         assert came(lambda: running.seen["stopped"])
-        assert "15" in running.seen["stopped"] or "the GPU is lost" in running.seen["stopped"]
-        assert fakes.used_mib(0) == 0
+        assert re.search(r"15|the GPU is lost|tells no temperature of 0000:43:00.0 \(hwmon\)", running.seen["stopped"])
+        assert came(lambda: gpus.used_mib(0) == 0)
         assert running.undo()["event"] == "undone"
 
 
-def test_what_a_driver_does_not_take_back_goes_with_the_process(fakes, tmp_path):
-    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE}) as running:
+def test_what_a_driver_does_not_take_back_goes_with_the_process(gpus, tmp_path):
+    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        fakes.fail("cuMemFree_v2", 719)
-        fakes.heat(0, 99)
+        gpus.fail({"CUDA": "cuMemFree_v2", "HIP": "hipFree"}[gpus.driver], 719)
+        gpus.heat(0, 99)
         assert came(lambda: running.process.poll() is not None)
-        assert fakes.used_mib(0) == 0
+        assert gpus.used_mib(0) == 0
         assert running.seen["stopped"] == "99 C is beyond the limit of 85 C"
         assert running.undo()["event"] == "undone"
         assert running.left() == []
