@@ -66,7 +66,6 @@ def closed(api: KubeApi) -> list[str]:
         ("{kind: dns-break, for: 6s}", "a client's connection"),
         ("{kind: memory-stress, size: 64MiB, for: 6s}", "kernel"),
         pytest.param("{kind: node-cordon, for: 6s}", "node controller", marks=OF_NODES),
-        pytest.param("{kind: node-drain, for: 6s}", "pods by UID", marks=OF_NODES),
         pytest.param("{kind: node-taint, whole_node: true, for: 6s}", "pods by UID", marks=OF_NODES),
     ],
     ids=lambda value: value.partition("kind: ")[2].rstrip("}"),  # a kind may be here twice
