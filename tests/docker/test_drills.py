@@ -18,8 +18,14 @@ HANG = "{kind: process-hang, role: engine, target: {names: [replica-1]}, for: 60
 CUT = "{kind: network-partition, peers: [gateway], target: {names: [replica-2]}, for: 60s}"
 PAUSE = "{kind: process-hang, target: {names: [replica-2]}, for: 60s}"
 SHOWN = {  # one for each means; all of them: tests/drills/all_scenarios.py --on docker
-    "plain": ("engine-hang-zombie", "router-worker-partition", "silent-weight-corruption", "store-loss"),
-    "hardened": ("replica-kill-midstream", "rollout-drain", "router-worker-partition"),
+    "plain": (
+        "control-plane-and-dns-down",
+        "engine-hang-zombie",
+        "router-worker-partition",
+        "silent-weight-corruption",
+        "store-loss",
+    ),
+    "hardened": ("control-plane-and-dns-down", "replica-kill-midstream", "rollout-drain", "router-worker-partition"),
 }
 UNDER_LOAD = {"rollout-drain", "router-worker-partition"}  # what they find hangs on how quickly the demo answers
 

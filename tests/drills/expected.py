@@ -32,13 +32,14 @@ EXPECTED = {
     "router-worker-partition": Expected("failed", "rto", ("faults[0].for=12s",)),
     "store-loss": Expected("failed", "rpo"),
     "recovery-stampede": Expected("failed", "rto", ("observe=25s",)),
-    "capacity-loss-x-percent": Expected("failed", "rto", (*BRIEF, "faults[0].for=7s", "observe=12s")),
+    "capacity-loss-x-percent": Expected("failed", "rto", (*BRIEF, "faults[0].for=5s", "observe=12s")),
     "router-or-epp-kill": Expected("passed", "rto", (*BRIEF, "observe=12s")),
     "tcp-reset-midstream": Expected("passed", "rto", (*BRIEF, "faults[0].for=4s", "observe=10s")),
     "token-stall": Expected("failed", "stream_gap", (*BRIEF, "faults[0].for=8s", "objectives.stream_gap=3s", "observe=12s")),
     "control-plane-and-dns-down": Expected(
         "failed", "rto", (*BRIEF, "faults[0].for=7s", "faults[1].for=7s", "observe=12s"), ("kubernetes", "docker")
     ),
+    "health-probe-flap": Expected("passed", "streams_cut", (*BRIEF, "faults[0].for=6s", "observe=12s")),
     "gpu-node-drain": Expected("failed", "streams_cut", (*BRIEF, "objectives.rto=30s", "observe=60s"), ("kubernetes",)),
     "prefill-decode-partition": Expected("refused", "", (), ()),  # the demo has no such roles
 }
