@@ -5,11 +5,11 @@ from typing import Any
 
 from .amd_devices import is_amd, on_amd, own_amd
 from .base import Refusal
+from .opencl_devices import OPENCL, opencl_device
 from .platforms.abilities import Accelerators
 from .platforms.base import Platform, Target
 from .values import JSON
 
-OPENCL = "opencl:"
 CUDA_VISIBLE, NVIDIA_VISIBLE = "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"
 
 
@@ -28,11 +28,14 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
     """
     found: dict[str, JSON] = {}
     for target in targets:
-        seen = accelerators(platform).accelerators(target, "", opencl=bool(wanted and wanted.startswith(OPENCL)))
-        if wanted and wanted.startswith(OPENCL):
-            found[target.name] = _opencl(seen, wanted)
+        pids, by_opencl = set(platform.pids(target)), bool(wanted and wanted.startswith(OPENCL))
+        seen = accelerators(platform).accelerators(target, "", opencl=by_opencl)
+        if not wanted and seen["cuda"] and seen["hip"]:  # then only OpenCL could do anything
+            seen = accelerators(platform).accelerators(target, "", opencl=True)
+            by_opencl = any(device["kind"] == "gpu" for device in seen["devices"])
+        if by_opencl:
+            found[target.name] = opencl_device(seen, target, pids, wanted, shared=shared)
         else:
-            pids = set(platform.pids(target))
             gpu = _own(seen, target, pids, wanted)
             _refuse_unless_shareable(gpu, pids, shared=shared)
             found[target.name] = {
@@ -48,29 +51,6 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
         if twin != target.name:
             raise Refusal(f"not injecting: {twin} and {target.name} share {found[twin]['device']}; take one of them (count: 1)")
     return found
-
-
-def _opencl(seen: JSON, wanted: str) -> JSON:
-    if seen["opencl"]:
-        raise Refusal(f"not injecting: {seen['opencl']}")
-    listed = {device["device"]: device for device in seen["devices"]}
-    if wanted not in listed:
-        there = ", ".join(f"{name} ({device['name']})" for name, device in listed.items()) or "none"
-        raise Refusal(f"not injecting: there is no {wanted}; OpenCL has {there}")
-    device = listed[wanted]
-    if device["kind"] != "cpu":
-        raise Refusal(
-            f"not injecting: {wanted} ({device['name']}) is a {device['kind']}, and nothing here tells whose it is or how hot; name an "
-            "NVIDIA one by its UUID"
-        )
-    return {
-        "device": wanted,
-        "name": device["name"],
-        "hardware": "opencl-cpu",
-        "total_bytes": device["total_bytes"],
-        "used_bytes": None,
-        "target_bytes": None,
-    }
 
 
 def _own(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:

@@ -7,22 +7,34 @@ from typing import Annotated, ClassVar, Literal
 from . import agent
 from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
-from .devices import OPENCL, devices_of
-from .gpu_proof import hardware, measured, nothing_left, on_gpu, teller
+from .devices import devices_of
+from .gpu_proof import (
+    DRM,
+    EVENTS,
+    LEAST_DEMAND,
+    LEAST_RESIDENT,
+    hardware,
+    held_by_drm,
+    is_opencl_gpu,
+    measured,
+    nothing_left,
+    on_gpu,
+    teller,
+    worked_by_drm,
+)
 from .lifecycle import end_agent
 from .means import AGENT, Means
+from .opencl_devices import OPENCL
 from .platforms.base import Platform, Target
 from .values import JSON, Share, Size
 
-EVENTS, KERNEL = "OpenCL event times", "kernel accounting"
-LEAST_DEMAND = 0.5  # of what was asked for, by every source that tells
+KERNEL = "kernel accounting"
 LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
 SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
-LEAST_RESIDENT = 0.95
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = (
     "the target's own GPU or slice of one (MIG) by its UUID, AMD's as GPU-UNIQUE_ID or PCI-ADDRESS, needed where it has several; or "
-    "opencl:N, a processor by OpenCL"
+    "opencl:N, a processor by OpenCL, or a GPU of which neither CUDA nor HIP is here"
 )
 SHARED = "whether others that are on the device as well may be hit along with the target"
 HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
@@ -51,7 +63,7 @@ class GpuSaturate(Injector):
     done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
         "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): the agent's process on the target's GPU, its utilisation; on OpenCL the "
-        "runtime's event times"
+        "runtime's event times, and of a GPU the kernel's account of who has it open"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
@@ -78,7 +90,8 @@ class GpuSaturate(Injector):
             for name, fact in facts.items()
         )
         devices = [fact["device"] for fact in facts.values()]
-        source = next((teller(device) for device in devices if not device.startswith(OPENCL)), EVENTS)
+        on_drm = f"{EVENTS} and {DRM}" if any("engine_s" in fact for fact in facts.values()) else EVENTS
+        source = next((teller(device) for device in devices if not device.startswith(OPENCL)), on_drm)
         detail = f"{shown}; {self.duty:.0%} asked for; hardware: {hardware(undo)}"
         return Evidence(source, detail, {"hardware": hardware(undo), "targets": facts})
 
@@ -89,6 +102,8 @@ class GpuSaturate(Injector):
         if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * self.duty:
             raise NotYet(f"{device} has worked {duty:.0%} of {over_s:.1f} s for the agent, of {self.duty:.0%} asked for")
         fact: JSON = {"device": device, "duty": duty, "over_s": over_s, "kernels": seen["kinds"]}
+        if is_opencl_gpu(undo.prior["devices"][target.name]):
+            return {**fact, **worked_by_drm(undo, target, platform, seen["marks"][-1][1])}
         if device.startswith(OPENCL):
             used = platform.agent_usage(undo.fault, target) if isinstance(platform, Meter) else None
             demand = (used.cpu_s + (used.waited_s or 0.0)) / used.age_s if used and used.age_s > 0 else 0.0
@@ -181,6 +196,11 @@ class GpuMemoryFill(Injector):
         """What is shown of it, the facts, and who told."""
         seen, prior = measured(undo, target, platform), undo.prior["devices"][target.name]
         fact: JSON = {"device": prior["device"], **{key: seen[key] for key in ("held_bytes", "total_bytes", "leave_bytes")}}
+        if is_opencl_gpu(prior):
+            fact |= held_by_drm(undo, target, platform, seen)
+            told = "an unknown part" if fact["agent_bytes"] is None else f"{fact['agent_bytes'] >> 20} MiB"
+            refused = fact["next_allocation"] or "not refused"
+            return f"are held by pid {fact['pid']}, by {DRM} {told}; the next allocation: {refused}", fact, f"OpenCL and {DRM}"
         if prior["device"].startswith(OPENCL):
             fact["next_allocation"] = (
                 seen["next_allocation"] or "not refused: this driver does not hold itself to the device's size"
@@ -227,6 +247,9 @@ def duty_of(marks: list[list[float]]) -> tuple[float, float]:
 
 def _by_driver(fact: JSON) -> str:
     """What NVML or the kernel tells of the agent on the device; of a slice (MIG) NVML tells no utilisation."""
+    if "engine_s" in fact:
+        worked = "an unknown time" if fact["engine_s"] is None else f"{fact['engine_s']:.1f} s"
+        return f"by {DRM} pid {fact['pid']} has it open, and its engines have worked {worked} for it"
     share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
     told = "no utilisation told" if share is None else f"{share} %"
     return f"by {teller(fact['device'])} pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"

@@ -414,6 +414,51 @@ class KernelSensor:
         return found / 1e6 if found else None  # 0: there is none
 
 
+BYTES = {"KiB": 1 << 10, "MiB": 1 << 20}
+
+
+def client_of(pid: str, handle: str) -> dict[str, str]:
+    """What the kernel tells of that open file, where it is one of a GPU's (Linux: Documentation/gpu/drm-usage-stats.rst); else nothing."""
+    try:
+        node = os.readlink("%s/proc/%s/fd/%s" % (KERNEL, pid, handle))
+    except OSError:
+        return {}
+    if not node.startswith("/dev/dri/"):
+        return {}
+    lines = (text_of("/proc/%s/fdinfo/%s" % (pid, handle)) or "").splitlines()
+    told = {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name.startswith("drm-")}
+    place = os.path.realpath("%s/sys/class/drm/%s/device" % (KERNEL, os.path.basename(node)))
+    return {"drm-pdev": os.path.basename(place), "drm-client-id": handle, **told}
+
+
+def summed(told: dict[str, str], *words: str) -> int | None:
+    """Of all the values that begin with the first of these words that there are any of; None: none are told."""
+    for word in words:
+        found = [
+            value.split() for name, value in told.items() if name.startswith(word) and not re.search("capacity|cycles", name)
+        ]
+        if found:
+            return sum(int(value[0]) * BYTES.get(value[-1], 1) for value in found)
+    return None
+
+
+def clients(pci: str) -> list[Record]:
+    """Who has the GPU at that address open: pid, bytes that the kernel accounts to it, and seconds of its engines (None: not told).
+
+    Only of processes that may be looked at: one's own, for root all that are here.
+    """
+    found: list[Record] = []
+    for pid in (name for name in names_in("/proc") if name.isdigit()):
+        opened = [client_of(pid, handle) for handle in names_in("/proc/%s/fd" % pid)]
+        own = {told["drm-client-id"]: told for told in opened if told.get("drm-pdev") == pci}  # one client may have it open twice
+        sizes = [summed(told, "drm-resident-", "drm-total-", "drm-memory-") for told in own.values()]
+        times = [summed(told, "drm-engine-") for told in own.values()]
+        size, time_ns = (None if None in many else sum(each or 0 for each in many) for many in (sizes, times))
+        if own:
+            found.append({"pid": int(pid), "bytes": size, "engine_s": None if time_ns is None else time_ns / 1e9})
+    return found
+
+
 class AmdGpu(NamedTuple):
     """One GPU of AMD's as the kernel knows it. `uuid`: how it is called here; `kfd`: the number that amdkfd gives it."""
 
@@ -1001,21 +1046,46 @@ class OpenClDevices:
         kind = self.number(handle, 0x1000)
         return "cpu" if kind & CPU else "gpu" if kind & GPU else "other"
 
+    def place(self, handle: int) -> str | None:
+        """Its PCI address (cl_khr_pci_bus_info); None where the driver does not tell."""
+        with suppress(Failed):
+            found = self.raw(handle, 0x410F)
+            return "%04x:%02x:%02x.%x" % tuple(int.from_bytes(found[n : n + 4], sys.byteorder) for n in (0, 4, 8, 12))
+        return None
+
+    def uuid(self, handle: int) -> str | None:
+        """As cl_khr_device_uuid has it."""
+        with suppress(Failed):
+            return self.raw(handle, 0x106A).hex()
+        return None
+
     def seen(self) -> list[Record]:
-        return [
-            {
-                "device": "opencl:%d" % index,
-                "name": self.raw(handle, 0x102B).rstrip(b"\0").decode("utf-8", "replace"),
-                "kind": self.kind(handle),
-                "total_bytes": self.number(handle, 0x101F),
-                "on_host_memory": bool(self.number(handle, 0x1035)),
-            }
-            for index, handle in enumerate(self.handles)
-        ]
+        """All of them; of GPUs also where they are, what the kernel tells there, and who has them open."""
+        return [self.one(index, handle) for index, handle in enumerate(self.handles)]
+
+    def one(self, index: int, handle: int) -> Record:
+        found: Record = {
+            "device": "opencl:%d" % index,
+            "name": self.raw(handle, 0x102B).rstrip(b"\0").decode("utf-8", "replace"),
+            "kind": self.kind(handle),
+            "total_bytes": self.number(handle, 0x101F),
+            "on_host_memory": bool(self.number(handle, 0x1035)),
+            "hardware": self.hardware or "real",
+        }
+        if found["kind"] != "gpu":
+            return found
+        found.update(
+            pci=self.place(handle), uuid=self.uuid(handle), vendor=self.number(handle, 0x1001), temperature_c=None, processes=[]
+        )
+        if found["pci"]:
+            found["processes"] = clients(found["pci"])
+            with suppress(Failed):
+                found["temperature_c"] = KernelSensor(found["pci"]).temperature_c()
+        return found
 
 
 class OpenCl:
-    """One OpenCL device, with the same verbs as Cuda."""
+    """One OpenCL device, with the same verbs as Gpu."""
 
     def __init__(self, name: str) -> None:
         found = OpenClDevices()
@@ -1027,6 +1097,7 @@ class OpenCl:
         self.hardware = found.hardware or ("opencl-cpu" if kind == "cpu" else "real")
         self.memory: dict[int, int] = {}
         self.context = self.queue = 0
+        self.pci = found.place(self.handle) if kind == "gpu" else None
         self.total = found.number(self.handle, 0x101F)
         self.most = found.number(self.handle, 0x1010)  # one allocation
         # CL_MEM_READ_WRITE; where the device's memory is the machine's, CL_MEM_ALLOC_HOST_PTR as well: PoCL then allocates at once and
@@ -1086,8 +1157,13 @@ class OpenCl:
         return float(times[1].value - times[0].value) / 1e9
 
     def free_bytes(self) -> tuple[int, int]:
-        """OpenCL does not tell what others have: what is in all, without what is held here."""
-        return self.total - sum(self.memory.values()), self.total
+        """OpenCL does not tell what others have: what is in all, without what is held here, and on a GPU without what the kernel tells.
+
+        A driver that is asked for more than there is may move what others have there to the machine's memory.
+        """
+        told = {client["pid"]: client["bytes"] or 0 for client in clients(self.pci)} if self.pci else {}
+        own = max(sum(self.memory.values()), told.pop(os.getpid(), 0))  # the context has some as well
+        return self.total - own - sum(told.values()), self.total
 
     def allocate(self, size: int) -> int:
         """A handle; 0 when there is no room. It is written to, since many drivers back a buffer no sooner."""
@@ -1458,10 +1534,10 @@ def opened(request: Record, held: Held) -> None:
     if re.match(r"opencl:\d+$", name):
         held.device = OpenCl(name)
         kind = held.device.devices.kind(held.device.handle)
-        if kind != "cpu":
-            raise Refused(
-                "%s is a %s: nothing here tells whose it is or how hot; an NVIDIA one is named by its UUID" % (name, kind)
-            )
+        if kind == "gpu" and held.device.pci:
+            held.watch = Watch(KernelSensor(held.device.pci), name, request["hottest_c"], request["most_w"])
+        elif kind != "cpu":
+            raise Refused("%s is a %s that does not tell where it is: nothing here tells whose it is or how hot" % (name, kind))
     elif re.match(AMD_NAME, name):
         kfd = Kfd()
         gpu = kfd.gpu(name)
@@ -1785,6 +1861,8 @@ def look(request: Record) -> int:
             found["devices"] = OpenClDevices().seen()
         except (Refused, Failed) as problem:
             found["opencl"] = str(problem)
+    for process in (process for device in found["devices"] if device["kind"] == "gpu" for process in device["processes"]):
+        process["ours"] = process["pid"] in found["agents"]
     found["environment"] = {str(pid): environment_of(pid) for pid in request.get("pids", ())}
     os.write(1, (json.dumps(found) + "\n").encode("utf-8"))
     return 0

@@ -2,11 +2,15 @@
 
 from .amd_devices import is_amd
 from .base import Differs, Evidence, NotYet, Undo
-from .devices import OPENCL, accelerators
+from .devices import accelerators
+from .opencl_devices import OPENCL
 from .platforms.base import Platform, Target
 from .values import JSON
 
 NVML, AMDGPU, TABLE = "NVML", "the kernel (amdgpu, amdkfd)", "the kernel's process table"
+EVENTS, DRM = "OpenCL event times", "the kernel (drm)"
+LEAST_DEMAND = 0.5  # of what was asked for, by every source that tells
+LEAST_RESIDENT = 0.95
 STALE_S = 5.0  # an agent that has measured nothing for so long hangs
 LEAST_REAL = ("simulated", "opencl-cpu", "real")
 
@@ -51,6 +55,44 @@ def on_gpu(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON]:
         measured(undo, target, platform)  # it may have let go meanwhile, and says why
         raise NotYet(f"no process of the agent is on {device} by {teller(device)}")
     return gpu, mine
+
+
+def is_opencl_gpu(prior: JSON) -> bool:
+    return "pci" in prior
+
+
+def worked_by_drm(undo: Undo, target: Target, platform: Platform, busy_s: float) -> JSON:
+    """The agent by the kernel, on a GPU on which OpenCL's events say that it has worked so long. Raises NotYet."""
+    mine = _by_drm(undo, target, platform)
+    if mine["engine_s"] is not None and mine["engine_s"] < LEAST_DEMAND * busy_s:
+        raise NotYet(
+            f"by {DRM} the GPU has worked {mine['engine_s']:.1f} s for pid {mine['pid']}, of {busy_s:.1f} s by its events"
+        )
+    return {"pid": mine["pid"], "engine_s": mine["engine_s"]}
+
+
+def held_by_drm(undo: Undo, target: Target, platform: Platform, seen: JSON) -> JSON:
+    """The same for memory: what the kernel accounts to the agent, or, where it does not tell, that no more is to be had. Raises NotYet."""
+    mine = _by_drm(undo, target, platform)
+    if mine["bytes"] is None and not seen["next_allocation"]:
+        raise NotYet(f"the kernel does not tell how much pid {mine['pid']} has, and the driver gives more than the device has")
+    if mine["bytes"] is not None and mine["bytes"] < LEAST_RESIDENT * seen["held_bytes"]:
+        raise NotYet(f"by {DRM} pid {mine['pid']} has {mine['bytes']} bytes on it, of {seen['held_bytes']}")
+    return {"pid": mine["pid"], "agent_bytes": mine["bytes"], "next_allocation": seen["next_allocation"]}
+
+
+def _by_drm(undo: Undo, target: Target, platform: Platform) -> JSON:
+    """The agent's process, which the kernel says has the GPU at that address open."""
+    prior = undo.prior["devices"][target.name]
+    look = accelerators(platform).accelerators(target, undo.fault, opencl=True)
+    gpus = [
+        gpu for gpu in look["devices"] if gpu["kind"] == "gpu" and (gpu["device"], gpu["pci"]) == (prior["device"], prior["pci"])
+    ]
+    found: JSON | None = next((process for gpu in gpus for process in gpu["processes"] if process["ours"]), None)
+    if found is None:
+        measured(undo, target, platform)  # it may have let go meanwhile, and says why
+        raise NotYet(f"no process of the agent has {prior['device']} at {prior['pci']} open by {DRM}")
+    return found
 
 
 def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:

@@ -5,9 +5,10 @@ from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
-from .devices import OPENCL, accelerators, own_gpu
+from .devices import accelerators, own_gpu
 from .lifecycle import end_agent
 from .means import AGENT, NOTHING, Means
+from .opencl_devices import OPENCL
 from .platforms.base import Platform, Target
 from .values import JSON, Share
 

@@ -113,12 +113,10 @@ class FakeGpus:
         """There is nothing to end."""
 
 
-class FakeAmd(FakeGpus):
-    """The same of AMD's: HIP and its compiler, and beside them a process that writes what the kernel would tell of them."""
+class OfKernel(FakeGpus):
+    """Simulated GPUs, and beside them a process that writes what the kernel would tell of them."""
 
-    source, names = "fake_hip.c", ("libamdhip64.so.6", "libhiprtc.so.6")
-    driver, teller = "HIP", "the kernel (amdgpu, amdkfd)"
-    whole, other = AMD_WHOLE, AMD_OTHER
+    told_as = "kfd"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -126,7 +124,7 @@ class FakeAmd(FakeGpus):
         self.root.mkdir()
         self.environment["BLACKSTART_KERNEL_ROOT"] = str(self.root)
         environment = {**os.environ, **self.environment}
-        command = [str(compiled("fake_kernel.c")), str(self.root)]
+        command = [str(compiled("fake_kernel.c")), str(self.root), self.told_as]
         self.kernel = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         self.settle()
 
@@ -139,10 +137,6 @@ class FakeAmd(FakeGpus):
         """Until the kernel tells of all that was said here."""
         if hasattr(self, "kernel"):
             self.library.fake_settle()
-
-    def chip(self, version: int) -> None:
-        self.library.fake_chip(version)
-        self.settle()
 
     def process(self, index: int, pid: int, mib: int) -> None:
         super().process(index, pid, mib)
@@ -160,3 +154,23 @@ class FakeAmd(FakeGpus):
     def close(self) -> None:
         self.kernel.stdin.close()
         self.kernel.wait()
+
+
+class FakeAmd(OfKernel):
+    """AMD's: HIP and its compiler."""
+
+    source, names = "fake_hip.c", ("libamdhip64.so.6", "libhiprtc.so.6")
+    driver, teller = "HIP", "the kernel (amdgpu, amdkfd)"
+    whole, other = AMD_WHOLE, AMD_OTHER
+
+    def chip(self, version: int) -> None:
+        self.library.fake_chip(version)
+        self.settle()
+
+
+class FakeOpenCl(OfKernel):
+    """GPUs that only OpenCL reaches."""
+
+    source, names, told_as = "fake_opencl.c", ("libOpenCL.so.1",), "drm"
+    driver, teller = "OpenCL", "the kernel (drm)"
+    whole, other = "opencl:0", "opencl:1"

@@ -24,10 +24,10 @@ void fake_settle(void) {
   for (int n = 0; n < 2000 && s->written - asked < 0; n++) usleep(500);
 }
 
-static int named(const char *text, int gpu) { /* whether a list of indexes and UUIDs has it; NULL has all */
+static int named(const char *text, int place, int gpu) { /* whether a list of indexes and UUIDs has it; NULL has all */
   if (!text) return 1;
   char own[8], list[256], *rest = list, *word;
-  snprintf(own, sizeof own, "%d", gpu), snprintf(list, sizeof list, "%s", text);
+  snprintf(own, sizeof own, "%d", place), snprintf(list, sizeof list, "%s", text);
   while ((word = strsep(&rest, ",")))
     if (!strcmp(word, own) || (!strncmp(word, "GPU-", 4) && !strncmp(word, s->gpu[gpu].uuid, strlen(word)))) return 1;
   return 0;
@@ -35,8 +35,9 @@ static int named(const char *text, int gpu) { /* whether a list of indexes and U
 
 int hipInit(unsigned flags) {
   FAIL(hipInit);
-  for (int i = count = 0; i < s->gpus; i++)
-    if (named(getenv("ROCR_VISIBLE_DEVICES"), i)) visible[count++] = i;
+  int place = count = 0; /* HIP counts within what the runtime below it lets in */
+  for (int i = 0; i < s->gpus; i++)
+    if (named(getenv("ROCR_VISIBLE_DEVICES"), i, i) && named(getenv("HIP_VISIBLE_DEVICES"), place++, i)) visible[count++] = i;
   return count ? 0 : 100;
 }
 int hipRuntimeGetVersion(int *version) { FAIL(hipRuntimeGetVersion); return *version = s->version ? s->version : 60342131, 0; }

@@ -1,5 +1,6 @@
-/* fake_kernel ROOT: writes ROOT/sys as the kernel would have it with the GPUs of fake_gpu.c, as long as its standard input is open: files
- * of amdkfd (topology, each process's bytes on each GPU) and of amdgpu (memory, work, hwmon). A file or folder whose name is the call that fails
+/* fake_kernel ROOT kfd|drm: writes ROOT as the kernel would have it with the GPUs of fake_gpu.c, as long as its standard input is open:
+ * files of amdkfd (topology, each process's bytes on each GPU) and of amdgpu (memory, work, hwmon); or hwmon and the accounts in fdinfo
+ * of a GPU that is reached by OpenCL alone. A file or folder whose name is the call that fails
  * is not there.
  */
 #include "fake_gpu.c"
@@ -11,6 +12,7 @@
 #define FILES 1024
 static struct { char path[256], value[640]; } files[FILES];
 static const char *root;
+static int drm;
 static int seen[PROCESSES];
 
 static int lacking(const char *path) { /* whether the file or a folder of its path is what is not there */
@@ -52,6 +54,12 @@ static void device(int i) {
   if (cut) bus = 0x43 + 16 * (i - 1);
   snprintf(at, sizeof at, "/sys/class/kfd/kfd/topology/nodes/%d", i + 1);
   u64 unique = strlen(g->uuid) == 20 ? strtoull(g->uuid + 4, NULL, 16) : 0;
+  if (drm) {
+    put(number(g->temperature * 1000), "/sys/bus/pci/devices/0000:%02x:00.0/hwmon/hwmon3/temp1_input", bus);
+    put(number(g->power_mw * 1000ull), "/sys/bus/pci/devices/0000:%02x:00.0/hwmon/hwmon3/power1_input", bus);
+    put(number(g->set_mw * 1000ull), "/sys/bus/pci/devices/0000:%02x:00.0/hwmon/hwmon3/power1_max", bus);
+    return;
+  }
   put(number(id), "%s/gpu_id", at);
   snprintf(text, sizeof text,
            "cpu_cores_count 0\nsimd_count 416\nsimd_per_cu 4\nwave_front_size 64\ngfx_target_version %d\nvendor_id 4098\nlocation_id %u\n"
@@ -75,12 +83,38 @@ static void device(int i) {
 static void forget(int pid) { /* its folder goes with the process */
   char full[PATH_MAX], at[128];
   for (int n = 0; n < FILES; n++) {
-    snprintf(at, sizeof at, "/sys/class/kfd/kfd/proc/%d/", pid);
+    snprintf(at, sizeof at, drm ? "/proc/%d/fdinfo/" : "/sys/class/kfd/kfd/proc/%d/", pid);
     if (strncmp(files[n].path, at, strlen(at))) continue;
     snprintf(full, sizeof full, "%s%s", root, files[n].path), unlink(full);
+    if (drm) snprintf(full, sizeof full, "%s/proc/%d/fd/%s", root, pid, strrchr(files[n].path, '/') + 1), unlink(full);
     strcpy(files[n].path, "-");
   }
+  for (int n = 0; drm && n < 3; n++) snprintf(full, sizeof full, "%s/proc/%d%s", root, pid, (const char *[]){"/fd", "/fdinfo", ""}[n]), rmdir(full);
   snprintf(full, sizeof full, "%s/sys/class/kfd/kfd/proc/%d", root, pid), rmdir(full);
+}
+
+/* what it has open, once under two numbers, and what that took */
+static void opened(int pid, int shown) {
+  char path[PATH_MAX];
+  for (int i = 0; i < s->gpus; i++) {
+    u64 bytes = 0, ns = 0;
+    int on = 0;
+    for (int m = 0; m < PROCESSES; m++)
+      if (s->process[m].pid == pid && s->process[m].gpu == i) on = 1, bytes += s->process[m].bytes;
+    for (int m = 0; m < TIMES; m++) {
+      struct busy *b = &s->busy[m];
+      double to = b->to < now() ? b->to : now();
+      if (b->pid == pid && b->gpu == i && to > b->from) ns += (to - b->from) * 1e9;
+    }
+    for (int n = 3; on && n < 5; n++) {
+      int used = snprintf(text, sizeof text, "pos:\t0\ndrm-driver:\txe\ndrm-pdev:\t0000:%02x:00.0\ndrm-client-id:\t%d\n", 0x43 + 16 * i, pid);
+      if (!s->untold) sprintf(text + used, "drm-total-vram0:\t%llu KiB\ndrm-engine-ccs:\t%llu ns\ndrm-engine-capacity-ccs:\t4", bytes >> 10, ns);
+      put(text, "/proc/%d/fdinfo/%d", shown, 10 * i + n);
+      snprintf(path, sizeof path, "%s/proc/%d/fd", root, shown), mkdir(path, 0755);
+      snprintf(path, sizeof path, "%s/proc/%d/fd/%d", root, shown, 10 * i + n);
+      if (symlink("/dev/dri/renderD128", path)) {}
+    }
+  }
 }
 
 static void accounts(void) {
@@ -94,7 +128,9 @@ static void accounts(void) {
   }
   memcpy(seen, now, sizeof seen);
   for (int n = 0; n < PROCESSES; n++)
-    for (int i = 0; now[n] && i < s->gpus; i++) { /* a file for each GPU, whether it is used or not */
+    if (drm && now[n]) opened(s->process[n].pid, now[n]);
+  for (int n = 0; n < PROCESSES; n++)
+    for (int i = 0; now[n] && !drm && i < s->gpus; i++) { /* a file for each GPU, whether it is used or not */
       u64 bytes = 0;
       for (int m = 0; m < PROCESSES; m++)
         if (now[m] == now[n] && s->process[m].gpu == i) bytes += s->process[m].bytes;
@@ -104,13 +140,15 @@ static void accounts(void) {
 
 int main(int count, char **arguments) {
   struct pollfd input = {0, POLLIN, 0};
-  root = arguments[1];
-  if (count != 2 || !there()) return 2;
+  if (count != 3 || !there()) return 2;
+  root = arguments[1], drm = !strcmp(arguments[2], "drm");
   do {
     int asked = s->asked;
-    put("0", "/sys/class/kfd/kfd/topology/nodes/0/gpu_id");
-    put("cpu_cores_count 16\nsimd_count 0", "/sys/class/kfd/kfd/topology/nodes/0/properties");
-    put("none", "/sys/class/kfd/kfd/proc/1/pasid");
+    if (!drm) {
+      put("0", "/sys/class/kfd/kfd/topology/nodes/0/gpu_id");
+      put("cpu_cores_count 16\nsimd_count 0", "/sys/class/kfd/kfd/topology/nodes/0/properties");
+      put("none", "/sys/class/kfd/kfd/proc/1/pasid");
+    }
     lock();
     for (int i = 0; i < s->gpus; i++) device(i);
     accounts();

@@ -21,7 +21,7 @@ from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
-from blackstart.tests.accelerators import AMD_OTHER, AMD_WHOLE, MIB_OF, OTHER, SLICE, WHOLE, FakeAmd, FakeGpus, pocl
+from blackstart.tests.accelerators import AMD_OTHER, AMD_WHOLE, MIB_OF, OTHER, SLICE, WHOLE, FakeAmd, FakeGpus, FakeOpenCl, pocl
 from blackstart.tests.conformance.test_process_faults import agents, resident, victim
 
 MIB = 1 << 20
@@ -73,19 +73,45 @@ def amd(tmp_path):
         yield found
 
 
+@pytest.fixture
+def opencl(tmp_path):
+    with closing(FakeOpenCl(tmp_path / "opencl")) as found:
+        yield found
+
+
 @pytest.fixture(params=["fakes", "amd"])
-def gpus(request):
-    """What holds for every driver of GPUs."""
+def drivers(request):
+    """What holds for both that speak as CUDA does."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["fakes", "amd", "opencl"])
+def gpus(request):
+    """What holds for every way to a GPU."""
+    return request.getfixturevalue(request.param)
+
+
+def opened_beside(folder: Path, gpus: FakeGpus) -> Iterator[Opened]:
+    """r0 has memory on `gpus.whole`."""
+    for opened in opened_on(folder, gpus.environment):
+        with closing(opened()) as platform:
+            gpus.process(0, platform.current("r0").details["pid"], OWN_MIB)
+        yield opened
+
+
+@pytest.fixture
+def on_drivers(tmp_path, drivers):
+    yield from opened_beside(tmp_path, drivers)
 
 
 @pytest.fixture
 def on_gpu(tmp_path, gpus):
-    """r0 has memory on `gpus.whole`."""
-    for opened in opened_on(tmp_path, gpus.environment):
-        with closing(opened()) as platform:
-            gpus.process(0, platform.current("r0").details["pid"], OWN_MIB)
-        yield opened
+    yield from opened_beside(tmp_path, gpus)
+
+
+@pytest.fixture
+def on_opencl(tmp_path, opencl):
+    yield from opened_beside(tmp_path, opencl)
 
 
 def ticks(pids: list[int]) -> int:
@@ -136,8 +162,8 @@ def test_gpu_memory_fill_on_a_processor(processor, tmp_path):
     check_injector(injector, processor, ("r0",), effect=lambda: resident(agents(tmp_path, "fill-gpu")) > 224 * MIB)
 
 
-def test_gpu_saturate_simulated(on_gpu, gpus):
-    check_injector(GpuSaturate(duty=Share(0.5)), on_gpu, ("r0",), effect=lambda: gpus.share(0) > 10)
+def test_gpu_saturate_simulated(on_drivers, drivers):
+    check_injector(GpuSaturate(duty=Share(0.5)), on_drivers, ("r0",), effect=lambda: drivers.share(0) > 10)
 
 
 def test_gpu_memory_fill_simulated(on_gpu, gpus):
@@ -187,12 +213,12 @@ def test_evidence_on_a_processor_says_what_it_is(processor):
         assert (after.source, after.facts["hardware"]) == ("the kernel's process table", "opencl-cpu")
 
 
-def test_evidence_of_a_gpu_is_not_that_of_its_own_driver(on_gpu, gpus):
-    with closing(on_gpu()) as platform:
+def test_evidence_of_a_gpu_is_not_that_of_its_own_driver(on_drivers, drivers):
+    with closing(on_drivers()) as platform:
         injector = GpuMemoryFill(leave_share=Share(0.25))
         undo = planned(injector, platform)
         assert undo.prior["devices"]["r0"] == {
-            "device": gpus.whole,
+            "device": drivers.whole,
             "name": "Simulated GPU",
             "hardware": "simulated",
             "total_bytes": MIB_OF * MIB,
@@ -203,21 +229,78 @@ def test_evidence_of_a_gpu_is_not_that_of_its_own_driver(on_gpu, gpus):
         assert injector.bites(undo) == "now"
         injector.inject(undo, platform)
         found = proven(injector, undo, platform)
-        assert (found.source, found.facts["hardware"]) == (gpus.teller, "simulated")
+        assert (found.source, found.facts["hardware"]) == (drivers.teller, "simulated")
         assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF * 3 // 4 - OWN_MIB - 2) * MIB
         assert found.facts["targets"]["r0"]["pid"] != platform.current("r0").details["pid"]
         injector.recover(undo, platform)
         after = injector.verify_recovered(undo, platform)
         assert (after.source, "500 MiB in use before and 500 after" in after.detail) == (
-            f"{gpus.teller} and the kernel's process table",
+            f"{drivers.teller} and the kernel's process table",
             True,
         )
-    assert gpus.used_mib(1) == 0
+    assert drivers.used_mib(1) == 0
 
 
-def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(on_gpu, gpus):
-    with closing(on_gpu()) as platform:
-        gpus.process(0, platform.current("r0").details["pid"], 3000)
+def test_evidence_of_an_opencl_gpu_is_the_kernels_as_well(on_opencl, opencl):
+    """The target's device is the one that it has open; what its kernels took and what the agent has the kernel tells."""
+    with closing(on_opencl()) as platform:
+        undo = planned(injector := GpuSaturate(duty=Share(0.5)), platform)
+        prior = undo.prior["devices"]["r0"]
+        assert (prior["device"], prior["pci"], prior["hardware"]) == ("opencl:0", "0000:43:00.0", "simulated")
+        assert (prior["used_bytes"], prior["target_bytes"]) == (OWN_MIB * MIB, OWN_MIB * MIB)
+        injector.inject(undo, platform)
+        found = proven(injector, undo, platform)
+        assert (found.source, found.facts["hardware"]) == ("OpenCL event times and the kernel (drm)", "simulated")
+        assert found.facts["targets"]["r0"]["engine_s"] > 0.3
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+        undo = planned(injector := GpuMemoryFill(leave=Size(512 * MIB)), platform)
+        injector.inject(undo, platform)
+        found = proven(injector, undo, platform)
+        assert (found.source, found.facts["targets"]["r0"]["agent_bytes"] > 2900 * MIB) == ("OpenCL and the kernel (drm)", True)
+        assert found.facts["targets"]["r0"]["next_allocation"] == "CL_MEM_OBJECT_ALLOCATION_FAILURE"
+        injector.recover(undo, platform)
+        assert injector.verify_recovered(undo, platform).source == "the kernel's process table"
+    assert opencl.used_mib(0) == OWN_MIB
+
+
+def test_where_the_kernel_tells_no_memory_only_a_refused_allocation_is_proof(on_opencl, opencl):
+    opencl.library.fake_untold()
+    opencl.library.fake_generous()
+    opencl.settle()
+    with closing(on_opencl()) as platform:
+        undo = planned(injector := GpuMemoryFill(leave=Size(512 * MIB)), platform)
+        assert injector.bites(undo) == "on-restart"
+        injector.inject(undo, platform)
+        with pytest.raises(NotYet, match="the kernel does not tell how much pid"):
+            injector.verify(undo, platform)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+
+
+def test_an_opencl_gpu_that_nobody_answers_for_is_refused(on_opencl, opencl):
+    with closing(on_opencl()) as platform:
+        assert "opencl:1 belongs to no target: r0's processes have opencl:0 open" in refused(
+            platform, GpuSaturate(device="opencl:1")
+        )
+        opencl.fail("hwmon3", 1)
+        why = refused(platform, GpuSaturate())
+        assert "the kernel tells no temperature of opencl:0 (Simulated GPU) at 0000:43:00.0 (hwmon), so nothing could stop" in why
+        opencl.fail("cl_khr_pci_bus_info", 1)
+        assert "does not tell where it is (cl_khr_pci_bus_info)" in refused(platform, GpuMemoryFill(device="opencl:0"))
+        assert "no process of r0 has one of OpenCL's GPUs open" in refused(platform, GpuMemoryFill())
+
+
+def test_an_opencl_gpu_with_a_driver_of_its_own_is_left_to_that(on_opencl, opencl, amd):
+    opencl.library.fake_vendor(0x1002)
+    with closing(on_opencl()) as platform:
+        platform.agents.environment["LD_LIBRARY_PATH"] += ":" + amd.environment["LD_LIBRARY_PATH"]
+        assert "is AMD's, whose own driver is here; name it by its UUID" in refused(platform, GpuSaturate(device="opencl:0"))
+
+
+def test_a_replica_that_has_most_of_its_gpu_is_hit_when_it_starts_again(on_drivers, drivers):
+    with closing(on_drivers()) as platform:
+        drivers.process(0, platform.current("r0").details["pid"], 3000)
         injector = GpuMemoryFill()
         assert injector.bites(planned(injector, platform)) == "on-restart"
 
@@ -249,43 +332,43 @@ def test_one_of_several_that_is_hit_when_it_starts_again_is_enough(tmp_path):
             assert injector.bites(undo) == "on-restart"
 
 
-def test_memory_stays_taken_while_the_replica_is_replaced(on_gpu, gpus):
+def test_memory_stays_taken_while_the_replica_is_replaced(on_drivers, drivers):
     """What it gives back is taken as well: its replacement finds no more than what was to be left."""
-    with closing(on_gpu()) as platform:
+    with closing(on_drivers()) as platform:
         injector = GpuMemoryFill(leave=Size(1 << 30))
         undo = planned(injector, platform)
         injector.inject(undo, platform)
         platform.kill(platform.current("r0"))
         platform.revive("r0")
         limit = time.monotonic() + 20
-        while gpus.used_mib(0) < MIB_OF - 1024 - 2 and time.monotonic() < limit:
+        while drivers.used_mib(0) < MIB_OF - 1024 - 2 and time.monotonic() < limit:
             time.sleep(0.1)
         found = proven(injector, undo, platform)
         assert found.facts["targets"]["r0"]["agent_bytes"] >= (MIB_OF - 1024 - 2) * MIB
         injector.recover(undo, platform)
         injector.verify_recovered(undo, platform)
-    assert gpus.used_mib(0) == 0
+    assert drivers.used_mib(0) == 0
 
 
-def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(on_gpu, gpus):
-    with closing(on_gpu()) as platform:
+def test_an_agent_that_let_go_by_itself_is_no_proof_and_says_why(on_drivers, drivers):
+    with closing(on_drivers()) as platform:
         injector = GpuSaturate(duty=Share(0.5))
         undo = planned(injector, platform)
         injector.inject(undo, platform)
         proven(injector, undo, platform)
-        gpus.heat(0, 99)
+        drivers.heat(0, 99)
         with pytest.raises(NotYet, match=r"let go of GPU-\S+ by itself: 99 C is beyond the limit of 87 C"):
             until_lapsed(injector, undo, platform)
         injector.recover(undo, platform)
         injector.verify_recovered(undo, platform)
 
 
-def test_a_gpu_that_is_lost_is_no_proof_of_an_undo(on_gpu, gpus):
-    with closing(on_gpu()) as platform:
+def test_a_gpu_that_is_lost_is_no_proof_of_an_undo(on_drivers, drivers):
+    with closing(on_drivers()) as platform:
         injector = GpuSaturate(duty=Share(0.5))
         undo = planned(injector, platform)
-        call, why = LOST[gpus.driver]
-        gpus.fail(call, 15)
+        call, why = LOST[drivers.driver]
+        drivers.fail(call, 15)
         with pytest.raises(Differs, match=f"not there any more: {why}"):
             injector.verify_recovered(undo, platform)
 
@@ -384,9 +467,9 @@ def test_a_gpu_that_others_use_as_well_is_refused(on_gpu, gpus):
     with closing(on_gpu()) as platform:
         gpus.process(0, os.getpid(), 10)
         for injector in (GpuSaturate(), GpuMemoryFill()):
-            assert f"{gpus.whole} is also used by pid {os.getpid()}, no target's; with `shared: true`" in refused(
-                platform, injector
-            )
+            why = refused(platform, injector)
+            assert gpus.whole in why
+            assert f"is also used by pid {os.getpid()}, no target's; with `shared: true`" in why
         assert planned(GpuSaturate(shared=True), platform).prior["devices"]["r0"]["device"] == gpus.whole
 
 
@@ -567,9 +650,9 @@ def test_a_gpu_that_is_broken_keeps_no_other_from_being_used(simulated, fakes):
 
 @pytest.mark.timeout(300)
 def test_the_check_for_machines_with_a_gpu_works(fakes):
-    """tests/on_gpu.py, which waits for such a machine, on simulated GPUs."""
+    """tests/on_drivers.py, which waits for such a machine, on simulated GPUs."""
     environment = {**os.environ, **fakes.environment}
-    command = [sys.executable, "-m", "blackstart.tests.on_gpu", WHOLE]
+    command = [sys.executable, "-m", "blackstart.tests.on_drivers", WHOLE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the whole contract is kept") == 3

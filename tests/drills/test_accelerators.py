@@ -4,13 +4,12 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.accelerators import WHOLE, FakeAmd, FakeGpus, pocl
+from blackstart.tests.accelerators import WHOLE, FakeAmd, FakeGpus, FakeOpenCl, pocl
 from blackstart.tests.command import Blackstart, await_well, kill_quietly
 
 from .test_survival import in_fault, scenario
@@ -35,31 +34,34 @@ def test_the_report_says_that_a_processor_is_no_gpu(blackstart: Blackstart, demo
     assert done.code in {0, 3}, done.out + done.err
 
 
-@pytest.fixture(params=[FakeGpus, FakeAmd])
-def fakes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeGpus]:
-    with closing(request.param(tmp_path / "fake")) as found:
-        yield found
-
-
-@pytest.mark.parametrize("kind", ["gpu-saturate, duty: 30%", "gpu-memory-fill, leave: 1GiB"])
+@pytest.mark.parametrize(
+    ("kind", "gpus"),
+    [
+        ("gpu-saturate, duty: 30%", FakeGpus),
+        ("gpu-memory-fill, leave: 1GiB", FakeGpus),
+        ("gpu-saturate, duty: 30%", FakeAmd),
+        ("gpu-memory-fill, leave: 1GiB", FakeOpenCl),
+    ],
+)
 def test_sigkill_of_blackstart_and_of_the_agent_leaves_no_megabyte(
-    kind: str, fakes: FakeGpus, blackstart: Blackstart, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, gpus: type[FakeGpus], blackstart: Blackstart, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fakes.process(0, int((demo.folder / "pids" / "r0.pid").read_text()), OWN_MIB)
-    for name, value in fakes.environment.items():
-        monkeypatch.setenv(name, value)
-    process, folder = in_fault(blackstart, demo, f"{{kind: {kind}, target: {{names: [r0]}}, for: 50s}}")
-    assert fakes.used_mib(0) > OWN_MIB + 100
-    records = Path(os.environ["BLACKSTART_STATE_DIR"]) / "agents"
-    (record,) = records.glob("*.json")
-    agent = int(re.findall(r"\d+", json.loads(record.read_text())["agent"])[0])
-    process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
-    os.kill(agent, signal.SIGKILL)
-    kill_quietly(process)
-    done = Blackstart(tmp_path)("recover", folder.name)
-    assert done.code == 0, done.out + done.err
-    assert fakes.used_mib(0) == OWN_MIB
-    assert list(records.glob("*.json*")) == []
+    with closing(gpus(tmp_path / "fake")) as fakes:
+        fakes.process(0, int((demo.folder / "pids" / "r0.pid").read_text()), OWN_MIB)
+        for name, value in fakes.environment.items():
+            monkeypatch.setenv(name, value)
+        process, folder = in_fault(blackstart, demo, f"{{kind: {kind}, target: {{names: [r0]}}, for: 50s}}")
+        assert fakes.used_mib(0) > OWN_MIB + 100
+        records = Path(os.environ["BLACKSTART_STATE_DIR"]) / "agents"
+        (record,) = records.glob("*.json")
+        agent = int(re.findall(r"\d+", json.loads(record.read_text())["agent"])[0])
+        process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
+        os.kill(agent, signal.SIGKILL)
+        kill_quietly(process)
+        done = Blackstart(tmp_path)("recover", folder.name)
+        assert done.code == 0, done.out + done.err
+        assert fakes.used_mib(0) == OWN_MIB
+        assert list(records.glob("*.json*")) == []
 
 
 def test_a_gpu_of_somebody_else_is_refused_before_anything_changes(

@@ -29,6 +29,7 @@ from blackstart.tests.accelerators import (
     WHOLE,
     FakeAmd,
     FakeGpus,
+    FakeOpenCl,
     missing,
     pocl,
 )
@@ -38,11 +39,21 @@ LIMITS = {"hottest_c": 85, "most_w": None}
 BURN = {"duty": 0.4, "kernels": "auto", **LIMITS}
 FILL = {"leave_bytes": 512 << 20, **LIMITS}
 AWAIT_S = 30.0
-LATER = {
+LATER = {  # how each driver calls what fails later
     "CUDA": {"temperature": "nvmlDeviceGetTemperature"},
     "HIP": {"temperature": "hwmon3", "LaunchKernel": "hipModuleLaunchKernel"},
+    "OpenCL": {
+        "temperature": "hwmon3",
+        "LaunchKernel": "clEnqueueNDRangeKernel",
+        "EventQuery": "clGetEventInfo",
+        "EventElapsedTime": "clGetEventProfilingInfo",
+    },
 }
-POWER = {"CUDA": "nvmlDeviceGetPowerUsage", "HIP": "power1_average"}  # a call, or a file of the kernel's
+POWER = {
+    "CUDA": "nvmlDeviceGetPowerUsage",
+    "HIP": "power1_average",
+    "OpenCL": "power1_input",
+}  # a call, or a file of the kernel's
 
 
 class Agent:
@@ -120,9 +131,21 @@ def amd(tmp_path):
         yield found
 
 
+@pytest.fixture
+def opencl(tmp_path):
+    with closing(FakeOpenCl(tmp_path / "opencl")) as found:
+        yield found
+
+
 @pytest.fixture(params=["fakes", "amd"])
+def drivers(request):
+    """What holds for both that speak as CUDA does."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["fakes", "amd", "opencl"])
 def gpus(request):
-    """What holds for every driver of GPUs."""
+    """What holds for every way to a GPU."""
     return request.getfixturevalue(request.param)
 
 
@@ -205,23 +228,23 @@ def test_a_processor_keeps_memory_for_its_machine(tmp_path):
     assert list(tmp_path.glob("held.json*")) == []
 
 
-def test_a_gpu_that_uses_the_machines_memory_is_not_filled(gpus, tmp_path):
-    gpus.library.fake_integrated(0)
-    with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "device": gpus.whole}) as running:
+def test_a_gpu_that_uses_the_machines_memory_is_not_filled(drivers, tmp_path):
+    drivers.library.fake_integrated(0)
+    with agent(tmp_path, drivers.environment, "fill-gpu", {**FILL, "device": drivers.whole}) as running:
         assert "has no memory of its own" in running.said()["why"]
 
 
 # --- a driver that is simulated, and fails ---
 
 
-def test_both_kinds_of_kernels_keep_a_simulated_gpu_busy(gpus, tmp_path):
-    with agent(tmp_path, gpus.environment, "saturate-gpu", {**BURN, "device": gpus.whole}) as running:
+def test_both_kinds_of_kernels_keep_a_simulated_gpu_busy(drivers, tmp_path):
+    with agent(tmp_path, drivers.environment, "saturate-gpu", {**BURN, "device": drivers.whole}) as running:
         said = running.said()
         assert (said["event"], said["hardware"], said["kernels"]) == ("effective", "simulated", ["fma", "tensor"])
-        assert came(lambda: 30 <= gpus.share(0) <= 50)
-        assert gpus.used_mib(1) == 0
-        assert told(gpus, fault="f.1")[0]["processes"][0]["ours"] is True
-    assert (gpus.used_mib(0), running.left()) == (0, [])
+        assert came(lambda: 30 <= drivers.share(0) <= 50)
+        assert drivers.used_mib(1) == 0
+        assert told(drivers, fault="f.1")[0]["processes"][0]["ours"] is True
+    assert (drivers.used_mib(0), running.left()) == (0, [])
 
 
 def test_memory_is_filled_and_what_others_free_is_taken(gpus, tmp_path):
@@ -333,7 +356,7 @@ def test_agents_are_found_without_their_records(gpus, tmp_path):
 
 
 def calls(source: str) -> list[str]:
-    return re.findall(r"FAIL\((\w+)\);", (HERE / source).read_text())
+    return re.findall(r"(?:FAIL|GIVE)\((\w+)(?:\);|, [^o])", (HERE / source).read_text())
 
 
 OPTIONAL = {  # what an agent does not call, or does without: such calls are for whoever looks
@@ -372,6 +395,11 @@ FILES = {  # of the kernel's, with what is said where one is not there
     "temp1_label": "",
 }
 OF_MEMORY = {"hipDeviceGetAttribute", "hipMemGetInfo", "mem_info_vram_total", "mem_info_vram_used"}
+OPENCL_FAILS = {
+    "hwmon3": "nobody tells how hot opencl:0 is",
+    "cl_khr_pci_bus_info": "does not tell where it is: nothing here tells whose it is or how hot",
+    "clFinish": "clEnqueueFillBuffer",
+}
 UNHEEDED_OF_AMD = {  # when these fail, the end of the process frees what is left; or they are for whoever looks
     *("hipFree", "hipDeviceReset", "hiprtcGetProgramLogSize", "hiprtcGetProgramLog"),
     *("gpu_busy_percent", "power1_average", "power1_cap", "temp1_label"),
@@ -414,6 +442,30 @@ def test_whatever_call_of_hip_or_file_of_the_kernels_fails(call, amd, tmp_path):
         assert FILES.get(call, call) in said["why"]
 
 
+@pytest.mark.parametrize("call", [*calls("fake_opencl.c"), "hwmon3", "cl_khr_pci_bus_info"])
+def test_whatever_call_of_opencl_fails_on_a_gpu(call, opencl, tmp_path):
+    opencl.fail(call, 999)
+    verb, own = ("fill-gpu", FILL) if "FillBuffer" in call or call == "clFinish" else ("saturate-gpu", BURN)
+    with agent(tmp_path, opencl.environment, verb, {**own, "device": "opencl:0"}) as running:
+        said = running.said()
+    assert opencl.used_mib(0) == 0
+    assert running.left() == []
+    if call in {"clReleaseMemObject", "clReleaseCommandQueue", "clReleaseContext"}:
+        assert said["event"] == "effective"
+    else:
+        assert said["event"] in {"refused", "failed"}
+        assert OPENCL_FAILS.get(call, call) in said["why"]
+
+
+def test_memory_that_others_have_by_the_kernels_word_is_not_asked_for(opencl, tmp_path):
+    opencl.library.fake_generous()
+    opencl.process(0, os.getpid(), 2048)
+    with agent(tmp_path, opencl.environment, "fill-gpu", {**FILL, "device": "opencl:0"}) as running:
+        assert running.said()["event"] == "effective"
+        assert MIB_OF - 512 - 2 <= opencl.used_mib(0) <= MIB_OF - 512
+        assert running.seen["next_allocation"] == ""
+
+
 def test_what_hiprtc_says_of_a_kernel_is_told(amd, tmp_path):
     amd.fail("hiprtcCompileProgram", 6)
     with agent(tmp_path, amd.environment, "saturate-gpu", {**BURN, "device": AMD_WHOLE}) as running:
@@ -423,7 +475,7 @@ def test_what_hiprtc_says_of_a_kernel_is_told(amd, tmp_path):
 
 def test_an_amd_gpu_is_the_one_of_its_name_and_place(amd, tmp_path):
     """Whatever the agent's own environment shows it: it is found by the place that the kernel tells, and HIP's UUID has to be its."""
-    environment = {**amd.environment, "HIP_VISIBLE_DEVICES": "0", "ROCR_VISIBLE_DEVICES": "0"}
+    environment = {**amd.environment, "HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "0"}
     with agent(tmp_path, environment, "fill-gpu", {**FILL, "device": AMD_OTHER}) as running:
         assert running.said()["event"] == "effective"
         assert amd.used_mib(0) == 0 < amd.used_mib(1)
@@ -477,7 +529,7 @@ def test_the_chip_is_the_one_that_the_kernel_names(chip, kernels, amd, tmp_path)
 def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, gpus, tmp_path):
     with agent(tmp_path, gpus.environment, "saturate-gpu", {**BURN, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        gpus.fail(LATER[gpus.driver].get(call, {"CUDA": "cu", "HIP": "hip"}[gpus.driver] + call), 15)
+        gpus.fail(LATER[gpus.driver].get(call, {"CUDA": "cu", "HIP": "hip"}.get(gpus.driver, "") + call), 15)
         assert came(lambda: running.seen["stopped"])
         assert re.search(r"15|the GPU is lost|tells no temperature of 0000:43:00.0 \(hwmon\)", running.seen["stopped"])
         assert came(lambda: gpus.used_mib(0) == 0)
@@ -487,7 +539,7 @@ def test_a_driver_that_fails_later_ends_the_work_and_is_named(call, gpus, tmp_pa
 def test_what_a_driver_does_not_take_back_goes_with_the_process(gpus, tmp_path):
     with agent(tmp_path, gpus.environment, "fill-gpu", {**FILL, "device": gpus.whole}) as running:
         assert running.said()["event"] == "effective"
-        gpus.fail({"CUDA": "cuMemFree_v2", "HIP": "hipFree"}[gpus.driver], 719)
+        gpus.fail({"CUDA": "cuMemFree_v2", "HIP": "hipFree", "OpenCL": "clReleaseMemObject"}[gpus.driver], 719)
         gpus.heat(0, 99)
         assert came(lambda: running.process.poll() is not None)
         assert gpus.used_mib(0) == 0
