@@ -25,6 +25,7 @@ lint: $(VENV)/check
 	$(BIN)/ruff check .
 	cd $(VENV)/src && ../bin/mypy --config-file ../../pyproject.toml
 	$(BIN)/vermin -q --no-tips --violations -t=3.8- injectors/agent.py injectors/file_agent.py injectors/gpu_agent.py injectors/look.py injectors/net_agent.py injectors/platforms/link_probe.py \
+	  injectors/platforms/model_sight.py \
 	  injectors/platforms/node_cut.py injectors/platforms/object_guard.py injectors/proxy.py \
 	  drills/measure/prober.py drills/measure/outpost.py scenarios/demo/service.py
 

@@ -16,6 +16,7 @@ from ..injectors.platforms import open_platform
 from ..injectors.platforms.base import Busy, Platform, PlatformError
 from ..injectors.values import JSON
 from .beside import outpost
+from .digests import watching
 from .engine import Engine
 from .guard import Guard
 from .interruption import Interruption
@@ -24,6 +25,7 @@ from .journal import DrillClock, Journal, read_journal
 from .load_pods import LoadPods
 from .loading import dump_scenario, dump_service
 from .machine import boot_id, environment
+from .measure.digest_samples import read_digests
 from .measure.lanes import load_configs
 from .measure.live import LiveView
 from .measure.prober import fetched
@@ -33,7 +35,7 @@ from .observer import Observer
 from .plan import Plan, means, plan
 from .progress import Phase, Progress
 from .refusal import Refused
-from .replay import INPUTS, digest_of_file, faults_of, read_run, samples_of
+from .replay import INPUTS, digest_of_file, digests_of, faults_of, read_run, samples_of
 from .scenario import Scenario
 from .service import Service
 from .state import BeingDrilled, drilling, left_on, mark_clean, mark_open, name_of_run, state_folder
@@ -129,7 +131,7 @@ def rights(scenario: Scenario, service: Service, environment: Mapping[str, str])
     """The least rights that this scenario takes on this service, as its platform grants them; asks the platform nothing."""
     with open_platform(service.where(), state_folder(environment), environment) as platform:
         try:
-            return platform.role(service.name, means([fault.injector for fault in scenario.faults], service))
+            return platform.role(service.name, means(scenario, service))
         except PlatformError as error:
             raise Refused([str(error)]) from error
 
@@ -232,12 +234,13 @@ def _conduct(
     with Journal(folder / JOURNAL, clock) as journal:
         write_down = partial(_write_down, journal, progress)
         _begun(journal, decided, service, platform)
-        with prober:
+        second = open_platform(service.where(), state, request.environment)
+        with prober, watching(decided, second, clock, folder, write_down) as single:
             prober.start(config)
             mark_open(state, folder.name, folder, service)
             lanes = read_samples(folder / "samples").lanes
             view = LiveView(decided.scenario, lanes)
-            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved)
+            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved, single)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             files = [folder / name for name in (*INPUTS, JOURNAL)]
             guard = Guard(decided.scenario.abort, switches, interruption, view, platform.lost)
@@ -252,8 +255,7 @@ def _conduct(
         progress.phase(Phase.JUDGING, None)
         if prober.missing:
             write_down("inconclusive", why=prober.missing)
-        samples = samples_of(folder, decided.scenario)
-        write_down("sampled", digests={name: f"sha256:{each.digest}" for name, each in samples.items()})
+        write_down("sampled", digests=digests_of(samples_of(folder, decided.scenario), read_digests(folder)))
         judgement = read_run(folder).judgement
         reasons = [{"code": reason.code, "text": reason.text} for reason in judgement.reasons]
         write_down("judged", verdict=judgement.verdict, exit_code=judgement.exit_code, reasons=reasons)

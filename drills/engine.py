@@ -143,11 +143,13 @@ class Engine:
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
         """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
-        there is nothing to recover from, and the impact may still come.
+        there is nothing to recover from, and the impact may still come. Nor have replicas recovered that have different models.
         """
         if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
             return False
-        return now_s - self.last_action_s >= settle_s and self.observer.view.recovered(self.last_action_s, now_s)
+        if now_s - self.last_action_s < settle_s or not self.observer.single_digest():
+            return False
+        return self.observer.view.recovered(self.last_action_s, now_s)
 
     def _inject(self, planned: PlannedFault) -> None:
         index = planned.index

@@ -76,6 +76,6 @@ def _asked_from_there(service: Service, platform: Platform) -> Service:
 
 def _role(decided: Plan, service: Service, platform: Platform) -> JSON:
     try:
-        return platform.role(service.name, means([fault.injector for fault in decided.scenario.faults], service))
+        return platform.role(service.name, means(decided.scenario, service))
     except PlatformError as error:
         raise Refused([f"not injecting: {error}"]) from error

@@ -57,6 +57,10 @@ def objectives(scenario: Scenario, found: Measurement) -> list[Judged]:
         judged.append(_streams_cut(found, wanted.streams_cut))
     if wanted.stream_gap is not None:
         judged.append(_stream_gap(found, wanted.stream_gap))
+    if wanted.time_to_single_digest is not None:
+        judged.append(_time_to_single_digest(found, wanted.time_to_single_digest.total_seconds()))
+    if wanted.mixed_answers is not None:
+        judged.append(_mixed_answers(found, wanted.mixed_answers))
     return judged
 
 
@@ -254,3 +258,38 @@ def _stream_gap(found: Measurement, allowed: timedelta) -> Judged:
             one, text=f"{text} But none was open on a target when it was hit, so none could fall silent: let more be open."
         )
     return replace(one, verdict=Verdict.PASSED)
+
+
+def _time_to_single_digest(found: Measurement, target_s: float) -> Judged:
+    name = "time_to_single_digest"
+    one = Judged(name, target_s, "<=", "s", name, None, Verdict.INCONCLUSIVE, "The time to a single digest")
+    seen, allowed = found.digests, f"{target_s:g} s were allowed"
+    if seen is None or seen.skew is None:
+        return _not_had(one, found, name)
+    if seen.single_again is not None:
+        verdict = _held_against(seen.single_again, target_s)
+        straddles = " (the interval straddles the target)" if verdict is Verdict.INCONCLUSIVE else ""
+        text = f"Replicas had different models for {format_interval(seen.single_again)}; {allowed}{straddles}."
+        return replace(one, value=seen.single_again, verdict=verdict, text=text)
+    least_s = seen.longer_than_s or 0.0
+    one = replace(one, value=Interval(least_s, least_s), censored=True)
+    text = f"Replicas still had different models after {least_s:.1f} s, when watching ended or the fault was undone; {allowed}"
+    if least_s <= target_s:
+        return replace(one, text=f"{text}, so this could not be judged: let `observe` be longer.")
+    return replace(one, verdict=Verdict.FAILED, text=f"{text}.")
+
+
+def _mixed_answers(found: Measurement, most: int) -> Judged:
+    one = Judged("mixed_answers", most, "<=", "count", "mixed_answers", None, Verdict.INCONCLUSIVE, "The number of mixed answers")
+    seen = found.digests.mixed if found.digests else None
+    if seen is None:
+        return _not_had(one, found, "mixed_answers")
+    if not seen.answers:
+        return replace(one, text=f"{one.text} is not known: no answer came while replicas had different models.")
+    number = str(seen.lo) if seen.lo == seen.hi else f"{seen.lo} to {seen.hi}"
+    text = f"{number} of {seen.answers} answers came from a replica with another model than it should have; {most} may"
+    if seen.lo > most:
+        return replace(one, value=float(seen.lo), verdict=Verdict.FAILED, text=f"{text}.")
+    if seen.hi > most:
+        return replace(one, value=float(seen.hi), text=f"{text}, and it is not known better: let `digest.every` be shorter.")
+    return replace(one, value=float(seen.hi), verdict=Verdict.PASSED, text=f"{text}.")

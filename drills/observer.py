@@ -26,6 +26,7 @@ class Observer:
     tail: SampleTail
     view: LiveView
     moved: Callable[[], Iterable[tuple[str, str]]] = tuple  # replicas with a new address since the last call: name, URL
+    single_digest: Callable[[], bool] = lambda: True  # whether all replicas have one model, by the digest lane where it is on
     _seen: list[Probe] = field(default_factory=list)
     _judged: bool = False
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..injectors.artefacts import refuse_elsewhere
 from ..injectors.base import Injector, Privilege, Refusal, Undo
-from ..injectors.model_files import ModelCorrupt
+from ..injectors.model_files import ModelFault
 from ..injectors.platforms.base import Means, Platform, PlatformError, Target
+from .digests import why_not
 from .language.writing import written
 from .refusal import Refused
 from .scenario import Fault, Scenario, Selector
@@ -111,8 +112,9 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    found = means([each.injector for each in scenario.faults], service)
+    found = means(scenario, service)
     reasons += [f"not injecting: {why}" for why in platform.denied(found)]
+    reasons += why_not(scenario, service, platform, everything)
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _vacuous(faults) + _beyond_privilege(scenario, service) + _pods_without_use(scenario, service)
     if reasons:
@@ -121,10 +123,11 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place, tuple(platform.remarks()))
 
 
-def means(injectors: Sequence[Injector], service: Service) -> Means:
-    """What a drill with these does that takes rights; what started on a damaged file is ended after the undo."""
-    inside = any(each.privilege >= Privilege.EXEC for each in injectors)
-    ends = any((each.restarts and not each.changes) or isinstance(each, ModelCorrupt) for each in injectors)
+def means(scenario: Scenario, service: Service) -> Means:
+    """What a drill does that takes rights; what started on a damaged file is ended after the undo."""
+    injectors = [fault.injector for fault in scenario.faults]
+    inside = scenario.digest is not None or any(each.privilege >= Privilege.EXEC for each in injectors)
+    ends = any((each.restarts and not each.changes) or isinstance(each, ModelFault) for each in injectors)
     changes: frozenset[str] = frozenset().union(*(each.takes() for each in injectors))
     return Means(inside, ends, changes, beside=service.probe.beside)
 
@@ -195,7 +198,7 @@ def _planned(
 
 def resolve(injector: Injector, service: Service) -> Injector:
     """The injector with what only the service profile knows: where the model lies and how it is held."""
-    if isinstance(injector, ModelCorrupt) and service.model is not None:
+    if isinstance(injector, ModelFault) and service.model is not None:
         return injector.with_model(str(service.folder / service.model.path), service.model.load)
     return injector
 

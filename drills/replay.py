@@ -12,6 +12,7 @@ from .finished import FinishedRun, InjectedFault, Record
 from .journal import NAME as JOURNAL
 from .journal import read_journal
 from .loading import load_scenario, load_service
+from .measure.digest_samples import DIGESTS, DigestSamples, read_digests
 from .measure.lanes import load_named
 from .measure.load import load_given
 from .measure.load_values import LoadGiven
@@ -36,10 +37,11 @@ def read_run(folder: Path) -> FinishedRun:
     ended_s = _ended(records, samples.probes)
     window = _window(records, faults, ended_s)
     load = _load(scenario, every.values(), faults, window, records)
-    observed = on_the_probers_clock(_observed(samples, faults, window, records))
+    seen = read_digests(folder)
+    observed = on_the_probers_clock(_with_digests(_observed(samples, faults, window, records), seen, records))
     faults = tuple(observed.faults)
     measurement = measure(scenario, observed)
-    changed = _changed(folder, records, every, intact=intact)
+    changed = _changed(folder, records, digests_of(every, seen), intact=intact)
     ended = replace(how_it_ended(records, faults), changed=changed, too_little_load=load.why_not if load else ())
     started = records[0]
     return FinishedRun(
@@ -117,11 +119,16 @@ def digest_of_file(path: Path) -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _changed(folder: Path, records: tuple[Record, ...], every: Mapping[str, Samples], *, intact: bool) -> tuple[str, ...]:
+def digests_of(every: Mapping[str, Samples], seen: DigestSamples) -> dict[str, str]:
+    """Of all raw samples, by their place in the run's folder."""
+    found = {name: f"sha256:{samples.digest}" for name, samples in every.items()}
+    return {**found, DIGESTS: f"sha256:{seen.digest}"} if seen.looks else found
+
+
+def _changed(folder: Path, records: tuple[Record, ...], raw: Mapping[str, str], *, intact: bool) -> tuple[str, ...]:
     """What is not as the drill wrote it, by the digests in its journal."""
     written = {name: digest for record in records for name, digest in record.fields.get("digests", {}).items()}
-    now = {name: digest_of_file(folder / name) for name in INPUTS}
-    now |= {name: f"sha256:{samples.digest}" for name, samples in every.items()}
+    now = {name: digest_of_file(folder / name) for name in INPUTS} | dict(raw)
     found = [f"{name} was changed after the drill" for name, digest in written.items() if now.get(name) != digest]
     if not intact:
         found.insert(0, "the journal's chain is broken: lines were changed or lost after they were written")
@@ -148,6 +155,12 @@ def _observed(samples: Samples, faults: tuple[InjectedFault, ...], window: Windo
         milestones=milestones,
         unseen=unseen,
     )
+
+
+def _with_digests(observed: Observed, seen: DigestSamples, records: Iterable[Record]) -> Observed:
+    lane = _first(records, "digest-lane")
+    manifest = str(lane.fields["manifest"]) if lane else ""
+    return replace(observed, digests=seen.looks, manifest=manifest, contents=seen.contents)
 
 
 def _milestones(records: Iterable[Record]) -> tuple[tuple[Milestone, ...], tuple[str, ...]]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from ..injectors.base import Injector
-from ..injectors.values import Rate, Share
+from ..injectors.values import Rate, Share, Size
 
 # Notes beside the documentation of a field (language/shapes.py): which whole numbers are allowed, and what a Bound's limit is.
 ANY_NUMBER = range(2**63)
@@ -64,6 +64,16 @@ class Load:
 
 
 @dataclass(frozen=True)
+class DigestLane:
+    """The lane that compares what model replicas have: its digest on disk and, where `model.served` says how, what they serve."""
+
+    every: Annotated[
+        timedelta, "how often each replica is looked at; a file is read again only once it was written or replaced"
+    ] = timedelta(seconds=1)
+    per_second: Annotated[Size, "the most that is read of model files within a second"] = Size(64 << 20)
+
+
+@dataclass(frozen=True)
 class Selector:
     """Which targets a fault hits: of one role, by name, at most so many."""
 
@@ -100,6 +110,12 @@ class Objectives:
     time_to_redundancy: Annotated[timedelta | None, "from the fault to the last replica answering again"] = None
     streams_cut: Annotated[int | None, "open streams that may break", ANY_NUMBER] = None
     stream_gap: Annotated[timedelta | None, "the longest silence in the middle of an open stream"] = None
+    time_to_single_digest: Annotated[
+        timedelta | None, "how long replicas may have different models, or another than the manifest's; needs `digest`"
+    ] = None
+    mixed_answers: Annotated[
+        int | None, "answers that replicas with another model may give meanwhile; needs `digest`", ANY_NUMBER
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,7 @@ class Scenario:
     certifies: Annotated[str, "what a pass proves, and what it does not"] = ""
     steady_state: Annotated[SteadyState, "what healthy means"] = field(default_factory=SteadyState)
     load: Annotated[Load, "traffic beside the probes"] = field(default_factory=Load)
+    digest: Annotated[DigestLane | None, "compare the digests of what replicas have; `{}` for its defaults"] = None
     abort: Annotated[Abort, "when to stop at once"] = field(default_factory=Abort)
     blast_radius: Annotated[BlastRadius, "the most that may be hit"] = field(default_factory=BlastRadius)
     observe: Annotated[timedelta, "the longest wait for recovery"] = timedelta(seconds=90)

@@ -57,6 +57,14 @@ class Model:
 
     path: Annotated[str, "a file or folder as a replica sees it; {name} stands for the replica's name"]
     load: Annotated[Literal["mmap", "at-start"], "mapped (a change bites now) or read at start (on restart)"] = "at-start"
+    manifest: Annotated[
+        str | None, "what `blackstart manifest` wrote of the revision that every replica must have, for the digest lane"
+    ] = None
+    served: Annotated[
+        str | None,
+        "where a replica says which revision it serves, for the digest lane: a path and a JSON Pointer (RFC 6901) into the answer, e.g. "
+        "`/v1/models#/data/0/digest`",
+    ] = None
 
 
 @dataclass(frozen=True)

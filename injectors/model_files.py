@@ -7,7 +7,7 @@ Random byte flips are a placebo; these few are what loaders miss or trip over, b
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from . import file_agent
 from .artefacts import FileFault, refuse_elsewhere
@@ -40,17 +40,36 @@ def path_of(target: Target, model: str | None, file: str | None, files: folders.
     return posixpath.join(posixpath.dirname(model), wanted) if wanted else model
 
 
-@dataclass(frozen=True)
-class ModelCorrupt(FileFault):
-    mutation: Annotated[str, "how the model is damaged", WORDS]
+@dataclass(frozen=True, kw_only=True)
+class ModelFault(FileFault):
+    """A fault of the files that the service's model is kept in; which these are, only the service file knows."""
+
     file: Annotated[
         str | None,
         "relative to the service's model, or absolute; {name} stands for the target's name; by default the model itself",
     ] = None
-    seed: Annotated[int, "which element, tensors or shard are hit"] = 0
-    source: Annotated[str | None, "stale-version: the older file; by default NAME-stale.SUFFIX beside the model"] = None
     model: str | None = field(default=None, metadata={"yaml": False})
     load: str | None = field(default=None, metadata={"yaml": False})
+
+    def with_model(self, path: str, load: str) -> Self:
+        """The same fault, knowing the service's model: its path (`{name}` allowed) and `mmap` or `at-start`."""
+        return replace(self, model=path, load=load)
+
+    def path(self, target: Target, files: folders.Files) -> str:
+        """The file or folder that is meant. Raises Refusal where nobody says which."""
+        if self.model is None and self.file is None:
+            raise Refusal("not injecting: which file is the model? give `file`, or `model: {path: ...}` in the service file")
+        return path_of(target, self.model, self.file, files)
+
+    def everybodys(self) -> bool:
+        return self.file is None and "{name}" not in (self.model or "")
+
+
+@dataclass(frozen=True)
+class ModelCorrupt(ModelFault):
+    mutation: Annotated[str, "how the model is damaged", WORDS]
+    seed: Annotated[int, "which element, tensors or shard are hit"] = 0
+    source: Annotated[str | None, "stale-version: the older file; by default NAME-stale.SUFFIX beside the model"] = None
 
     kind: ClassVar[str] = "model-corrupt"
     summary: ClassVar[str] = "damages the model that a replica reads, in a way that loaders miss or trip over"
@@ -61,25 +80,15 @@ class ModelCorrupt(FileFault):
     bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
 
-    def with_model(self, path: str, load: str) -> "ModelCorrupt":
-        """The same fault, knowing the service's model: its path (`{name}` allowed) and `mmap` or `at-start`."""
-        return replace(self, model=path, load=load)
-
     def jobs(self, target: Target, platform: Platform) -> list[Job]:
-        if self.model is None and self.file is None:
-            raise Refusal("not injecting: which file is the model? give `file`, or `model: {path: ...}` in the service file")
         files = seen_by(target, platform)
-        path = path_of(target, self.model, self.file, files)
-        return jobs(Request(self.mutation, path, self.seed, named(self.source, target) or None), files)
+        return jobs(Request(self.mutation, self.path(target, files), self.seed, named(self.source, target) or None), files)
 
     def word(self) -> str:
         return self.mutation
 
     def sampled(self) -> int:
         return self.seed
-
-    def everybodys(self) -> bool:
-        return self.file is None and "{name}" not in (self.model or "")
 
 
 @dataclass(frozen=True)

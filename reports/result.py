@@ -9,6 +9,7 @@ from ..drills.measure.load_values import PodLoad
 from ..drills.measure.values import Interval, LaneReport, Outage
 from ..drills.verdict import Judged
 from .figures import at_most
+from .result_digests import measured_digests, told_digests
 from .result_schema import SCHEMA_NAME, result_schema
 
 __all__ = ["result", "result_schema"]
@@ -38,6 +39,7 @@ def result(run: FinishedRun) -> dict[str, Any]:
         "lanes": [_lane(lane) for lane in run.measurement.lanes],
         "baseline": _baseline(run),
         "load": _load(run),
+        "digests": told_digests(run),
         "clock": _clock(run),
         "journal": {
             "intact": run.journal_intact,
@@ -86,6 +88,7 @@ def _measurements(run: FinishedRun) -> dict[str, Any]:
         "availability": _availability(run),
         "streams": _streams(run),
         "health_honesty_gap": _by_source(found.health_honesty_gap),
+        **measured_digests(run),
     }
 
 

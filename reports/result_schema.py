@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..drills.measure.anatomy import ORDER
+from ..drills.measure.digest_values import HAS, SERVES
 from ..drills.verdict import ExitCode, Verdict
 from ..injectors.platforms.base import STEPS
 
@@ -85,6 +86,37 @@ def _measurements() -> _Schema:
             "streams": _or_null(streams),
             "health_honesty_gap": _BY_SOURCE,
         },
+        _digest_figures(),
+    )
+
+
+def _digest_figures() -> _Schema:
+    """Only where the lane was on. Open above where replicas still differed when watching ended, or when the fault was undone."""
+    single = _object({"lo_s": _SECONDS, "hi_s": _SECONDS, "censored": {"type": "boolean"}})
+    mixed = _object({"answers": _COUNT, "lo": _COUNT, "hi": _COUNT})
+    return {"time_to_single_digest": _or_null(single), "mixed_answers": _or_null(mixed)}
+
+
+def _digests() -> _Schema:
+    """What each replica had, look by look, and which deviated."""
+    kind: _Schema = {"enum": [HAS, SERVES]}
+    stretch = _object({"state": {"enum": ["good", "bad", "unknown"]}, "digest": _TEXT, "start_s": _SECONDS, "end_s": _SECONDS})
+    row = _object(
+        {
+            "kind": kind,
+            "replica": _TEXT,
+            "looks": _COUNT,
+            "unknown": _COUNT,
+            "longest_gap_s": _SECONDS,
+            "stretches": _list(stretch),
+        }
+    )
+    deviation = _object({"kind": kind, "replica": _TEXT, "digest": _TEXT, "since_s": _pair_of_moments(), "differs": _list(_TEXT)})
+    skew = _object({"start_s": _pair_of_moments(), "end_s": _pair_of_moments()})
+    reference: _Schema = {"type": "object", "additionalProperties": _TEXT, "description": "what every replica should have"}
+    seen: _Schema = {"type": "object", "additionalProperties": _COUNT, "description": "how many different ones there were"}
+    return _object(
+        {"reference": reference, "seen": seen, "skew": _or_null(skew), "replicas": _list(row), "deviations": _list(deviation)}
     )
 
 
@@ -185,6 +217,7 @@ def result_schema() -> dict[str, Any]:
         "anatomy": _anatomy(),
         "lanes": _lanes(),
         "load": _or_null(_load()),
+        "digests": _or_null(_digests()),
         "baseline": _object({"start_s": _SECONDS, "end_s": _SECONDS, "steady": {"type": "boolean"}, "why_not": _list(_TEXT)}),
         "journal": _object({"intact": {"type": "boolean"}, "records": _COUNT, "head": {"type": ["string", "null"]}}),
     }

@@ -5,7 +5,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from ..scenario import Abort, BlastRadius, Bound, Condition, Fault, Load, Objectives, RunbookStep, Selector, SteadyState
+from ..scenario import (
+    Abort,
+    BlastRadius,
+    Bound,
+    Condition,
+    DigestLane,
+    Fault,
+    Load,
+    Objectives,
+    RunbookStep,
+    Selector,
+    SteadyState,
+)
 from .decoding import Check
 from .nodes import MappingNode, ScalarNode
 from .problems import Report, shown
@@ -130,6 +142,14 @@ def check_load(values: Values, node: MappingNode, report: Report) -> None:
         report.add(node.place("pods"), what, f"write at least `streams: {pods}`, or at most `pods: {streams}`")
 
 
+def check_digest(values: Values, node: MappingNode, report: Report) -> None:
+    _positive(values, node, report, "every")
+    if values.get("per_second") == 0:
+        report.add(
+            node.place("per_second"), "`per_second` is 0: nothing would ever be read", "write e.g. `64MiB`, or leave it out"
+        )
+
+
 def check_blast_radius(values: Values, node: MappingNode, report: Report) -> None:
     if values.get("share") == 0:
         report.add(node.place("share"), "`share` is 0%: nothing may be hit", "write more, or leave it out")
@@ -152,6 +172,7 @@ class ScenarioCheck:
         if values.get("faults") == ():
             report.add(node.place("faults"), "a drill without a fault is no drill", "add one, e.g. `- {kind: replica-kill}`")
         self._streams(values, node, report)
+        self._digests(values, node, report)
         observe, limit = values.get("observe"), values.get("blast_radius")
         for fault, place in self.found:
             if observe and fault.at > observe:
@@ -169,6 +190,17 @@ class ScenarioCheck:
             if getattr(objectives, name) is not None:
                 place = _inner(node.place("objectives"), name)
                 report.add(place, f"`{name}` cannot be missed: `load.streams` is 0", "open some, e.g. `load: {streams: 4}`")
+
+    @staticmethod
+    def _digests(values: Values, node: MappingNode, report: Report) -> None:
+        """Objectives that nothing would be measured for."""
+        objectives = values.get("objectives")
+        if objectives is None or values.get("digest") is not None or "digest" not in values:
+            return
+        for key in ("time_to_single_digest", "mixed_answers"):
+            if getattr(objectives, key) is not None:
+                place = _inner(node.place("objectives"), key)
+                report.add(place, f"`{key}` cannot be judged: no digests are compared", "add `digest: {}`")
 
     @staticmethod
     def _blast_radius(target: Selector, limit: BlastRadius, node: MappingNode, report: Report) -> None:
@@ -193,6 +225,7 @@ CHECKS: Final[dict[type, Check]] = {
     Abort: check_abort,
     Objectives: check_objectives,
     Load: check_load,
+    DigestLane: check_digest,
     Selector: check_selector,
     Fault: check_fault,
     BlastRadius: check_blast_radius,

@@ -18,6 +18,7 @@ from .tensor_checks import check_tensors
 
 Values = Mapping[str, Any]
 
+_POINTED = re.compile(r"/[^\s#]*#(?:/[^\s/]*)+")
 _ROUTE = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) /\S*")
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
@@ -180,6 +181,9 @@ def check_probe(values: Values, node: MappingNode, report: Report) -> None:
 def check_model(values: Values, node: MappingNode, report: Report) -> None:
     if values.get("path") == "":
         report.add(node.place("path"), "`path` is empty", "write where a replica finds its model, or leave `model` out")
+    served = values.get("served")
+    if served is not None and not _POINTED.fullmatch(served):
+        report.add(node.place("served"), f"{shown(served)} is no path with a pointer", "write e.g. `/v1/models#/data/0/digest`")
 
 
 def check_ledger(values: Values, node: MappingNode, report: Report) -> None:

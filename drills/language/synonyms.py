@@ -44,6 +44,7 @@ _KINDS = {
     "gpu-lost": "gpu-fail gpu-failure gpu-loss xid gpu-drop",
     "model-corrupt": """corrupt-model model-corruption file-corrupt corrupt-file weight-corruption weights-corrupt bit-flip bitflip
         file-mutate mutate-file model-mutate weights-flip model-damage corrupt""",
+    "version-skew": "model-version-skew stale-model model-stale stale-version mixed-versions revision-skew model-rollback wrong-version",
     "checkpoint-corrupt": "corrupt-checkpoint checkpoint-damage",
     "credential-expire": "credential-loss expired-credential token-expire secret-swap credential-revoke expire-token",
     "model-store-outage": "model-hub-outage registry-outage store-outage model-registry-outage",

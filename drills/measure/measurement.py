@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ..scenario import Scenario
 from .anatomy import anatomy
+from .digests import digests
 from .figures import availability, honesty_gap, quality_loss, streams, time_to_detect
 from .lane import Lane, build_lanes, report
 from .ledger import data_loss
@@ -37,6 +38,7 @@ def measure(scenario: Scenario, observed: Observed) -> Measurement:
         outages=_outages(lanes),
         prober=prober_health(observed, lanes, service.all),
         ways=steps,
+        digests=digests(observed),
     )
     return replace(
         found, anatomy=anatomy(found, observed.faults), missing=_missing(found, observed, (service.why_not, redundant.why_not))
@@ -61,6 +63,8 @@ def _missing(found: Measurement, observed: Observed, why_not: tuple[str, str]) -
         "time_to_detect": "" if found.time_to_detect else "no health endpoint was watched (`health` in the service file)",
         "anatomy": "; ".join(observed.unseen),
     }
+    if observed.digests and found.digests and (nothing := found.digests.why_not):
+        why |= dict.fromkeys(("time_to_single_digest", "mixed_answers"), nothing)
     recovery = found.recovery
     if recovery.impact is None and not recovery.masked and recovery.degraded_s > 0:
         why["recovery_time"] = f"no interruption, but for {recovery.degraded_s:.1f} s a part of the answers was bad"

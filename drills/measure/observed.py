@@ -1,10 +1,11 @@
 """What a drill saw, before anything is made of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..finished import InjectedFault
 from .clocks import Clocks
+from .digest_values import DigestSample
 from .values import Interval, LaneInfo, Milestone, Probe, ReadBack, Write
 
 
@@ -36,6 +37,9 @@ class Observed:
     clock_uncertainty_s: float = 0.0
     milestones: Sequence[Milestone] = ()
     unseen: Sequence[str] = ()  # which milestones the platform could not see, and why
+    digests: Sequence[DigestSample] = ()
+    manifest: str = ""  # the digest that every replica must have; empty: none is named
+    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of a digest: file, or FILE:TENSOR -> its own digest
 
 
 def on_the_probers_clock(observed: Observed) -> Observed:
@@ -54,6 +58,9 @@ def on_the_probers_clock(observed: Observed) -> Observed:
             clocks.there(window.end_s).middle_s,
         ),
         milestones=tuple(replace(each, at=_interval(each.at, clocks)) for each in observed.milestones),
+        digests=tuple(
+            each._replace(lo_s=clocks.there(each.lo_s).lo_s, hi_s=clocks.there(each.hi_s).hi_s) for each in observed.digests
+        ),
         clock_uncertainty_s=clocks.uncertainty(moments_s or [window.end_s]),
     )
 

@@ -83,6 +83,12 @@ class SampleTail:
         return _probes(records, self._lanes, self._texts)
 
 
+def raw_lines(path: Path) -> tuple[list[JSON], str]:
+    """The lines of a file of samples, compressed or not, and the sha256 of its content; no lines where there is none."""
+    content = _content(path)
+    return _lines(content), hashlib.sha256(content).hexdigest()
+
+
 def _content(path: Path, offset: int = 0) -> bytes:
     """A file from `offset` on, from its .gz where it has been compressed; nothing where there is neither."""
     for file, opened in ((path, open), (path.with_name(path.name + ".gz"), gzip.open)):

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # which are made of intervals
+    from .digest_values import Digests
 
 ROUNDING = 1e-6  # 2.91 * 100 is 291.00000000000006, and no bound must move by a digit for that
 
@@ -280,3 +283,4 @@ class Measurement:
     missing: Mapping[str, str] = field(default_factory=dict)
     ways: Mapping[str, tuple[Milestone, ...]] = field(default_factory=dict)  # by slot
     anatomy: tuple[Part, ...] = ()
+    digests: "Digests | None" = None  # where the lane was on

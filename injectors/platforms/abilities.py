@@ -45,6 +45,24 @@ class Contents(Protocol):
 
 
 @runtime_checkable
+class ModelSight(Protocol):
+    """The ability to tell what model a replica has, at little cost, and to ask it what it serves. Raises PlatformError."""
+
+    def model_marks(self, target: Target, path: str) -> tuple[str, Mapping[str, Sequence[int]]]:
+        """The folder of the model at `path` (a file, or a folder with all below it), and by the name of each file there its mark: inode,
+        size and moments, what changes whenever it is written or replaced. What faults of ours keep beside a file is no part of it.
+        """
+
+    def model_digests(self, target: Target, path: str, ranges: Mapping[str, tuple[int, int]], per_second: int) -> JSON:
+        """`sha256` of one file, and `parts`, that of parts of it by name, each (offset, length); read at no more than so many bytes a
+        second. `before` and `after` are its marks: where they differ it was changed meanwhile.
+        """
+
+    def ask(self, target: Target, url: str) -> JSON:
+        """`status` and `body` of the answer to a GET, asked from where the target runs."""
+
+
+@runtime_checkable
 class Accelerators(Protocol):
     """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process."""
 

@@ -2,12 +2,14 @@
 
 import base64
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Generic
 
 from ..values import JSON
 from .base import PlatformError, Target
-from .exec_agents import Doors, W, is_agent, look
+from .exec_agents import DIGEST_S, EXEC_S, Doors, W, is_agent, look, told
 from .looked_contents import LookedContents
+from .model_sight import Ranges
 from .process_table import Usage
 
 
@@ -70,6 +72,26 @@ class ContainerFiles(LookedContents, Generic[W]):
         found = look(self.doors, where, "memory", {})["available_bytes"] if where else None
         return None if found is None else int(found)
 
+    def model_marks(self, target: Target, path: str) -> tuple[str, Mapping[str, Sequence[int]]]:
+        found = self._sight(target, "marks", EXEC_S, path=path)
+        return found["folder"], found["marks"]
+
+    def model_digests(self, target: Target, path: str, ranges: Ranges, per_second: int) -> JSON:
+        return self._sight(target, "digests", DIGEST_S, path=path, ranges=ranges, per_second=per_second)
+
+    def ask(self, target: Target, url: str) -> JSON:
+        return self._sight(target, "ask", EXEC_S, url=url)
+
+    def _sight(self, target: Target, verb: str, limit_s: float, **request: object) -> JSON:
+        """What model_sight.py says there."""
+        return told(self.doors, self._where(target), "platforms/model_sight.py", (verb, request), limit_s)
+
+    def _where(self, target: Target) -> W:
+        where = self._container(target)
+        if where is None:
+            raise PlatformError(f"{target.name} ({target.identity}) is gone")
+        return where
+
     def _usage(self, where: W, identities: list[str]) -> Usage | None:
         used = look(self.doors, where, "usage", {"identities": identities})
         if not used["processes"]:
@@ -77,7 +99,4 @@ class ContainerFiles(LookedContents, Generic[W]):
         return Usage(used["cpu_s"], used["waited_s"], used["age_s"], used["resident_bytes"])
 
     def _look(self, target: Target, verb: str, **request: object) -> JSON:
-        where = self._container(target)
-        if where is None:
-            raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return look(self.doors, where, verb, request)
+        return look(self.doors, self._where(target), verb, request)

@@ -81,8 +81,12 @@ def source(name: str) -> bytes:
 
 def look(doors: Doors[W], where: W, verb: str, request: JSON) -> JSON:
     """What look.py says of the container's inside. Raises Unsupported where there is no python3."""
-    limit_s = DIGEST_S if verb == "digest" else EXEC_S
-    code, said, errors = doors.run(where, source("look.py"), [verb, json.dumps(request)], limit_s)
+    return told(doors, where, "look.py", (verb, request), DIGEST_S if verb == "digest" else EXEC_S)
+
+
+def told(doors: Doors[W], where: W, name: str, question: tuple[str, JSON], limit_s: float) -> JSON:
+    """What a one-file program of ours says in a container. Raises Unsupported where there is no python3."""
+    code, said, errors = doors.run(where, source(name), [question[0], json.dumps(question[1])], limit_s)
     if code or not said:
         missing = code in {126, 127} or "not found" in errors
         problem = f"{where}: {errors.strip()[-300:] or f'exit {code}'}"

@@ -4,14 +4,18 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
 from ..values import JSON
-from .base import PlatformError, Target
+from . import model_sight
+from .base import GivenUp, PlatformError, Target
 from .process_table import command_line
 
 
 class LocalFiles:
     """Relative paths start at `folder`."""
+
+    given_up: Event
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,3 +80,28 @@ class LocalFiles:
                 return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         except OSError as error:
             raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def model_marks(self, target: Target, path: str) -> tuple[str, Mapping[str, Sequence[int]]]:
+        del target
+        try:
+            return model_sight.marks(str(self.folder / path))
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def model_digests(self, target: Target, path: str, ranges: model_sight.Ranges, per_second: int) -> JSON:
+        del target
+        try:
+            return model_sight.digests(str(self.folder / path), ranges, per_second, self._pause)
+        except OSError as error:
+            raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def ask(self, target: Target, url: str) -> JSON:
+        del target
+        try:
+            return model_sight.asked(url)
+        except OSError as error:
+            raise PlatformError(f"{url}: {getattr(error, 'reason', None) or error.strerror or error}") from error
+
+    def _pause(self, wait_s: float) -> None:
+        if self.given_up.wait(wait_s):
+            raise GivenUp("nobody waits for this digest any more")

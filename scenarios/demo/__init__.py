@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .profile import model_details
+
 HERE = Path(__file__).parent
 PROXY = HERE.parent.parent / "injectors" / "proxy.py"
 STOP_S = 15.0
@@ -97,7 +99,7 @@ def _profile(folder: Path, ports: Mapping[str, Any], *, hardened: bool) -> str:
         "endpoint": {"url": f"http://127.0.0.1:{links['client-gw']}", "protocol": "openai", "model": "demo"},
         "probe": {"rate": "30/s"},
         "health": ["/health", "/ready"],
-        "model": {"path": str(folder / "models" / "{name}" / "model.safetensors"), "load": "at-start" if hardened else "mmap"},
+        "model": {"path": str(folder / "models" / "{name}" / "model.safetensors"), **model_details(hardened=hardened)},
         "golden": [{"prompt": "The capital of France is", "max_tokens": 8}],
         "ledger": {"write": "POST /v1/feedback", "read": "GET /v1/feedback/{id}"},
     }

@@ -4,6 +4,11 @@ import json
 from typing import Any
 
 
+def model_details(*, hardened: bool) -> dict[str, str]:
+    """How the model is held, and where a replica that knows it tells its revision."""
+    return {"load": "at-start", "served": "/v1/models#/data/0/digest"} if hardened else {"load": "mmap"}
+
+
 def service_file(  # noqa: PLR0913 - what differs from place to place
     platform: str, where: dict[str, Any], url: str, image: str, model: str, *, hardened: bool
 ) -> str:
@@ -19,7 +24,7 @@ def service_file(  # noqa: PLR0913 - what differs from place to place
         "endpoint": {"url": url, "protocol": "openai", "model": "demo"},
         "probe": {"rate": "30/s", "image": image},
         "health": ["/health", "/ready"],
-        "model": {"path": model, "load": "at-start" if hardened else "mmap"},
+        "model": {"path": model, **model_details(hardened=hardened)},
         "golden": [{"prompt": "The capital of France is", "max_tokens": 8}],
         "ledger": {"write": "POST /v1/feedback", "read": "GET /v1/feedback/{id}"},
     }

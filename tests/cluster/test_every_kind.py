@@ -25,6 +25,7 @@ FAULTS = {
         f"{{kind: model-corrupt, mutation: nan-one, {R0}}}",  # seen by what stands in the place of the next one's victim
         f"{{kind: replica-kill, {R0}}}",
         "{kind: store-kill}",
+        f"{{kind: version-skew, {R1}}}",
         f"{{kind: process-kill, role: engine, {R1}}}",
         "{kind: rollout-restart, target: {role: standby}}",
     ),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, 
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.model_formats.mutations import Job
+from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.network import NetworkPartition
 from blackstart.injectors.platforms.base import Target
 from blackstart.injectors.platforms.process import ProcessPlatform
@@ -198,7 +199,17 @@ def file_differs(path: Path, before: str) -> bool:
     return not path.exists() or digest(path) != before
 
 
-CHECKS = ["network-partition", "network-delay", "tcp-reset", "stream-stall", "exponent-msb", "truncate"]
+def revisions(service: Service, name: str) -> tuple[VersionSkew, Path]:
+    """Of a folder that has two revisions of a model beside each other, and its weights."""
+    folder, weights = service.folder / name / "tiny", service.model(name)
+    for at, source in ((folder, weights), (folder.with_name("tiny-stale"), weights.with_name("model-stale.safetensors"))):
+        at.mkdir()
+        (at / "model.safetensors").write_bytes(source.read_bytes())
+        (at / "tokenizer.json").write_text("{}")
+    return VersionSkew(file=str(folder)), folder / "model.safetensors"
+
+
+CHECKS = ["network-partition", "network-delay", "tcp-reset", "stream-stall", "exponent-msb", "truncate", "version-skew"]
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +217,7 @@ def verdicts(checked: Service) -> Iterator[dict[str, Future[None]]]:
     ports, open_platform = checked.ports, checked.open
     mapped = ModelCorrupt("exponent-msb").with_model(str(checked.folder / "{name}"), "mmap")
     read = ModelCorrupt("truncate").with_model(str(checked.folder / "{name}"), "at-start")
+    another, revision = revisions(checked, "r1")
     cases: dict[str, tuple[Injector, str, Callable[[], bool]]] = {
         "network-partition": (NetworkPartition(("gateway",)), "r0", functools.partial(link_down, ports["gw-r0"], "TimeoutError")),
         "network-delay": (
@@ -216,6 +228,7 @@ def verdicts(checked: Service) -> Iterator[dict[str, Future[None]]]:
         "tcp-reset": (TcpReset(("a",), Size(2000)), "r0", functools.partial(link_down, ports["a-r0"], "ConnectionResetError")),
         "stream-stall": (StreamStall(Size(3000), ("b",)), "r0", functools.partial(link_down, ports["b-r0"], "TimeoutError")),
         "exponent-msb": (mapped, "r0", functools.partial(file_differs, checked.model("r0"), digest(checked.model("r0")))),
+        "version-skew": (another, "r1", functools.partial(file_differs, revision, digest(revision))),
         "truncate": (read, "r1", functools.partial(file_differs, checked.model("r1"), digest(checked.model("r1")))),
     }
     with ThreadPoolExecutor(len(cases)) as pool:
@@ -469,3 +482,44 @@ def test_a_file_that_somebody_else_uses_is_refused(service: Service) -> None:
             reader.communicate(b"look\n")
             assert reader.returncode == 0
     assert digest(path) == before
+
+
+def test_which_files_of_another_revision_take_the_place_of_the_models(service: Service) -> None:
+    injector, weights = revisions(service, "r0")
+    stale = weights.parent.with_name("tiny-stale")
+    with closing(service.open()) as platform:
+
+        def jobs(source: str | None = None) -> list[Job]:
+            return replace(injector, source=source).jobs(target(platform)[0], platform)
+
+        assert jobs() == [
+            Job(str(weights), {"op": "replace", "source": str(stale / weights.name), "about": {"source": str(stale)}})
+        ]
+        assert jobs(str(stale)) == jobs()
+        one = replace(injector, file=str(service.model()), source=str(stale / weights.name))
+        assert [job.do["source"] for job in one.jobs(target(platform)[0], platform)] == [str(stale / weights.name)]
+        (stale / "adapter.json").write_text("{}")
+        with pytest.raises(Refusal, match=r"do not have the same files \(adapter.json\)"):
+            injector.plan(target(platform), platform)
+        (stale / "adapter.json").unlink()
+        (stale / weights.name).write_bytes(weights.read_bytes())
+        with pytest.raises(Refusal, match="is the same revision as"):
+            injector.plan(target(platform), platform)
+        with pytest.raises(Refusal, match="No such file or directory"):
+            replace(injector, source="/nowhere").plan(target(platform), platform)
+        with pytest.raises(Refusal, match="which file is the model"):
+            VersionSkew().plan(target(platform), platform)
+
+
+def test_a_revision_is_put_back_whole(service: Service) -> None:
+    injector, weights = revisions(service, "r0")
+    before = digest(weights)
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        assert injector.bites(undo) == "on-restart"
+        injector.inject(undo, platform)
+        assert digest(weights) == digest(weights.parent.with_name("tiny-stale") / weights.name) != before
+        assert injector.verify(undo, platform).facts["r0"]["digest_before"] == before
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+    assert digest(weights) == before

@@ -17,6 +17,7 @@ from blackstart.injectors.compute import CpuStress, MemoryStress
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill, RolloutRestart, StoreKill
 from blackstart.injectors.model_files import ModelCorrupt
+from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.network import DnsBreak, NetworkPartition
 from blackstart.injectors.platforms import docker_lifecycle
 from blackstart.injectors.platforms.docker import DockerPlatform
@@ -84,6 +85,7 @@ CASES: dict[str, tuple[Injector, str, Eye]] = {
     ),
     "disk-fill": (DiskFill(SMALL, leave=Size(1 << 20)), REPLICA, full),
     "model-corrupt": (ModelCorrupt("exponent-msb", file=MODEL), REPLICA, damaged),
+    "version-skew": (VersionSkew(file=MODEL), REPLICA, damaged),
     "network-partition": (NetworkPartition(), REPLICA, lambda api: lambda: victims.met(api)[0] == "silent"),
     "network-delay": (NetworkDelay(DELAY), REPLICA, lambda api: lambda: victims.met(api)[1] > 2 * DELAY.total_seconds()),
     "tcp-reset": (TcpReset(), REPLICA, lambda api: lambda: victims.met(api)[0] == "ConnectionResetError"),

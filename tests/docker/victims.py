@@ -65,7 +65,8 @@ def create(api: DockerApi, name: str, **more: Any) -> str:
     model = (HERE / "model.safetensors").read_bytes()
     if not host.get("ReadonlyRootfs"):
         api.upload(made, "/", archive({"victim.py": PROGRAM.read_bytes(), Path(MODEL).name: model}))  # into its own layer
-        api.upload(made, "/models", archive({Path(MODEL).name: model}))
+        older = bytes([*model[:-1], model[-1] ^ 1])
+        api.upload(made, "/models", archive({Path(MODEL).name: model, "model-stale.safetensors": older}))
     api.post(at("containers", made, "start"))
     return str(made)
 

@@ -1,0 +1,258 @@
+"""The digest lane: what model each replica has on disk, and what it says that it serves, looked at during a drill.
+
+It runs here and not in the prober, because files are read through the platform, and in a thread and on a platform object of its
+own, so that nothing waits for it. A look is a stat of every file; what was written or replaced since is read again, at a bounded
+rate. Looks go to `samples/digests.jsonl` as they come; `read_digests` reads them back.
+"""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
+
+from ..injectors.base import Refusal
+from ..injectors.model_files import named
+from ..injectors.model_formats import read
+from ..injectors.model_formats.layout import Unreadable
+from ..injectors.model_formats.manifest import NAME, Unfit, stored
+from ..injectors.platforms.abilities import ModelSight
+from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.seen_files import seen_by
+from ..injectors.values import JSON
+from .journal import DrillClock
+from .language.quantities import SIZE
+from .measure.digest_samples import DIGESTS
+from .measure.digest_values import HAS, SERVES, DigestSample
+from .measure.digests import Series, single
+from .scenario import DigestLane, Scenario
+from .service import Service
+
+if TYPE_CHECKING:  # which asks `why_not`
+    from .plan import Plan
+
+REFUSED = "not injecting: the digest lane"
+WELL = 200
+
+
+def why_not(scenario: Scenario, service: Service, platform: Platform, everything: Sequence[Target]) -> list[str]:
+    """Why the lane that the scenario asks for can tell nothing here: one look at every replica, before anything is changed."""
+    lane, model = scenario.digest, service.model
+    if lane is None:
+        return []
+    if model is None:
+        return [f"{REFUSED} needs to know the model; add `model: {{path: ...}}` to the service file"]
+    if not isinstance(platform, ModelSight):
+        return [f"{REFUSED} has no means on platform {platform.name}"]
+    replicas = replicas_of(everything)
+    if not replicas:
+        return [f"{REFUSED} compares replicas, and no target has that role"]
+    found = []
+    try:
+        manifest_of(service)
+    except Unfit as problem:
+        found.append(f"{REFUSED} cannot compare with the manifest: {problem}")
+    looked = [_looked(target, service, platform) for target in replicas]
+    found += [why for _, why in looked if why]
+    size = sum(each for each, _ in looked)
+    needed_s, hold_s = size / lane.per_second, scenario.steady_state.hold.total_seconds()
+    if needed_s > hold_s:
+        found.append(
+            f"{REFUSED} reads {size} bytes before the fault, which at {SIZE.show(lane.per_second)} a second takes {needed_s:.0f} s, and "
+            f"`steady_state.hold` is {hold_s:g} s; hold for longer, or raise `digest.per_second`"
+        )
+    return found
+
+
+def replicas_of(everything: Sequence[Target]) -> list[Target]:
+    """Those that are compared."""
+    return [target for target in everything if target.role == "replica"]
+
+
+def _looked(target: Target, service: Service, platform: ModelSight) -> tuple[int, str]:
+    """The size of a replica's model in bytes, and why it cannot be compared."""
+    path = path_of(target, service)
+    try:
+        _, marks = platform.model_marks(target, path)
+    except PlatformError as error:
+        return 0, f"{REFUSED} cannot read the model of {target.name}: {error}; leave `digest` out, or mend that"
+    why = "" if marks else f"{REFUSED} finds no files of {target.name} in {path}; correct `model.path`"
+    if service.model and service.model.served and not target.details.get("url"):
+        why = f"{REFUSED} cannot ask {target.name} what it serves: it has no URL of its own; leave out `model.served`"
+    return sum(mark[1] for mark in marks.values()), why
+
+
+def path_of(target: Target, service: Service) -> str:
+    """Where that replica finds its model."""
+    assert service.model is not None
+    return named(str(service.folder / service.model.path), target)
+
+
+def manifest_of(service: Service) -> str:
+    """The digest that the manifest says of the whole model; empty where none is named. Raises Unfit."""
+    if service.model is None or service.model.manifest is None:
+        return ""
+    return whole({name: each["sha256"] for name, each in stored(service.folder / service.model.manifest)["files"].items()})
+
+
+def whole(files: Mapping[str, str]) -> str:
+    """One digest for all files of a model: of a single one its own, else that of the list of them."""
+    known = {name: digest for name, digest in files.items() if posixpath.basename(name) != NAME}
+    if len(known) == 1:
+        return f"sha256:{next(iter(known.values()))}"
+    listed = "".join(f"{name} {digest}\n" for name, digest in sorted(known.items()))
+    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
+
+
+def pointed(value: Any, pointer: str) -> str:
+    """The text that a JSON Pointer (RFC 6901) leads to; empty where there is none."""
+    for step in pointer.split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return ""
+    return value if isinstance(value, str) else ""
+
+
+class _Unknown(Exception):
+    """What a replica has, or serves, could not be told; the message says why."""
+
+
+class SeeingPlatform(Platform, ModelSight, Protocol):
+    """A platform that `why_not` has nothing against."""
+
+
+@dataclass(frozen=True)
+class _File:
+    mark: Sequence[int]
+    sha256: str
+    parts: Mapping[str, str]
+
+
+@dataclass
+class _Watch:
+    """The lane under way. `looks` is what its thread does until `over` is set."""
+
+    lane: DigestLane
+    service: Service
+    platform: SeeingPlatform
+    clock: DrillClock
+    out: TextIO
+    targets: dict[str, Target]
+    manifest: str
+    latest: dict[Series, DigestSample] = field(default_factory=dict)
+    _files: dict[tuple[str, str], dict[str, _File]] = field(default_factory=dict)  # by replica and identity
+    _written: set[str] = field(default_factory=set)
+
+    def single(self) -> bool:
+        """Whether all replicas have one digest by the latest looks."""
+        return single(dict(self.latest), self.manifest) is True
+
+    def looks(self) -> None:
+        every_s, next_s = self.lane.every.total_seconds(), self.clock.now()
+        while not self.platform.given_up.wait(max(0.0, next_s - self.clock.now())):
+            next_s = max(next_s + every_s, self.clock.now())
+            for name in self.targets:
+                self._take(HAS, name, self._has)
+                if self.service.model and self.service.model.served:
+                    self._take(SERVES, name, self._serves)
+
+    def _take(self, kind: str, name: str, look: Callable[[Target], tuple[float, str]]) -> None:
+        """One look, written down. What stands in the place of a replica that is gone is looked at the next time."""
+        target, lo_s, hi_s, digest, why = self.targets[name], self.clock.now(), 0.0, "", ""
+        try:
+            hi_s, digest = look(target)
+        except (PlatformError, _Unknown) as error:
+            hi_s, why = self.clock.now(), str(error)
+            self._find_again(name)
+        if self.platform.given_up.is_set():
+            return  # the drill is over, and that is no observation
+        sample = DigestSample(kind, name, target.identity, lo_s, hi_s, digest, why)
+        self._write(sample._asdict())
+        self.latest[kind, name] = sample
+
+    def _find_again(self, name: str) -> None:
+        try:
+            self.targets[name] = self.platform.current(name) or self.targets[name]
+        except PlatformError:
+            return  # the look after the next one tries again
+
+    def _has(self, target: Target) -> tuple[float, str]:
+        """When it was looked at, at the latest, and the digest then. Raises _Unknown, PlatformError."""
+        path, key = path_of(target, self.service), (target.name, target.identity)
+        (folder, marks), hi_s = self.platform.model_marks(target, path), self.clock.now()
+        if not marks:
+            raise _Unknown(f"{path} holds no files")
+        before, now = self._files.get(key, {}), {}
+        for name, mark in marks.items():
+            known = before.get(name)
+            now[name] = known if known and known.mark == mark else self._read(target, posixpath.join(folder, name), mark)
+        self._files[key] = now
+        digest = whole({name: each.sha256 for name, each in now.items()})
+        if digest not in self._written:
+            self._written.add(digest)
+            contents = {name: each.sha256 for name, each in now.items()}
+            contents |= {f"{name}:{part}": value for name, each in now.items() for part, value in each.parts.items()}
+            self._write({"digest": digest, "contents": contents})
+        return hi_s, digest
+
+    def _read(self, target: Target, file: str, mark: Sequence[int]) -> _File:
+        found = self.platform.model_digests(target, file, self._tensors(target, file), int(self.lane.per_second))
+        if not found["before"] == found["after"] == mark:
+            raise _Unknown(f"{file} was changed while it was read")
+        return _File(mark, found["sha256"], found["parts"])
+
+    def _tensors(self, target: Target, file: str) -> dict[str, tuple[int, int]]:
+        """Where the tensors lie in it, for who wants to know which of them differ; none in what no format is known of."""
+        try:
+            layout = read(seen_by(target, self.platform).source(file))
+            return {each.name: (each.offset, each.size) for each in layout.tensors if not each.file}
+        except (Unreadable, Refusal):
+            return {}
+
+    def _serves(self, target: Target) -> tuple[float, str]:
+        assert self.service.model is not None
+        path, _, pointer = (self.service.model.served or "").partition("#")
+        answer = self.platform.ask(target, f"{str(target.details['url']).rstrip('/')}{path}")
+        try:
+            said = pointed(json.loads(answer["body"]), pointer) if answer["status"] == WELL else ""
+        except ValueError:
+            said = ""
+        if not said:
+            raise _Unknown(f"{path} answered {answer['status']} and names no revision at {pointer}")
+        return self.clock.now(), said
+
+    def _write(self, line: JSON) -> None:
+        self.out.write(json.dumps(line) + "\n")
+        self.out.flush()
+
+
+@contextmanager
+def watching(
+    plan: "Plan", opened: AbstractContextManager[Platform], clock: DrillClock, folder: Path, write_down: Callable[..., None]
+) -> Iterator[Callable[[], bool]]:
+    """Look for as long as the context is open; yields whether all replicas have one digest now. True where the lane is off."""
+    lane = plan.scenario.digest
+    if lane is None:
+        yield lambda: True
+        return
+    with opened as platform, (folder / DIGESTS).open("w", encoding="utf-8") as out, ThreadPoolExecutor(1) as worker:
+        assert isinstance(platform, ModelSight)
+        platform.recall(plan.everything)
+        targets = {target.name: target for target in replicas_of(plan.everything)}
+        watch = _Watch(lane, plan.service, cast(SeeingPlatform, platform), clock, out, targets, manifest_of(plan.service))
+        write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets))
+        doing = worker.submit(watch.looks)
+        try:
+            yield watch.single
+        finally:
+            platform.given_up.set()
+            if problem := doing.exception():
+                write_down("inconclusive", why=f"the digest lane ended by itself: {type(problem).__name__}: {problem}")

@@ -1,0 +1,119 @@
+"""Look at a model's files and at what a replica says of them: `model_sight.py VERB REQUEST`, one JSON line, then the end.
+
+One file for Python 3.8 and the standard library: it is imported here for files of this machine, and piped whole into containers
+that have nothing but python3. It changes nothing.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import select
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+JSON = Dict[str, Any]
+Ranges = Dict[str, Tuple[int, int]]  # name -> (offset, length)
+CHUNK = 1 << 20
+ANSWER_S = 2.0
+LARGEST = 1 << 20
+HELD = ".blackstart-"  # in the names of what a fault keeps beside the file that it holds
+MANIFEST = "blackstart-manifest.json"
+NO_PROXY = urllib.request.ProxyHandler({})  # the replica itself is asked, whatever the environment says
+
+
+def names(path: str) -> Iterator[str]:
+    """Of every file of a model, relative to its folder; of one file its own."""
+    if not os.path.isdir(path):
+        yield os.path.basename(path)
+        return
+    for where, _, found in os.walk(path, onerror=_unseen):
+        for name in found:
+            if name != MANIFEST and not (name.startswith(".") and HELD in name):
+                yield os.path.relpath(os.path.join(where, name), path)
+
+
+def _unseen(problem: OSError) -> None:
+    raise problem
+
+
+def mark(found: os.stat_result) -> List[int]:
+    """What changes whenever a file is written or replaced: inode, size, and the moments of the last write and change in ns."""
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def marks(path: str) -> Tuple[str, Dict[str, List[int]]]:
+    """The folder that the model lies in, and the mark of each of its files. Raises OSError where it cannot be looked at."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    return folder, {name: mark(os.stat(os.path.join(folder, name))) for name in sorted(names(path))}
+
+
+def digests(file: str, ranges: Ranges, per_second: int, pause: Callable[[float], None]) -> JSON:
+    """SHA-256 of a file and of parts of it, in one pass, at no more than so many bytes a second; `mark` before and after it."""
+    whole = hashlib.sha256()
+    parts = {name: hashlib.sha256() for name in ranges}
+    waiting = sorted(ranges, key=lambda name: ranges[name][0])
+    open_: List[str] = []
+    position, began = 0, time.monotonic()
+    with open(file, "rb", buffering=0) as stream:
+        before = mark(os.fstat(stream.fileno()))
+        while True:
+            data = stream.read(max(1, min(CHUNK, per_second)))
+            if not data:
+                break
+            whole.update(data)
+            while waiting and ranges[waiting[0]][0] < position + len(data):
+                open_.append(waiting.pop(0))
+            for name in open_:
+                start, length = ranges[name]
+                parts[name].update(data[max(0, start - position) : max(0, start + length - position)])
+            position += len(data)
+            open_ = [name for name in open_ if sum(ranges[name]) > position]
+            ahead = position / per_second - (time.monotonic() - began)
+            if ahead > 0:
+                pause(ahead)
+    found = {name: part.hexdigest() for name, part in parts.items()}
+    return {"sha256": whole.hexdigest(), "parts": found, "before": before, "after": mark(os.stat(file))}
+
+
+def asked(url: str) -> JSON:
+    """The status and body of an answer. Raises OSError where there is none."""
+    opener = urllib.request.build_opener(NO_PROXY)
+    try:
+        with opener.open(url, timeout=ANSWER_S) as answer:
+            return {"status": answer.status, "body": answer.read(LARGEST).decode("utf-8", "replace")}
+    except urllib.error.HTTPError as error:
+        with error:
+            return {"status": error.code, "body": ""}
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError("the answer is not HTTP (%s)" % type(error).__name__) from error
+
+
+def till_told(wait_s: float) -> None:
+    """Wait; end as soon as whoever piped this in is gone."""
+    if select.select([0], [], [], wait_s)[0] and not os.read(0, 1):
+        raise OSError("told to end")
+
+
+def main(arguments: List[str]) -> int:
+    verb, request = arguments[0], json.loads(arguments[1])
+    try:
+        if verb == "marks":
+            folder, found = marks(request["path"])
+            answer: JSON = {"folder": folder, "marks": found}
+        elif verb == "digests":
+            ranges = {name: (start, length) for name, (start, length) in request["ranges"].items()}
+            answer = digests(request["path"], ranges, request["per_second"], till_told)
+        else:
+            answer = asked(request["url"])
+    except OSError as error:
+        answer = {"error": "%s: %s" % (error.filename or verb, error.strerror or error)}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

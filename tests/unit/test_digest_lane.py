@@ -1,0 +1,189 @@
+"""Reading what replicas have: marks and digests of real files, the lane's own thread, and what is refused before a drill."""
+
+import hashlib
+import http.server
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from blackstart.drills.digests import pointed, watching, whole, why_not
+from blackstart.drills.journal import DrillClock
+from blackstart.drills.measure.digest_samples import DIGESTS, read_digests
+from blackstart.drills.scenario import DigestLane, Objectives, Scenario, SteadyState
+from blackstart.drills.service import Endpoint, Model, Service
+from blackstart.injectors.model_formats.manifest import measured, write
+from blackstart.injectors.platforms import model_sight
+from blackstart.injectors.platforms.base import GivenUp, Target
+from blackstart.injectors.platforms.process import ProcessPlatform
+from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
+from blackstart.injectors.values import Size
+from blackstart.tests.command import until
+
+NAMES = ("r0", "r1")
+LANE = DigestLane(every=timedelta(milliseconds=20))
+SCENARIO = Scenario("x", (), Objectives(), digest=LANE, steady_state=SteadyState(hold=timedelta(seconds=10)))
+REPLICAS = tuple(Target(f"pid:{n}@1", name, "replica", {"url": f"http://127.0.0.1:{n + 1}"}) for n, name in enumerate(NAMES))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.bin").write_bytes(b"weights" * 1000)
+    spec = ProcessSpec(tuple(Component(name, "replica", pid_file=f"{name}.pid") for name in NAMES))
+    return Service("svc", "process", Endpoint(), process=spec, model=Model("{name}/model.bin"), folder=tmp_path)
+
+
+@contextmanager
+def opened(service: Service) -> Iterator[ProcessPlatform]:
+    assert service.process is not None
+    platform = ProcessPlatform(service.process, service.folder, service.folder / "state", dict(os.environ))
+    yield platform
+    platform.close()
+
+
+def test_marks_change_with_every_write_and_leave_out_what_a_fault_holds(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a", "sub/b", ".a.blackstart-run.0.json", model_sight.MANIFEST):
+        (tmp_path / name).write_bytes(b"1")
+    folder, before = model_sight.marks(str(tmp_path))
+    assert folder == str(tmp_path)
+    assert list(before) == ["a", "sub/b"]
+    (tmp_path / "a").write_bytes(b"2")
+    _, after = model_sight.marks(str(tmp_path))
+    assert after["a"] != before["a"]
+    assert after["sub/b"] == before["sub/b"]
+    assert model_sight.marks(str(tmp_path / "a")) == (str(tmp_path), {"a": after["a"]})
+
+
+def test_digests_of_a_file_and_of_parts_at_a_bounded_rate(tmp_path: Path) -> None:
+    content, pauses = os.urandom(5000), []
+    (tmp_path / "f").write_bytes(content)
+    ranges = {"x": (10, 3000), "y": (0, 5000), "z": (4990, 10), "empty": (7, 0)}
+    found = model_sight.digests(str(tmp_path / "f"), ranges, 1000, pauses.append)
+    assert found["sha256"] == hashlib.sha256(content).hexdigest()
+    assert found["parts"] == {name: hashlib.sha256(content[at : at + size]).hexdigest() for name, (at, size) in ranges.items()}
+    assert found["before"] == found["after"] == model_sight.marks(str(tmp_path / "f"))[1]["f"]
+    assert max(pauses) == pytest.approx(5.0, abs=0.5)  # nobody waited, so the whole time is owed
+
+    def meddle(_: float) -> None:
+        (tmp_path / "f").write_bytes(content)
+
+    meddled = model_sight.digests(str(tmp_path / "f"), {}, 1000, meddle)
+    assert meddled["before"] != meddled["after"]
+
+
+def test_reading_ends_when_nobody_waits_for_it(service: Service) -> None:
+    with opened(service) as platform:
+        platform.given_up.set()
+        with pytest.raises(GivenUp):
+            platform.model_digests(REPLICAS[0], "r0/model.bin", {}, 100)
+
+
+def test_one_digest_is_the_manifests(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    files = {name: each["sha256"] for name, each in measured(tmp_path, lambda *_: None)["files"].items()}
+    assert whole(files) == whole({**files, model_sight.MANIFEST: "x"}) != whole({**files, "b.txt": "x"})
+    assert whole({"a.txt": files["a.txt"]}) == f"sha256:{files['a.txt']}"
+
+
+@pytest.mark.parametrize(
+    ("pointer", "said"), [("/data/0/digest", "abc"), ("/a~1b", "x"), ("/data/1/digest", ""), ("/data/x", ""), ("/n", "")]
+)
+def test_json_pointers(pointer: str, said: str) -> None:
+    assert pointed({"data": [{"digest": "abc"}], "a/b": "x", "n": 3}, pointer) == said
+
+
+def refused(service: Service, lane: DigestLane = LANE, replicas: tuple[Target, ...] = REPLICAS) -> str:
+    with opened(service) as platform:
+        return "; ".join(why_not(replace(SCENARIO, digest=lane), service, platform, replicas))
+
+
+def test_what_is_refused_before_a_drill(service: Service) -> None:
+    model = Model("{name}/model.bin")
+    assert refused(service) == ""
+    assert "add `model: {path: ...}`" in refused(replace(service, model=None))
+    assert "no target has that role" in refused(service, replicas=())
+    assert "cannot read the model of r1: r1/model.bin: No such file" in refused(
+        replace(service, model=replace(model, path="{name}/model.bin"))
+        if not (service.folder / "r1" / "model.bin").unlink()
+        else service
+    ).replace(f"{service.folder}/", "")
+    assert "reads 7000 bytes before the fault, which at 512B a second takes 14 s" in refused(
+        service, DigestLane(per_second=Size(512))
+    )
+    assert "cannot compare with the manifest" in refused(replace(service, model=replace(model, manifest="none.json")))
+    silent = tuple(replace(each, details={}) for each in REPLICAS)
+    assert "has no URL of its own" in refused(replace(service, model=replace(model, served="/v1/models#/a")), replicas=silent)
+
+
+class Revision(http.server.BaseHTTPRequestHandler):
+    says = "7"
+
+    def do_GET(self) -> None:
+        body = json.dumps({"data": [{"revision": self.says}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_the_lane_sees_a_change_and_its_end(service: Service, tmp_path: Path) -> None:
+    model, told = service.folder / "r0" / "model.bin", []
+    write(tmp_path / "m.json", measured(model, lambda *_: None))
+    service = replace(service, model=Model("{name}/model.bin", manifest="m.json", served="/v1/models#/data/0/revision"))
+    (tmp_path / "samples").mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Revision) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        plan = SimpleNamespace(
+            scenario=SCENARIO, service=service, everything=[replace(each, details={"url": url}) for each in REPLICAS]
+        )
+        clock = DrillClock(time.monotonic())
+        with watching(plan, opened(service), clock, tmp_path, lambda event, **fields: told.append((event, fields))) as single:
+            until("one digest", single)
+            before_s, content = clock.now(), model.read_bytes()
+            model.write_bytes(b"another")
+            until("two digests", lambda: not single())
+            model.unlink()
+            until("nothing to read", lambda: any(each.why for each in read_digests(tmp_path).looks))
+            assert not single()
+            model.write_bytes(content)
+            until("one digest again", single)
+        server.shutdown()
+    found = read_digests(tmp_path)
+    has = [each for each in found.looks if (each.kind, each.replica) == ("has", "r0")]
+    assert len(dict.fromkeys(each.digest for each in has)) == 3  # the right one, another, none
+    assert next(each for each in has if each.digest != has[0].digest).hi_s > before_s
+    assert {each.digest for each in found.looks if each.kind == "serves"} == {"7"}
+    assert all(each.lo_s <= each.hi_s for each in found.looks)
+    assert has[0].digest == told[0][1]["manifest"]
+    assert set(found.contents) == {each.digest for each in has if each.digest}
+    assert [event for event, _ in told] == ["digest-lane"]
+    assert found.digest == hashlib.sha256((tmp_path / DIGESTS).read_bytes()).hexdigest()
+
+
+def test_a_lane_that_dies_is_told(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    plan, told = SimpleNamespace(scenario=SCENARIO, service=service, everything=REPLICAS), []
+
+    class Broken(DrillClock):
+        def now(self) -> float:
+            raise ZeroDivisionError
+
+    with watching(plan, opened(service), Broken(0.0), tmp_path, lambda event, **fields: told.append((event, fields))) as single:
+        assert not single()
+    assert told[-1][0] == "inconclusive"
+    assert "ZeroDivisionError" in told[-1][1]["why"]
