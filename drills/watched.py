@@ -27,9 +27,11 @@ class Lane:
 
 
 def watched(service: Service, scenario: Scenario, everything: Sequence[Target]) -> tuple[Lane, ...]:
-    """The lanes that the prober will run, without their URLs; none where the service has no URL."""
+    """The lanes that the prober will run, without their URLs, none where the service has no URL; and the digest lane, where it is on."""
+    digest = scenario.digest
+    compared = (Lane("digest", "digest", round(1 / digest.every.total_seconds(), 3), None),) if digest else ()
     if service.endpoint.url is None:
-        return ()
+        return compared
     config = probe_config(service, scenario, replica_urls(everything), Path(), 0.0, 0)
     return tuple(
         Lane(
@@ -39,7 +41,7 @@ def watched(service: Service, scenario: Scenario, everything: Sequence[Target]) 
             lane.get("concurrency"),
         )
         for lane in config["lanes"]
-    )
+    ) + compared
 
 
 def objectives(scenario: Scenario) -> JSON:

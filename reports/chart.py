@@ -12,7 +12,7 @@ from datetime import datetime
 from ..drills.finished import FinishedRun
 from ..drills.measure.anatomy import struck
 from ..drills.measure.values import LaneReport, Probe
-from . import rows
+from . import digest_rows, rows
 from .exposure import USER_KINDS
 from .scales import TimeAxis
 from .strips import Cell, strip
@@ -103,6 +103,7 @@ def _picture(run: FinishedRun, by_lane: dict[str, list[Probe]], axis: TimeAxis, 
         lambda y: rows.faults(run, axis, y),
         lambda y: rows.answers(run, axis, found, y),
         lambda y: rows.lanes(axis, strips, window[1], y),
+        lambda y: digest_rows.rows(run, axis, y),
         lambda y: rows.detections(run, axis, y),
     ]
     drawn, y = [], 0.0

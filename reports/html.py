@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..drills.finished import FinishedRun
-from . import figures, sections, words
+from . import digest_rows, figures, sections, words
 from .bars import objective_bar
 from .chart import pictures, symbols, zero
 from .cleaning import printable, together
@@ -112,6 +112,7 @@ def _sections(run: FinishedRun) -> dict[str, Any]:
         "faults": sections.faults(run),
         "recovery": sections.recovery_parts(run),
         "answers": sections.answers(run),
+        "digests": digest_rows.section(run, zero(run)[0]),
         "procedure": sections.procedure(run),
         "evidence": provenance(run),
     }

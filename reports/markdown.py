@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from ..drills.finished import FinishedRun
 from ..drills.verdict import Verdict
 from ..drills.watched import measured_from
-from . import figures, words
+from . import digest_rows, figures, words
 from .anatomy import until
 from .cleaning import in_code, in_markdown
 from .sentence import lead, sentence, undo_command
@@ -17,7 +17,7 @@ def summary(run: FinishedRun) -> str:
     blocks = [f"## {words.SIGNS[verdict]} {str(verdict).capitalize()}: {in_markdown(words.heading(run))}"]
     if verdict is Verdict.DIRTY:
         blocks.append(f"```sh\n{undo_command(run)}\n```")
-    parts = (_spoken, _objectives, _faults, _anatomy, _load, _reasons, _not_had, _origin)
+    parts = (_spoken, _objectives, _faults, _anatomy, _load, _digests, _reasons, _not_had, _origin)
     blocks += [part(run) for part in parts]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -71,6 +71,10 @@ def _anatomy(run: FinishedRun) -> str:
 
 def _load(run: FinishedRun) -> str:
     return f"Load: {in_markdown(told)}." if (told := words.load(run)) else ""
+
+
+def _digests(run: FinishedRun) -> str:
+    return f"Digests: {in_markdown(told, 600)}." if (told := digest_rows.in_a_line(run)) else ""
 
 
 def _reasons(run: FinishedRun) -> str:

@@ -40,7 +40,9 @@ def wall_axis(axis: TimeAxis, y: float) -> Row:
         kind = "wall start" if place < 4 else "wall end" if place > 96 else "wall"
         kind += " odd" if number % 2 else ""
         label = tag(
-            "text", {"x": _x(axis, at_s), "y": y + 12, "class": kind, "data-epoch": moment.timestamp()}, f"{moment:%H:%M:%S}"
+            "text",
+            {"x": place_of(axis, at_s), "y": y + 12, "class": kind, "data-epoch": moment.timestamp()},
+            f"{moment:%H:%M:%S}",
         )
         drawn += [label, tag("line", {**_vertical(axis, at_s, y + 16, y + 20), "class": "tick"})]
     zone = tag("text", {"x": "0", "y": y + 12, "class": "lane-label", "data-zone": "1"}, zone_name(axis.wall))
@@ -60,7 +62,7 @@ def zero_axis(axis: TimeAxis, y: float) -> Row:
     for number, (at_s, label) in enumerate(axis.ticks()):
         kind = "since odd" if number % 2 and label != "0" else "since"
         drawn.append(tag("line", {**_vertical(axis, at_s, y, y + 5), "class": "tick"}))
-        drawn.append(tag("text", {"x": _x(axis, at_s), "y": y + 18, "class": kind}, label))
+        drawn.append(tag("text", {"x": place_of(axis, at_s), "y": y + 18, "class": kind}, label))
     return Row(group("zero-axis", *drawn), AXIS_HEIGHT)
 
 
@@ -83,7 +85,7 @@ def phases(run: FinishedRun, axis: TimeAxis, y: float) -> Row:
     ]
     if axis.end_s > run.ended_s + 0.01 * axis.span_s:
         drawn.append(_box(axis, (run.ended_s, axis.end_s), y, "phase unwatched", "not watched"))
-    return Row(group("phases", _label("phases", y + 10), *drawn), 34)
+    return Row(group("phases", lane_label("phases", y + 10), *drawn), 34)
 
 
 def _box(axis: TimeAxis, span: tuple[float, float], y: float, kind: str, label: str) -> Drawing:
@@ -104,7 +106,7 @@ def faults(run: FinishedRun, axis: TimeAxis, y: float) -> Row:
     for number, fault in enumerate(shown[:_MOST_FAULTS]):
         drawn += _fault(run, axis, fault, y + number * _FAULT_PITCH)
     if len(shown) > _MOST_FAULTS:
-        drawn.append(_label(f"+ {len(shown) - _MOST_FAULTS} more", y + _MOST_FAULTS * _FAULT_PITCH + 10))
+        drawn.append(lane_label(f"+ {len(shown) - _MOST_FAULTS} more", y + _MOST_FAULTS * _FAULT_PITCH + 10))
     return Row(group("faults", *drawn), _FAULT_PITCH * min(len(shown), _MOST_FAULTS + 1) + (4 if shown else 0))
 
 
@@ -114,7 +116,7 @@ def _fault(run: FinishedRun, axis: TimeAxis, fault: InjectedFault, y: float) -> 
     left, right = axis.x(begin), axis.x(end)
     kind = "fault-bar" if fault.undone else "fault-bar open"
     drawn = [
-        _label(fault.kind, y + 9),
+        lane_label(fault.kind, y + 9),
         tag("rect", {"x": percent(left), "y": y + 4, "width": percent(max(0.15, right - left)), "height": 9.0, "class": kind}),
     ]
     moments = [("injected", begin, "M-4.5-8H4.5L0 0Z")]
@@ -128,7 +130,7 @@ def _fault(run: FinishedRun, axis: TimeAxis, fault: InjectedFault, y: float) -> 
             title = tag("title", {}, f"{fault.kind} {name}: {since(axis, at_s)}")
             shape = tag("path", {"d": path, "class": f"moment {name.split()[0].rstrip(',')}"}, title)
             drop = 4.0 if name == "injected" else 8.5
-            drawn.append(tag("svg", {"x": _x(axis, at_s), "y": y + drop, "class": "at"}, shape))
+            drawn.append(tag("svg", {"x": place_of(axis, at_s), "y": y + drop, "class": "at"}, shape))
     return drawn
 
 
@@ -175,7 +177,7 @@ def _bracket(run: FinishedRun, axis: TimeAxis, y: float, bottom: float) -> list[
 def _doubt(axis: TimeAxis, moment: Interval, y: float) -> Drawing:
     """Between which bounds an end of the bracket lies."""
     width = axis.x(moment.hi_s) - axis.x(moment.lo_s)
-    return tag("rect", {"x": _x(axis, moment.lo_s), "y": y - 3, "width": percent(width), "height": 6.0, "class": "doubt"})
+    return tag("rect", {"x": place_of(axis, moment.lo_s), "y": y - 3, "width": percent(width), "height": 6.0, "class": "doubt"})
 
 
 def lanes(axis: TimeAxis, strips: Sequence[tuple[LaneReport, list[Cell]]], until_s: float, y: float) -> Row:
@@ -184,11 +186,14 @@ def lanes(axis: TimeAxis, strips: Sequence[tuple[LaneReport, list[Cell]]], until
     drawn: list[Drawing] = []
     for number, (lane, cells) in enumerate(strips):
         middle = y + number * _PITCH + 8
-        drawn.append(_label(_lane_name(lane), middle))
+        drawn.append(lane_label(_lane_name(lane), middle))
         for cell in cells:
             height = heights[cell.state]
             end = min(cell.end_s, until_s)
-            place: dict[str, str | float] = {"x": _x(axis, cell.start_s), "width": percent(axis.x(end) - axis.x(cell.start_s))}
+            place: dict[str, str | float] = {
+                "x": place_of(axis, cell.start_s),
+                "width": percent(axis.x(end) - axis.x(cell.start_s)),
+            }
             told = f"{lane.info.name}: {cell.state} from {since(axis, cell.start_s)} to {since(axis, end)}"
             box: dict[str, str | float] = {**place, "y": middle - height / 2, "height": height, "class": f"cell {cell.state}"}
             drawn.append(tag("rect", box, tag("title", {}, told)))
@@ -206,12 +211,17 @@ def detections(run: FinishedRun, axis: TimeAxis, y: float) -> Row:
     drawn: list[Drawing] = []
     for number, (gap, source) in enumerate(noticed[:_MOST_FAULTS]):
         middle, at_s = y + number * _PITCH + 8, impact.middle_s + gap.middle_s
-        line: dict[str, str | float] = {"x1": _x(axis, impact.middle_s), "x2": _x(axis, at_s), "y1": middle, "y2": middle}
-        drawn += [_label(source, middle), tag("line", {**line, "class": "noticing"})]
+        line: dict[str, str | float] = {
+            "x1": place_of(axis, impact.middle_s),
+            "x2": place_of(axis, at_s),
+            "y1": middle,
+            "y2": middle,
+        }
+        drawn += [lane_label(source, middle), tag("line", {**line, "class": "noticing"})]
         if axis.holds(at_s):
-            drawn.append(tag("circle", {"cx": _x(axis, at_s), "cy": middle, "r": 4.5, "class": "noticed"}))
+            drawn.append(tag("circle", {"cx": place_of(axis, at_s), "cy": middle, "r": 4.5, "class": "noticed"}))
         right = axis.x(at_s) > 70  # percent: the text goes where there is room for it
-        place: dict[str, str | float] = {"x": _x(axis, at_s), "y": middle + (-7 if right else 4)}
+        place: dict[str, str | float] = {"x": place_of(axis, at_s), "y": middle + (-7 if right else 4)}
         drawn.append(
             tag("text", {**place, "class": f"told {'end' if right else 'start'}"}, f"noticed after {figures.interval(gap)}")
         )
@@ -219,7 +229,7 @@ def detections(run: FinishedRun, axis: TimeAxis, y: float) -> Row:
     if blind:
         middle = y + (rows - 1) * _PITCH + 8
         told = one_line(", ".join(blind), 40 if noticed else 60)
-        drawn += [_label("never noticed", middle), tag("text", {"x": "0", "y": middle + 4, "class": "blind"}, told)]
+        drawn += [lane_label("never noticed", middle), tag("text", {"x": "0", "y": middle + 4, "class": "blind"}, told)]
     return Row(group("detections", *drawn), _PITCH * rows + 6)
 
 
@@ -260,15 +270,15 @@ def _lane_name(lane: LaneReport) -> str:
     return lane.info.component if lane.info.kind == "replica" else lane.info.name.removeprefix("health:")
 
 
-def _label(text: str, middle: float) -> Drawing:
+def lane_label(text: str, middle: float) -> Drawing:
     short = one_line(text, 17)
     title = [tag("title", {}, text)] if short != text else []
     return tag("text", {"x": "0", "y": middle + 4, "class": "lane-label"}, short, *title)
 
 
-def _x(axis: TimeAxis, at_s: float) -> str:
+def place_of(axis: TimeAxis, at_s: float) -> str:
     return percent(axis.x(at_s))
 
 
 def _vertical(axis: TimeAxis, at_s: float, top: float, bottom: float) -> dict[str, str | float]:
-    return {"x1": _x(axis, at_s), "x2": _x(axis, at_s), "y1": top, "y2": bottom}
+    return {"x1": place_of(axis, at_s), "x2": place_of(axis, at_s), "y1": top, "y2": bottom}

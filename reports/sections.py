@@ -57,6 +57,10 @@ def moments(run: FinishedRun) -> list[dict[str, Any]]:
                 found.append((f"{source} noticed", Interval(recovery.impact.lo_s + gap.lo_s, recovery.impact.hi_s + gap.hi_s)))
     if recovery.recovered is not None:
         found.append(("recovered: right answers again, and they held", recovery.recovered))
+    if (digests := run.measurement.digests) and digests.skew:
+        start, end = digests.skew
+        found.append(("replicas have different models", start))
+        found += [("all replicas have one model again", end)] if end else []
     found += steps(run)
     return [_moment(run, label, moment) for label, moment in sorted(found, key=lambda item: item[1].middle_s)]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..drills.finished import FinishedRun
 from ..drills.verdict import Judged, Verdict
-from . import anatomy, figures, words
+from . import anatomy, digest_rows, figures, words
 from .sentence import lead, sentence
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def _facts(run: FinishedRun) -> list[tuple[str, str]]:
         facts.append(("recovery", anatomy.in_a_line(run.measurement.anatomy)))
     if load := words.load(run):
         facts.append(("load", load))
+    if told := digest_rows.in_a_line(run):
+        facts.append(("digests", told))
     facts += [("not had", f"{name}: {why}") for name, why in words.not_had(run).items()]
     if not run.journal_intact:
         facts.append(("journal", "its hash chain is BROKEN: lines were changed or lost after they were written"))

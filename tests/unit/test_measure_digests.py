@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from blackstart.drills.measure.digest_values import HAS, SERVES, Digests, DigestSample
+from blackstart.drills.measure.digest_values import HAS, SERVES, Digests, DigestSample, MixedAnswers
 from blackstart.drills.measure.digests import digests, single
 from blackstart.drills.measure.values import Interval, LaneInfo, Probe
-from blackstart.tests.unit.measure_simulation import SEMANTIC, fault, observed, window
+from blackstart.drills.scenario import Objectives
+from blackstart.drills.verdict import Ended, Verdict, judge
+from blackstart.tests.unit.measure_simulation import SEMANTIC, fault, observed, scenario, window
+from blackstart.tests.unit.test_verdict import GOOD
 
 NEW, OLD = "sha256:new", "sha256:old"
 REPLICAS = ("r0", "r1")
@@ -155,3 +159,27 @@ def test_latest_looks() -> None:
 
 def test_the_lane_was_off() -> None:
     assert digests(replace(observed((), ()), digests=())) is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "single_digest", "mixed"),
+    [
+        ({}, Verdict.PASSED, Verdict.PASSED),
+        ({"single_again": Interval(9.0, 11.0)}, Verdict.INCONCLUSIVE, Verdict.PASSED),
+        ({"single_again": Interval(11.0, 12.0)}, Verdict.FAILED, Verdict.PASSED),
+        ({"single_again": None, "longer_than_s": 12.0}, Verdict.FAILED, Verdict.PASSED),
+        ({"single_again": None, "longer_than_s": 5.0}, Verdict.INCONCLUSIVE, Verdict.PASSED),
+        ({"mixed": MixedAnswers(20, 1, 4)}, Verdict.PASSED, Verdict.INCONCLUSIVE),
+        ({"mixed": MixedAnswers(20, 3, 4)}, Verdict.PASSED, Verdict.FAILED),
+        ({"mixed": MixedAnswers(0, 0, 0)}, Verdict.PASSED, Verdict.INCONCLUSIVE),
+        ({"skew": None, "single_again": None, "mixed": None}, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_objectives(parts: dict[str, object], single_digest: Verdict, mixed: Verdict) -> None:
+    wanted = Objectives(time_to_single_digest=timedelta(seconds=10), mixed_answers=2)
+    skew = (Interval(12.0, 13.0), Interval(14.0, 15.0))
+    seen = replace(Digests({HAS: NEW}, {HAS: 2}, (), (), skew, Interval(1.0, 3.0), None, MixedAnswers(20, 0, 2)), **parts)
+    judged = judge(scenario(objectives=wanted), replace(GOOD, digests=seen), (fault(),), Ended()).objectives
+    assert [(one.name, one.verdict) for one in judged] == [("time_to_single_digest", single_digest), ("mixed_answers", mixed)]
+    off = judge(scenario(objectives=wanted), GOOD, (fault(),), Ended())
+    assert {one.verdict for one in off.objectives} == {Verdict.INCONCLUSIVE}
