@@ -1,8 +1,10 @@
 """Each objective of a scenario held against what was measured. What could not be measured never passes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from .measure.lanes import given_up_after_s
 from .measure.values import DataLoss, Interval, Measurement, Recovery, format_interval, noticed_by
@@ -39,29 +41,24 @@ class Judged:
 
 def objectives(scenario: Scenario, found: Measurement) -> list[Judged]:
     """Each objective that the scenario has, held against what was measured."""
-    wanted = scenario.objectives
-    judged: list[Judged] = []
-    if wanted.rto is not None:
-        judged.append(_rto(found, wanted.rto.total_seconds()))
-    if wanted.rpo is not None:
-        judged.append(_rpo(found, wanted.rpo.total_seconds()))
-    if wanted.quality_loss is not None:
-        judged.append(_quality_loss(found, wanted.quality_loss))
-    if wanted.availability is not None:
-        judged.append(_availability(found, wanted.availability))
-    if wanted.time_to_detect is not None:
-        judged.append(_time_to_detect(found, wanted.time_to_detect.total_seconds()))
-    if wanted.time_to_redundancy is not None:
-        judged.append(_time_to_redundancy(found, wanted.time_to_redundancy.total_seconds()))
-    if wanted.streams_cut is not None:
-        judged.append(_streams_cut(found, wanted.streams_cut))
-    if wanted.stream_gap is not None:
-        judged.append(_stream_gap(found, wanted.stream_gap))
-    if wanted.time_to_single_digest is not None:
-        judged.append(_time_to_single_digest(found, wanted.time_to_single_digest.total_seconds()))
-    if wanted.mixed_answers is not None:
-        judged.append(_mixed_answers(found, wanted.mixed_answers))
-    return judged
+    judges: dict[str, Callable[[Measurement, Any], Judged]] = {
+        "rto": _rto,
+        "rpo": _rpo,
+        "quality_loss": _quality_loss,
+        "availability": _availability,
+        "time_to_detect": _time_to_detect,
+        "time_to_redundancy": _time_to_redundancy,
+        "streams_cut": _streams_cut,
+        "stream_gap": _stream_gap,
+        "time_to_single_digest": _time_to_single_digest,
+        "mixed_answers": _mixed_answers,
+    }
+    wanted = {name: getattr(scenario.objectives, name) for name in judges}
+    return [
+        judges[name](found, value.total_seconds() if isinstance(value, timedelta) else value)
+        for name, value in wanted.items()
+        if value is not None
+    ]
 
 
 def _held_against(value: Interval, target_s: float) -> Verdict:
@@ -238,16 +235,14 @@ def _streams_cut(found: Measurement, most: int) -> Judged:
     return replace(one, verdict=Verdict.PASSED)
 
 
-def _stream_gap(found: Measurement, allowed: timedelta) -> Judged:
-    one = Judged(
-        "stream_gap", allowed.total_seconds(), "<=", "s", "streams", None, Verdict.INCONCLUSIVE, "The longest silence in a stream"
-    )
+def _stream_gap(found: Measurement, target_s: float) -> Judged:
+    one = Judged("stream_gap", target_s, "<=", "s", "streams", None, Verdict.INCONCLUSIVE, "The longest silence in a stream")
     seen = found.streams
     if seen is None:
         return _not_had(one, found, "streams")
     if not seen.opened:
         return replace(one, text=f"{one.text} is not known: no stream was open after the fault.")
-    gap_s, given_up = seen.longest_gap_s, seen.longest_gap_s >= given_up_after_s(allowed)
+    gap_s, given_up = seen.longest_gap_s, seen.longest_gap_s >= given_up_after_s(target_s)
     more = "more than " if given_up else ""
     text = f"{one.text} was {more}{gap_s:.2g} s, of {seen.opened} that were open; {one.target:g} s were allowed."
     one = replace(one, value=Interval(gap_s, gap_s), censored=given_up, text=text)

@@ -33,15 +33,18 @@ def watched(service: Service, scenario: Scenario, everything: Sequence[Target]) 
     if service.endpoint.url is None:
         return compared
     config = probe_config(service, scenario, replica_urls(everything), Path(), 0.0, 0)
-    return tuple(
-        Lane(
-            lane["name"],
-            lane["kind"],
-            round(1 / lane["period_s"], 3) if lane["period_s"] else None,
-            lane.get("concurrency"),
+    return (
+        tuple(
+            Lane(
+                lane["name"],
+                lane["kind"],
+                round(1 / lane["period_s"], 3) if lane["period_s"] else None,
+                lane.get("concurrency"),
+            )
+            for lane in config["lanes"]
         )
-        for lane in config["lanes"]
-    ) + compared
+        + compared
+    )
 
 
 def objectives(scenario: Scenario) -> JSON:

@@ -1,7 +1,6 @@
 """Decides what a drill probes, and how hard: from a Service and a Scenario to the prober's lanes."""
 
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -101,9 +100,9 @@ def _answer_timeout_s(scenario: Scenario) -> float:
     return max(1.0, 2 * bound.limit) if bound else ANSWER_TIMEOUT_S
 
 
-def given_up_after_s(allowed: timedelta | None) -> float:
-    """When a stream that has fallen silent is given up: long after the objective for that, where there is one, was missed."""
-    return max(STREAM_STALL_S, 2 * allowed.total_seconds()) if allowed else STREAM_STALL_S
+def given_up_after_s(allowed_s: float) -> float:
+    """When a stream that has fallen silent is given up: long after the objective for that, where there is one (else 0), was missed."""
+    return max(STREAM_STALL_S, 2 * allowed_s)
 
 
 def asking(service: Service) -> JSON:
@@ -155,10 +154,11 @@ def _load_lanes(service: Service, scenario: Scenario, load: Load) -> list[JSON]:
     """Streams exist in protocol openai only; elsewhere there is no such lane, and no figure from it."""
     lanes = []
     common = {"url": service_url(service), "timeout_s": _answer_timeout_s(scenario), **asking(service)}
+    gap = scenario.objectives.stream_gap
     if load.streams and service.endpoint.protocol == "openai":
         limits = {
             "concurrency": load.streams,
-            "stall_s": given_up_after_s(scenario.objectives.stream_gap),
+            "stall_s": given_up_after_s(gap.total_seconds() if gap else 0.0),
             "total_s": STREAM_TOTAL_S,
             "max_tokens": STREAM_TOKENS,
         }

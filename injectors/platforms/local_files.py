@@ -12,6 +12,14 @@ from .base import GivenUp, PlatformError, Target
 from .process_table import command_line
 
 
+def asked_here(url: str) -> JSON:
+    """The answer to a GET from this machine: its `status` and `body`."""
+    try:
+        return model_sight.asked(url)
+    except OSError as error:
+        raise PlatformError(f"{url}: {getattr(error, 'reason', None) or error.strerror or error}") from error
+
+
 class LocalFiles:
     """Relative paths start at `folder`."""
 
@@ -97,10 +105,7 @@ class LocalFiles:
 
     def ask(self, target: Target, url: str) -> JSON:
         del target
-        try:
-            return model_sight.asked(url)
-        except OSError as error:
-            raise PlatformError(f"{url}: {getattr(error, 'reason', None) or error.strerror or error}") from error
+        return asked_here(url)
 
     def _pause(self, wait_s: float) -> None:
         if self.given_up.wait(wait_s):

@@ -22,8 +22,8 @@ SHOWN = {  # one for each means; all of them: tests/drills/all_scenarios.py --on
         "control-plane-and-dns-down",
         "engine-hang-zombie",
         "router-worker-partition",
-        "silent-weight-corruption",
         "store-loss",
+        "version-skew",
     ),
     "hardened": ("control-plane-and-dns-down", "replica-kill-midstream", "rollout-drain", "router-worker-partition"),
 }

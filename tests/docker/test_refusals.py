@@ -122,6 +122,11 @@ def test_without_python_here_and_elsewhere(blackstart: Blackstart, extra: Any) -
     assert "has no python3, and its faults need one" in inside.err
     from_here = planned(blackstart, "{kind: process-hang, role: engine}", file)
     assert from_here.code == 0, from_here.err
+    file = profile(blackstart.folder, "v-extra", roles={"engine": {"command_line": "sleep"}}, model={"path": victims.MODEL})
+    compared = planned(blackstart, "{kind: process-hang, role: engine}\ndigest: {}", file)
+    assert compared.code == 2, compared.out
+    assert "the digest lane cannot read the model of v-extra: " in compared.err
+    assert "has no python3" in compared.err
 
 
 def test_an_image_that_is_not_there(blackstart: Blackstart, service: None) -> None:

@@ -4,6 +4,8 @@ import hashlib
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from blackstart.drills.service import Endpoint, Model, Service
 from blackstart.injectors.model_formats.manifest import measured, write
 from blackstart.injectors.platforms import model_sight
 from blackstart.injectors.platforms.base import GivenUp, Target
+from blackstart.injectors.platforms.exec_agents import BOOT, packed, source
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
 from blackstart.injectors.values import Size
@@ -79,6 +82,42 @@ def test_digests_of_a_file_and_of_parts_at_a_bounded_rate(tmp_path: Path) -> Non
 
     meddled = model_sight.digests(str(tmp_path / "f"), {}, 1000, meddle)
     assert meddled["before"] != meddled["after"]
+
+
+@contextmanager
+def piped(verb: str, request: dict[str, object]) -> Iterator["subprocess.Popen[bytes]"]:
+    """The program as it runs in a container: read from its own standard input, which stays open."""
+    command = [sys.executable, "-I", "-c", BOOT, verb, json.dumps(request)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(packed(source("platforms/model_sight.py")))
+        process.stdin.flush()
+        yield process
+
+
+def said(verb: str, **request: object) -> dict[str, object]:
+    with piped(verb, request) as process:
+        assert process.stdout is not None
+        return json.loads(process.stdout.readline())
+
+
+def test_the_same_in_a_container(tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    model.write_bytes(b"x" * 50)
+    marks = model_sight.marks(str(model))[1]
+    assert said("marks", path=str(model)) == {"folder": str(tmp_path), "marks": marks}
+    found = said("digests", path=str(model), ranges={"half": [25, 25]}, per_second=1000)
+    assert found["sha256"] == hashlib.sha256(b"x" * 50).hexdigest()
+    assert found["parts"] == {"half": hashlib.sha256(b"x" * 25).hexdigest()}
+    assert said("marks", path="/nowhere/m")["error"] == "/nowhere/m: No such file or directory"
+    assert "refused" in str(said("ask", url="http://127.0.0.1:1/")["error"])
+
+
+def test_a_reader_in_a_container_ends_with_its_connection(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(b"x" * 1000)
+    with piped("digests", {"path": str(tmp_path / "m"), "ranges": {}, "per_second": 1}) as process:
+        out, _ = process.communicate(timeout=20)  # which closes its input; reading would take 1000 s
+    assert json.loads(out) == {"error": "digests: told to end"}
 
 
 def test_reading_ends_when_nobody_waits_for_it(service: Service) -> None:
