@@ -49,13 +49,14 @@ class FakeGpus:
     """Two simulated GPUs of 4 GiB, WHOLE and OTHER; with `sliced` the second is cut, and SLICE is one half of it."""
 
     def __init__(self, folder: Path, *, sliced: bool = False) -> None:
+        self.folder = folder
         folder.mkdir(parents=True)
         if not shutil.which("gcc"):
             missing("gcc is missing")
         library = folder / "libfake.so"
         subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "fake_gpu.c")], check=True)
         for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
-            (folder / name).symlink_to(library)
+            (folder / name).symlink_to(library.name)  # also where the folder is mounted elsewhere
         self.environment = {"LD_LIBRARY_PATH": str(folder), "BLACKSTART_FAKE_GPU": str(folder / "state")}
         self.library = ctypes.CDLL(str(library))
         self.library.fake_used.restype = ctypes.c_ulonglong
@@ -64,6 +65,16 @@ class FakeGpus:
         self.add(1, OTHER)
         if sliced:
             self.add(2, SLICE, OTHER)
+
+    def victim(self, at: str, port: int) -> tuple[list[str], dict[str, str]]:
+        """Command and environment of tests/gpu_victim.py on WHOLE, in a container that has this folder mounted there."""
+        for program in (HERE / "gpu_victim.py", HERE.parent / "injectors" / "gpu_agent.py"):
+            shutil.copy(program, self.folder)
+        (self.folder / "state").chmod(0o666)  # whoever it runs as
+        return ["python3", f"{at}/gpu_victim.py", str(port), WHOLE, "0.0.0.0"], {
+            "LD_LIBRARY_PATH": at,
+            "BLACKSTART_FAKE_GPU": f"{at}/state",
+        }
 
     def add(self, index: int, uuid: str, parent: str = "", capability: int = 90) -> None:
         name = b"Simulated GPU"

@@ -1,20 +1,25 @@
 """What can be seen inside containers, past the agents: files, processes and what they use, by look.py in a process of its own."""
 
 import base64
+import json
 from abc import abstractmethod
 from typing import Generic
 
 from ..values import JSON
+from .agent_programs import program
 from .base import PlatformError, Target
-from .exec_agents import ContainerAgents, Doors, W, look
+from .exec_agents import ContainerAgents, Doors, W, answered, look, prefix
 from .looked_contents import LookedContents
 from .process_table import Usage
+
+DRIVER_S = 60.0  # one that was not loaded before takes some seconds
 
 
 class ContainerFiles(LookedContents, Generic[W]):
     """The platform says which container is a target's, and how programs get into it."""
 
     doors: Doors[W]
+    agents_go_along: bool = True  # when the target dies, since they are in its container
 
     @abstractmethod
     def _container(self, target: Target) -> W | None:
@@ -24,6 +29,10 @@ class ContainerFiles(LookedContents, Generic[W]):
     @abstractmethod
     def _agents(self) -> ContainerAgents[W]:
         """Those that hold faults there."""
+
+    @abstractmethod
+    def _refuse_foreign(self, target: Target) -> None:
+        """Raises Unsupported where processes are seen inside that are not the target's own."""
 
     def space(self, target: Target, folder: str) -> tuple[int, int]:
         found = self._look(target, "space", path=folder)
@@ -71,6 +80,17 @@ class ContainerFiles(LookedContents, Generic[W]):
         found = look(self.doors, where, "memory", {})["available_bytes"] if where else None
         return None if found is None else int(found)
 
+    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
+        """As a process of its own in the target's container sees them. Raises Unsupported without python3 there."""
+        self._refuse_foreign(target)
+        request = {"pids": self.pids(target), "fault": fault, "opencl": opencl}
+        arguments = ["look", json.dumps(request)]
+        return answered(self.doors, self._inside(target), program("saturate-gpu").read_bytes(), arguments, DRIVER_S)
+
+    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
+        found: JSON | None = self._look(target, "seen", prefix=prefix(fault, target))["seen"]
+        return found
+
     def _usage(self, where: W, identities: list[str]) -> Usage | None:
         used = look(self.doors, where, "usage", {"identities": identities})
         if not used["processes"]:
@@ -78,7 +98,10 @@ class ContainerFiles(LookedContents, Generic[W]):
         return Usage(used["cpu_s"], used["waited_s"], used["age_s"], used["resident_bytes"])
 
     def _look(self, target: Target, verb: str, **request: object) -> JSON:
+        return look(self.doors, self._inside(target), verb, request)
+
+    def _inside(self, target: Target) -> W:
         where = self._container(target)
         if where is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone")
-        return look(self.doors, where, verb, request)
+        return where

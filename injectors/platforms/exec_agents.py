@@ -82,7 +82,12 @@ def source(name: str) -> bytes:
 def look(doors: Doors[W], where: W, verb: str, request: JSON) -> JSON:
     """What look.py says of the container's inside. Raises Unsupported where there is no python3."""
     limit_s = DIGEST_S if verb == "digest" else EXEC_S
-    code, said, errors = doors.run(where, source("look.py"), [verb, json.dumps(request)], limit_s)
+    return answered(doors, where, source("look.py"), [verb, json.dumps(request)], limit_s)
+
+
+def answered(doors: Doors[W], where: W, text: bytes, arguments: Sequence[str], limit_s: float) -> JSON:
+    """What a program says in one line there. Raises Unsupported where there is no python3."""
+    code, said, errors = doors.run(where, text, arguments, limit_s)
     if code or not said:
         missing = code in {126, 127} or "not found" in errors
         problem = f"{where}: {errors.strip()[-300:] or f'exit {code}'}"
@@ -118,7 +123,7 @@ class ContainerAgents(ABC, Generic[W]):
             raise Unsupported(f"{where} has no folder that can be written to ({PLACES}), and an undo record needs one")
         request = {
             "fault": fault,
-            "state": f"{places[0]}/{_prefix(fault, target)}.json",
+            "state": f"{places[0]}/{prefix(fault, target)}.json",
             "deadline_s": deadline_s,
             "lease_s": LEASE_S,
         }
@@ -192,7 +197,7 @@ class ContainerAgents(ABC, Generic[W]):
 
     def records(self, where: W, fault: str, target: Target) -> JSON:
         """Undo records in the container: path -> record."""
-        found: JSON = look(self.doors, where, "records", {"prefix": _prefix(fault, target)})["records"]
+        found: JSON = look(self.doors, where, "records", {"prefix": prefix(fault, target)})["records"]
         return found
 
     def close(self) -> None:
@@ -245,7 +250,8 @@ class ContainerAgents(ABC, Generic[W]):
 PLACES: Final = "/tmp, /dev/shm, /var/tmp"  # noqa: S108 - look.py's, in words
 
 
-def _prefix(fault: str, target: Target) -> str:
+def prefix(fault: str, target: Target) -> str:
+    """How the names of all files begin that an agent of that fault keeps there."""
     return f"blackstart-{quote(fault, safe='')}--{quote(target.name, safe='')}"
 
 
