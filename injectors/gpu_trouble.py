@@ -1,4 +1,4 @@
-"""Troubles of accelerators themselves: gpu-throttle, and by name those that have no means here: gpu-health-signal, gpu-lost."""
+"""Troubles of accelerators themselves: gpu-throttle, gpu-lost (gpu_lost.py), and by name what has no means here: gpu-health-signal."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,10 +6,12 @@ from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .devices import OPENCL, accelerators, own_gpu
+from .gpu_lost import GpuLost
 from .lifecycle import end_agent
 from .platforms.base import Platform, Target
 from .values import JSON, Share
 
+__all__ = ["GpuHealthSignal", "GpuLost", "GpuThrottle"]
 NVML = "NVML"
 
 
@@ -154,19 +156,4 @@ class GpuHealthSignal(Meaningless):
     means: ClassVar[str] = (
         "DCGM's field injection (dcgmi and a standalone nv-hostengine), which is not reached from here; a false XID in the kernel's log "
         "could not be taken back"
-    )
-
-
-@dataclass(frozen=True)
-class GpuLost(Meaningless):
-    """A GPU that every call of CUDA finds lost."""
-
-    kind: ClassVar[str] = "gpu-lost"
-    summary: ClassVar[str] = "CUDA calls of the service fail as on a GPU that is lost; refused: there are no means here"
-    certifies: ClassVar[str] = (
-        "recovery: that the service gets by when its GPU is gone; not detection. Only together with gpu-health-signal is it GPU loss"
-    )
-    means: ClassVar[str] = (
-        "a library between the service and CUDA (an error shim) that is loaded when the service starts; blackstart changes no service's "
-        "libraries, and takes no device from under a driver. process-kill of the engine rehearses its death"
     )

@@ -53,10 +53,9 @@ class FakeGpus:
         folder.mkdir(parents=True)
         if not shutil.which("gcc"):
             missing("gcc is missing")
-        library = folder / "libfake.so"
+        library = folder / "libcuda.so.1"
         subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "fake_gpu.c")], check=True)
-        for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
-            (folder / name).symlink_to(library.name)  # also where the folder is mounted elsewhere
+        shutil.copy(library, folder / "libnvidia-ml.so.1")  # no link, or the linker would take one for the other
         self.environment = {"LD_LIBRARY_PATH": str(folder), "BLACKSTART_FAKE_GPU": str(folder / "state")}
         self.library = ctypes.CDLL(str(library))
         self.library.fake_used.restype = ctypes.c_ulonglong

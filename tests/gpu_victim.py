@@ -1,6 +1,7 @@
 """A model service in small that has a context and memory on a GPU.
 
-gpu_victim.py PORT UUID [HOST]     answers every GET once it has them; gpu_agent.py lies beside it, or where it is in the tree
+gpu_victim.py PORT UUID [HOST]     answers every GET with how much of the GPU is free, or with 500 and why CUDA does not tell;
+                                   gpu_agent.py lies beside it, or where it is in the tree
 """
 
 import importlib.util
@@ -13,9 +14,14 @@ MIB = 256
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
+        try:
+            status, body = 200, f"{self.server.device.free_bytes()[0]} bytes are free"
+        except self.server.failed as problem:
+            status, body = 500, str(problem)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -32,7 +38,9 @@ def main(port: int, uuid: str, host: str = "127.0.0.1") -> None:
     device.open([])
     if not device.allocate(MIB << 20):
         sys.exit(f"no room for {MIB} MiB on {uuid}")
-    HTTPServer((host, port), Handler).serve_forever()
+    server = HTTPServer((host, port), Handler)
+    server.device, server.failed = device, gpu_agent.Failed
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ OTHERS = {
     "saturate-gpu": "gpu_agent.py",
     "fill-gpu": "gpu_agent.py",
     "limit-gpu": "gpu_agent.py",
+    "lose-gpu": "gpu_agent.py",
 }  # the rest: agent.py
 
 

@@ -378,7 +378,7 @@ def test_what_cannot_be_throttled_is_refused(simulated, fakes):
 def test_what_has_no_means_is_refused_by_name(simulated):
     with closing(simulated()) as platform:
         assert "gpu-health-signal needs DCGM's field injection" in refused(platform, GpuHealthSignal())
-        assert "gpu-lost needs a library between the service and CUDA" in refused(platform, GpuLost())
+        assert "no process of r0 has CUDA's driver (libcuda.so) loaded" in refused(platform, GpuLost())
 
 
 def test_a_missing_driver_is_named(tmp_path, processor):
