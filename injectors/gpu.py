@@ -48,7 +48,7 @@ class GpuSaturate(Injector):
         "NVML: the agent's process on the target's GPU, its utilisation; on OpenCL the runtime's event times"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
@@ -129,7 +129,7 @@ class GpuMemoryFill(Injector):
     bites_when: ClassVar[str] = (
         "at once; when it starts again where the target holds most of the device already, or nobody tells how much"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
