@@ -4,6 +4,7 @@
     gpu_agent.py fill-gpu REQUEST
     gpu_agent.py limit-gpu REQUEST
     gpu_agent.py lose-gpu REQUEST
+    gpu_agent.py log-xid REQUEST
     gpu_agent.py undo @STATE             from any process, as often as wished: end that agent (the driver takes back what it had) and
                                          put back a limit that it left
     gpu_agent.py look REQUEST            nothing is held or changed: what accelerators there are and who is on them, as one JSON object
@@ -18,6 +19,7 @@ waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). f
 memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
 `device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it. lose-gpu:
 `controls`, files by which cuda_shim.c has all calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
+log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
 look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
@@ -207,6 +209,13 @@ class Share(ctypes.Structure):
     _fields_ += [("encoder", ctypes.c_uint), ("decoder", ctypes.c_uint)]
 
 
+class Pci(ctypes.Structure):
+    """nvmlPciInfo_t of its third version."""
+
+    _fields_ = [("legacy", ctypes.c_char * 16), ("domain", ctypes.c_uint), ("bus", ctypes.c_uint), ("device", ctypes.c_uint)]
+    _fields_ += [("model", ctypes.c_uint), ("board", ctypes.c_uint), ("name", ctypes.c_char * 32)]
+
+
 class Nvml:
     """What the driver itself says of its GPUs, and who is on them."""
 
@@ -322,6 +331,15 @@ class Nvml:
                 return [word for bit, word in SLOWED.items() if found.value & bit]
         return []
 
+    def pci(self, gpu: Any) -> str | None:
+        """Domain, bus and device as the driver writes them in the kernel's log."""
+        found = Pci()
+        if not self.library.has("nvmlDeviceGetPciInfo_v3") or self.library.code(
+            "nvmlDeviceGetPciInfo_v3", gpu, ctypes.byref(found)
+        ):
+            return None
+        return "%04x:%02x:%02x" % (found.domain, found.bus, found.device)
+
     def seen(self, handle: Any, parent: str | None) -> Record:
         """One device: bytes, degrees Celsius, watts, MHz, percent."""
         gpu = self.whole(handle)
@@ -333,6 +351,7 @@ class Nvml:
         processes, shares = {**shared, **self.processes(handle, "Compute")}, self.shares(handle)
         return {
             "uuid": self.text("nvmlDeviceGetUUID", handle),
+            "pci": self.pci(gpu),
             "parent": parent,
             "name": self.text("nvmlDeviceGetName", gpu),
             "total_bytes": total,
@@ -1347,11 +1366,72 @@ def lose_undo(record: Record) -> None:
             set_control(path, 0)
 
 
+# --- log-xid: line, over -----------------------------------------------------------------------------------------------------
+
+KMSG, SWITCH, WARNING = "/dev/kmsg", "/proc/sys/kernel/printk_devkmsg", "<4>"
+
+
+def unwritable() -> str:
+    """Why no line of ours would get into the kernel's log; empty: it would (Documentation/ABI/testing/dev-kmsg of Linux)."""
+    if not os.access(KMSG, os.W_OK):
+        return "%s cannot be written to by this user" % KMSG
+    with suppress(OSError), open(SWITCH, encoding="ascii") as text:
+        if text.read().strip() == "off":
+            return "this kernel drops what is written to %s (%s is off)" % (KMSG, SWITCH)
+    return ""
+
+
+def logged(word: str) -> list[str]:
+    """Lines of the kernel's log with that word, the oldest first."""
+    found: list[str] = []
+    log = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                record = os.read(log, 8192).decode("utf-8", "replace")
+            except BrokenPipeError:  # overwritten while it was about to be read
+                continue
+            except BlockingIOError:
+                return found
+            message = record.partition(";")[2].partition("\n")[0]
+            if word in message:
+                found.append(message)
+    finally:
+        os.close(log)
+
+
+def log_line(line: str) -> None:
+    try:
+        with open(KMSG, "w", encoding="utf-8") as log:
+            log.write(WARNING + line + "\n")
+    except OSError as problem:
+        raise Failed("%s cannot be written: %s" % (KMSG, problem)) from problem
+
+
+def log_prepare(request: Record, held: Held) -> Record:
+    del held  # nothing of the device is opened
+    why = unwritable()
+    if why:
+        raise Refused(why)
+    return {"line": request["line"], "over": request["over"]}
+
+
+def log_apply(request: Record, held: Held) -> Record:
+    log_line(request["line"])
+    held.show(line=request["line"])
+    return {"line": request["line"]}
+
+
+def log_undo(record: Record) -> None:
+    log_line(record["over"])
+
+
 VERBS = {
     "saturate-gpu": Verb(saturate_prepare, saturate_apply, saturate_go_on, nothing),
     "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on, nothing),
     "limit-gpu": Verb(limit_prepare, limit_apply, shown_on, limit_undo),
     "lose-gpu": Verb(lose_prepare, lose_apply, shown_on, lose_undo),
+    "log-xid": Verb(log_prepare, log_apply, shown_on, log_undo),
 }
 
 # --- look -------------------------------------------------------------------------------------------------------------------
@@ -1392,7 +1472,7 @@ def agents_of(fault: str) -> list[int]:
 
 
 def look(request: Record) -> int:
-    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids, `processes`: which of them have CUDA loaded, and the shim before it, `agents`: pids of all that hold the fault, on a GPU or not."""
+    """`nvml`, `cuda`, `opencl`: why each is missing, or empty; `gpus` as NVML tells (`broken`: what is wrong with those it tells nothing of), `devices` of OpenCL, `environment` of pids, `processes`: which of them have CUDA loaded, and the shim before it, `unwritable`: why nothing gets into the kernel's log, `logged`: its lines that name the fault, `agents`: pids of all that hold the fault, on a GPU or not."""
     found: Record = {"nvml": "", "cuda": "", "opencl": "", "gpus": [], "broken": [], "devices": [], "hardware": "real"}
     found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=agents_of(request.get("fault", "")))
     try:
@@ -1418,6 +1498,9 @@ def look(request: Record) -> int:
             found["devices"] = OpenClDevices().seen()
         except (Refused, Failed) as problem:
             found["opencl"] = str(problem)
+    found["unwritable"] = unwritable()
+    with suppress(OSError):  # who may not read it finds nothing there
+        found["logged"] = logged(request["fault"]) if request.get("fault") else []
     found["environment"] = {str(pid): environment_of(pid) for pid in request.get("pids", ())}
     found["processes"] = [seen for pid in request.get("pids", ()) for seen in [cuda_of(pid)] if seen]
     os.write(1, (json.dumps(found) + "\n").encode("utf-8"))

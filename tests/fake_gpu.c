@@ -35,6 +35,7 @@ struct state {
 };
 struct event { double at; };
 struct utilisation { unsigned pid; u64 at; unsigned sm, memory, encoder, decoder; };
+struct pci { char legacy[16]; unsigned domain, bus, device, model, board; char name[32]; };
 struct listed { unsigned pid; u64 bytes; unsigned instance, compute; };
 
 int blackstart_simulated = 1;
@@ -305,6 +306,10 @@ int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(struct gpu *g, void **handle) {
   return 2;
 }
 int nvmlDeviceGetUUID(struct gpu *g, char *text, unsigned size) { FAIL(nvmlDeviceGetUUID); return strncpy(text, g->uuid, size), 0; }
+int nvmlDeviceGetPciInfo_v3(struct gpu *g, struct pci *found) {
+  FAIL(nvmlDeviceGetPciInfo_v3);
+  return *found = (struct pci){.bus = 0x17 + of(g)}, 0;
+}
 int nvmlDeviceGetName(struct gpu *g, char *text, unsigned size) { FAIL(nvmlDeviceGetName); return strncpy(text, g->name, size), 0; }
 int nvmlDeviceGetMemoryInfo(struct gpu *g, u64 *found) {
   FAIL(nvmlDeviceGetMemoryInfo);
