@@ -29,6 +29,10 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
     for target in targets:
         seen = accelerators(platform).accelerators(target, "", opencl=bool(wanted and wanted.startswith(OPENCL)))
         if wanted and wanted.startswith(OPENCL):
+            if accelerators(platform).agents_go_along:
+                raise Refusal(
+                    f"not injecting: {wanted} is drilled beside local processes only, and {target.name} is in a container"
+                )
             found[target.name] = _opencl(seen, wanted)
         else:
             pids = set(platform.pids(target))

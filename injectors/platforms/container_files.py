@@ -88,7 +88,8 @@ class ContainerFiles(LookedContents, Generic[W]):
         return answered(self.doors, self._inside(target), program("saturate-gpu").read_bytes(), arguments, DRIVER_S)
 
     def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
-        found: JSON | None = self._look(target, "seen", prefix=prefix(fault, target))["seen"]
+        where = self._container(target)
+        found: JSON | None = look(self.doors, where, "seen", {"prefix": prefix(fault, target)})["seen"] if where else None
         return found
 
     def _usage(self, where: W, identities: list[str]) -> Usage | None:

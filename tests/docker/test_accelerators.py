@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from blackstart.injectors import testing
-from blackstart.injectors.base import Injector, Refusal
+from blackstart.injectors.base import Injector, NotYet, Refusal
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.platforms.base import Unsupported
 from blackstart.injectors.platforms.docker import DockerPlatform
@@ -133,6 +133,27 @@ def test_what_could_not_be_proven_or_would_hit_others_is_refused(api: DockerApi,
         assert "sees the processes of the engine's machine as its own" in refused(tmp_path, "v-host", GpuSaturate())
         assert "has no python3, and its faults need one" in refused(tmp_path, "v-bare", GpuSaturate())
         assert "libnvidia-ml.so.1 cannot be loaded" in refused(tmp_path, "v-none", GpuSaturate())
+        assert "opencl:0 is drilled beside local processes only" in refused(tmp_path, "v-none", GpuSaturate(device="opencl:0"))
+
+
+def test_a_container_that_starts_again_takes_the_agent_along(
+    opened: Callable[[], DockerPlatform], api: DockerApi, gpus: FakeGpus
+) -> None:
+    injector = GpuMemoryFill(leave=LEAVE)
+    with closing(opened()) as platform:
+        target = platform.current(NAME)
+        assert target is not None
+        undo = injector.plan((target,), platform).stamped("again.0", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        assert gpus.used_mib(0) > 3000
+        api.post(at("containers", NAME, "restart"), t=0)
+        until("the replica to answer", lambda: not victims.mute(api, NAME)(), 30)
+        with pytest.raises(NotYet, match="no agent works on"):
+            injector.verify(undo, platform)
+        injector.recover(undo, platform)
+        found = injector.verify_recovered(undo, platform)
+        assert (found.source, "gone" in found.facts["targets"][NAME]) == (platform.witness, True)
+        assert gpus.used_mib(0) == OWN_MIB
 
 
 @pytest.mark.usefixtures("replica")

@@ -12,11 +12,11 @@ from blackstart.injectors import gpu_agent
 from blackstart.tests.accelerators import HERE, WHOLE, FakeGpus, missing
 from blackstart.tests.command import Blackstart, Done, short
 
-ONE_REPLICA = ("blast_radius.share=100%",)
+ONE_REPLICA = ("blast_radius.share=100%", "settle=1s")
 CONSENT = {"gpu-lost-end-to-end": "faults[1].kernel_log=true", "gpu-health-signal-only": "faults[0].kernel_log=true"}
 BRIEF = {
-    "gpu-lost-end-to-end": ("faults[0].for=4s", "faults[1].for=4s"),
-    "gpu-health-signal-only": ("faults[0].for=2s", "observe=4s"),
+    "gpu-lost-end-to-end": ("faults[0].for=3s", "faults[1].for=3s"),
+    "gpu-health-signal-only": ("faults[0].for=2s", "observe=3s"),
 }
 needs_log = pytest.mark.skipif(bool(gpu_agent.unwritable()), reason=gpu_agent.unwritable() or "it can be written")
 
@@ -45,7 +45,7 @@ def service(blackstart: Blackstart, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def drilled(blackstart: Blackstart, service: Path, name: str) -> Done:
-    words = short(*ONE_REPLICA, CONSENT[name], *BRIEF[name])
+    words = short(CONSENT[name], *ONE_REPLICA, *BRIEF[name])
     return blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=110.0)
 
 
