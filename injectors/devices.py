@@ -34,9 +34,12 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
             seen = accelerators(platform).accelerators(target, "", opencl=True)
             by_opencl = any(device["kind"] == "gpu" for device in seen["devices"])
         if by_opencl:
+            _refuse_inside(wanted or "an OpenCL device", target, platform)
             found[target.name] = opencl_device(seen, target, pids, wanted, shared=shared)
         else:
             gpu = _own(seen, target, pids, wanted)
+            if is_amd(gpu["uuid"]):
+                _refuse_inside(gpu["uuid"], target, platform)
             _refuse_unless_shareable(gpu, pids, shared=shared)
             found[target.name] = {
                 "device": gpu["uuid"],
@@ -51,6 +54,15 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
         if twin != target.name:
             raise Refusal(f"not injecting: {twin} and {target.name} share {found[twin]['device']}; take one of them (count: 1)")
     return found
+
+
+def _refuse_inside(device: str, target: Target, platform: Platform) -> None:
+    """The kernel's account of who is on such a device has this machine's pids, and nobody tried it from inside a container."""
+    if accelerators(platform).agents_go_along:
+        raise Refusal(
+            f"not injecting: {device} is drilled beside local processes only, and {target.name} is in a container; run blackstart on "
+            "its machine, with its processes as targets"
+        )
 
 
 def _own(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:

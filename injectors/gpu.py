@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from . import agent
 from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
-from .devices import devices_of
+from .devices import accelerators, devices_of
 from .gpu_proof import (
     DRM,
     EVENTS,
@@ -66,7 +66,7 @@ class GpuSaturate(Injector):
         "runtime's event times, and of a GPU the kernel's account of who has it open"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
@@ -153,7 +153,7 @@ class GpuMemoryFill(Injector):
     bites_when: ClassVar[str] = (
         "at once; when it starts again where the target holds most of the device already, or nobody tells how much"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
@@ -171,12 +171,16 @@ class GpuMemoryFill(Injector):
                 raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
             if each["used_bytes"] is None and (why := _short(free - leave, target, platform)):
                 raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
+            if accelerators(platform).agents_go_along and _has_most(each):
+                raise Refusal(
+                    f"not injecting: {target.name} may hold most of {each['device']} already, so it would be hit only when it starts again, "
+                    "and the agent, which is in its container, would end with it; take gpu-saturate, or give the target less"
+                )
         return Undo(targets, {"devices": devices})
 
     def bites(self, undo: Undo) -> str:
         """What a server allocated when it started (vLLM does) it keeps. Of several targets the last to be hit counts."""
-        held = [(each["target_bytes"], each["total_bytes"]) for each in undo.prior["devices"].values()]
-        return "on-restart" if any(own is None or own > total / 2 for own, total in held) else "now"
+        return "on-restart" if any(map(_has_most, undo.prior["devices"].values())) else "now"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -227,6 +231,12 @@ class GpuMemoryFill(Injector):
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         return nothing_left(undo, platform)
+
+
+def _has_most(device: JSON) -> bool:
+    """Whether the target may have more than half of it: where its own part is not told, all that is in use may be its."""
+    own = device["target_bytes"] if device["target_bytes"] is not None else device["used_bytes"]
+    return own is None or bool(own > device["total_bytes"] / 2)
 
 
 def _short(wanted: int, target: Target, platform: Platform) -> str:

@@ -3,6 +3,8 @@
     gpu_agent.py saturate-gpu REQUEST    REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
     gpu_agent.py fill-gpu REQUEST
     gpu_agent.py limit-gpu REQUEST
+    gpu_agent.py lose-gpu REQUEST
+    gpu_agent.py log-xid REQUEST
     gpu_agent.py undo @STATE             from any process, as often as wished: end that agent (the driver takes back what it had) and
                                          put back a limit that it left
     gpu_agent.py look REQUEST            nothing is held or changed: what accelerators there are and who is on them, as one JSON object
@@ -16,7 +18,9 @@ Fields of the faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA
 device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit): beyond one of them the agent lets go by itself, and
 waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
 memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
-`device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it.
+`device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it. lose-gpu:
+`controls`, files by which cuda_shim.c has all calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
+log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
 look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
@@ -39,6 +43,7 @@ import os
 import re
 import select
 import signal
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -218,6 +223,13 @@ class Share(ctypes.Structure):
     _fields_ += [("encoder", ctypes.c_uint), ("decoder", ctypes.c_uint)]
 
 
+class Pci(ctypes.Structure):
+    """nvmlPciInfo_t of its third version."""
+
+    _fields_ = [("legacy", ctypes.c_char * 16), ("domain", ctypes.c_uint), ("bus", ctypes.c_uint), ("device", ctypes.c_uint)]
+    _fields_ += [("model", ctypes.c_uint), ("board", ctypes.c_uint), ("name", ctypes.c_char * 32)]
+
+
 class Nvml:
     """What the driver itself says of its GPUs, and who is on them."""
 
@@ -333,6 +345,15 @@ class Nvml:
                 return [word for bit, word in SLOWED.items() if found.value & bit]
         return []
 
+    def pci(self, gpu: Any) -> str | None:
+        """Domain, bus and device as the driver writes them in the kernel's log."""
+        found = Pci()
+        if not self.library.has("nvmlDeviceGetPciInfo_v3") or self.library.code(
+            "nvmlDeviceGetPciInfo_v3", gpu, ctypes.byref(found)
+        ):
+            return None
+        return "%04x:%02x:%02x" % (found.domain, found.bus, found.device)
+
     def seen(self, handle: Any, parent: str | None) -> Record:
         """One device: bytes, degrees Celsius, watts, MHz, percent."""
         gpu = self.whole(handle)
@@ -344,6 +365,7 @@ class Nvml:
         processes, shares = {**shared, **self.processes(handle, "Compute")}, self.shares(handle)
         return {
             "uuid": self.text("nvmlDeviceGetUUID", handle),
+            "pci": self.pci(gpu),
             "parent": parent,
             "name": self.text("nvmlDeviceGetName", gpu),
             "total_bytes": total,
@@ -1753,7 +1775,7 @@ def limit_apply(request: Record, held: Held) -> Record:
     return {"device": request["device"], "limit_w": record["ours_mw"] / 1000}
 
 
-def limit_go_on(request: Record, held: Held) -> None:
+def shown_on(request: Record, held: Held) -> None:
     del request
     while True:
         held.go_on(WATCH_EVERY_S)
@@ -1772,15 +1794,140 @@ def limit_undo(record: Record) -> None:
     nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["before_mw"]))
 
 
+# --- lose-gpu: controls -----------------------------------------------------------------------------------------------------
+
+UNKNOWN = (
+    999  # CUDA_ERROR_UNKNOWN, which programs got when their GPU fell off the bus (XID 79): github.com/wilicc/gpu-burn/issues/1
+)
+CONTROL = struct.Struct("@40sQII")  # cuda_shim.c's struct control
+
+
+def until_of(content: bytes) -> int:
+    """Until which moment of the monotonic clock, in nanoseconds, the GPU is lost by a control file; 0: it is not, also when that is over."""
+    held, until, _, _ = CONTROL.unpack(content)
+    there = held.rstrip(b"\0").decode("ascii", "replace") == boot() and until > time.monotonic() * 1e9
+    return int(until) if there else 0
+
+
+def control_of(path: str) -> int:
+    """The same by its path. Raises Failed where it is none."""
+    try:
+        with open(path, "rb") as file:
+            return until_of(file.read(CONTROL.size))
+    except (OSError, struct.error) as problem:
+        raise Failed("%s is no control file of the CUDA shim: %s" % (path, problem)) from problem
+
+
+def set_control(path: str, until_ns: int) -> None:
+    """In place, since processes have it mapped; the moment last, since it is what makes the rest hold."""
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            file.write(CONTROL.pack(boot().encode("ascii"), 0, UNKNOWN, 0))
+            file.seek(40)
+            file.write(struct.pack("@Q", until_ns))
+    except OSError as problem:
+        raise Failed("%s, the control file of the CUDA shim, cannot be written: %s" % (path, problem)) from problem
+
+
+def lose_prepare(request: Record, held: Held) -> Record:
+    del held  # nothing of the device is opened
+    for path in request["controls"]:
+        if control_of(path):
+            raise Refused("the CUDA calls of %s fail already, by somebody else" % path)
+        if not os.access(path, os.W_OK):
+            raise Refused("%s, by which the CUDA shim is told, cannot be written to by this user" % path)
+    return {"controls": request["controls"], "until_ns": int((time.monotonic() + request["deadline_s"]) * 1e9)}
+
+
+def lose_apply(request: Record, held: Held) -> Record:
+    for path in request["controls"]:
+        set_control(path, held.body["record"]["until_ns"])
+    held.show(controls=request["controls"])
+    return {"controls": request["controls"]}
+
+
+def lose_undo(record: Record) -> None:
+    for path in record["controls"]:
+        if not os.path.exists(path):
+            continue
+        now = control_of(path)
+        if now and now != record["until_ns"]:
+            raise Foreign("%s says another moment than was set; it was left alone" % path)
+        if now:
+            set_control(path, 0)
+
+
+# --- log-xid: line, over -----------------------------------------------------------------------------------------------------
+
+KMSG, SWITCH, WARNING = "/dev/kmsg", "/proc/sys/kernel/printk_devkmsg", "<4>"
+
+
+def unwritable() -> str:
+    """Why no line of ours would get into the kernel's log; empty: it would (Documentation/ABI/testing/dev-kmsg of Linux)."""
+    if not os.access(KMSG, os.W_OK):
+        return "%s cannot be written to by this user" % KMSG
+    with suppress(OSError), open(SWITCH, encoding="ascii") as text:
+        if text.read().strip() == "off":
+            return "this kernel drops what is written to %s (%s is off)" % (KMSG, SWITCH)
+    return ""
+
+
+def logged(word: str) -> list[str]:
+    """Lines of the kernel's log with that word, the oldest first."""
+    found: list[str] = []
+    log = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                record = os.read(log, 8192).decode("utf-8", "replace")
+            except BrokenPipeError:  # overwritten while it was about to be read
+                continue
+            except BlockingIOError:
+                return found
+            message = record.partition(";")[2].partition("\n")[0]
+            if word in message:
+                found.append(message)
+    finally:
+        os.close(log)
+
+
+def log_line(line: str) -> None:
+    try:
+        with open(KMSG, "w", encoding="utf-8") as log:
+            log.write(WARNING + line + "\n")
+    except OSError as problem:
+        raise Failed("%s cannot be written: %s" % (KMSG, problem)) from problem
+
+
+def log_prepare(request: Record, held: Held) -> Record:
+    del held  # nothing of the device is opened
+    why = unwritable()
+    if why:
+        raise Refused(why)
+    return {"line": request["line"], "over": request["over"]}
+
+
+def log_apply(request: Record, held: Held) -> Record:
+    log_line(request["line"])
+    held.show(line=request["line"])
+    return {"line": request["line"]}
+
+
+def log_undo(record: Record) -> None:
+    log_line(record["over"])
+
+
 VERBS = {
     "saturate-gpu": Verb(saturate_prepare, saturate_apply, saturate_go_on, nothing),
     "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on, nothing),
-    "limit-gpu": Verb(limit_prepare, limit_apply, limit_go_on, limit_undo),
+    "limit-gpu": Verb(limit_prepare, limit_apply, shown_on, limit_undo),
+    "lose-gpu": Verb(lose_prepare, lose_apply, shown_on, lose_undo),
+    "log-xid": Verb(log_prepare, log_apply, shown_on, log_undo),
 }
 
 # --- look -------------------------------------------------------------------------------------------------------------------
 
-NAMES = (*HIP_COUNTED, "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
+NAMES = (*HIP_COUNTED, "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "BLACKSTART_CUDA")
 
 
 def environment_of(pid: int) -> Record:
@@ -1790,6 +1937,16 @@ def environment_of(pid: int) -> Record:
     except OSError:
         return {}
     return {name.decode(): value.decode("utf-8", "replace") for name, _, value in pairs if name.decode("latin-1") in NAMES}
+
+
+def cuda_of(pid: int) -> Record | None:
+    """Of a process that has CUDA's driver loaded: whether the shim stands before it, and its control file; None: it has no CUDA."""
+    with suppress(OSError), open("/proc/%d/maps" % pid, encoding="utf-8", errors="replace") as text:
+        files = {os.path.basename(line.rstrip("\n").partition("/")[2]) for line in text}
+        if any(name.startswith("libcuda.so") for name in files):
+            shim = any(name.startswith("libblackstart_cuda") for name in files)
+            return {"pid": pid, "shim": shim, "control": environment_of(pid).get("BLACKSTART_CUDA", "")}
+    return None
 
 
 def holds(pid: int, fault: str) -> bool:
@@ -1844,7 +2001,8 @@ def look_by_kernel(found: Record) -> None:
 def look(request: Record) -> int:
     """What there is, as one JSON object. `nvml`, `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty; `gpus` as NVML tells
     (`broken`: what is wrong with those it tells nothing of), `amd` and `amd_broken` as the kernel tells, `devices` of OpenCL,
-    `environment` of pids, `agents`: pids of all that hold the fault, on a GPU or not.
+    `environment` of pids, `processes`: which of them have CUDA loaded, and the shim before it, `unwritable`: why nothing gets into the
+    kernel's log, `logged`: its lines that name the fault (null: it cannot be read), `agents`: pids of all that hold the fault.
     """
     found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": "", "hardware": "real"}
     found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices")})
@@ -1863,7 +2021,12 @@ def look(request: Record) -> int:
             found["opencl"] = str(problem)
     for process in (process for device in found["devices"] if device["kind"] == "gpu" for process in device["processes"]):
         process["ours"] = process["pid"] in found["agents"]
+    found["unwritable"] = unwritable()
+    found["logged"] = None
+    with suppress(OSError):
+        found["logged"] = logged(request["fault"]) if request.get("fault") else []
     found["environment"] = {str(pid): environment_of(pid) for pid in request.get("pids", ())}
+    found["processes"] = [seen for pid in request.get("pids", ()) for seen in [cuda_of(pid)] if seen]
     os.write(1, (json.dumps(found) + "\n").encode("utf-8"))
     return 0
 

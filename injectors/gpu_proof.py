@@ -113,12 +113,17 @@ def _hidden(undo: Undo, target: Target, gpu: JSON) -> JSON | None:
 def nothing_left(undo: Undo, platform: Platform) -> Evidence:
     """By the kernel's process table no agent lives, whatever became of its record; by who tells of the device none is on it."""
     facts: JSON = {}
-    sources = {TABLE}
+    sources = set()
     for target in undo.targets:
         prior = undo.prior["devices"][target.name]
+        if accelerators(platform).agents_go_along and platform.state(target) == "gone":
+            facts[target.name] = {"device": prior["device"], "gone": target.identity}
+            sources.add(platform.witness)  # its agent lived in it, so nobody is left who could be on the device
+            continue
         look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
         if look["agents"]:
             raise Differs(f"pid {look['agents'][0]} is an agent of this fault and still there, beside {target.name}")
+        sources.add(TABLE)
         facts[target.name] = {"device": prior["device"]}
         if prior["device"].startswith(OPENCL):
             continue

@@ -1,4 +1,4 @@
-"""Troubles of accelerators themselves: gpu-throttle, and by name those that have no means here: gpu-health-signal, gpu-lost."""
+"""Troubles of accelerators themselves: gpu-throttle; and gpu-lost (gpu_lost.py) and gpu-health-signal (gpu_health.py)."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,12 +6,15 @@ from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .devices import accelerators, own_gpu
+from .gpu_health import GpuHealthSignal
+from .gpu_lost import GpuLost
 from .lifecycle import end_agent
-from .means import AGENT, NOTHING, Means
+from .means import AGENT, Means
 from .opencl_devices import OPENCL
 from .platforms.base import Platform, Target
 from .values import JSON, Share
 
+__all__ = ["GpuHealthSignal", "GpuLost", "GpuThrottle"]
 NVML = "NVML"
 
 
@@ -115,62 +118,3 @@ def _limited(gpu: JSON | None) -> str:
     if gpu is None:
         return "is not there"
     return "tells no limit of power" if gpu["power_limit_w"] is None else f"is limited to {gpu['power_limit_w']:g} W"
-
-
-class Meaningless(Injector):
-    """A kind that has no means on any platform here. `means` says which there would have to be; it is refused with that."""
-
-    means: ClassVar[str]
-    done_by: ClassVar[Means] = NOTHING
-    proven_by: ClassVar[str] = "nothing: it is refused before anything is changed"
-    undone_by: ClassVar[str] = "nothing: it is refused before anything is changed"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
-    privilege: ClassVar[Privilege] = Privilege.HELPER
-
-    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        del targets, platform
-        raise Refusal(f"not injecting: {self.kind} needs {self.means}")
-
-    def inject(self, undo: Undo, platform: Platform) -> None:
-        self.plan(undo.targets, platform)
-
-    def verify(self, undo: Undo, platform: Platform) -> Evidence:
-        del undo, platform
-        raise NotYet("it was refused")
-
-    def recover(self, undo: Undo, platform: Platform) -> None:
-        """Nothing was injected."""
-
-    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        del undo, platform
-        return Evidence("the refusal", "nothing was injected")
-
-
-@dataclass(frozen=True)
-class GpuHealthSignal(Meaningless):
-    """A GPU that is reported ill and is not."""
-
-    kind: ClassVar[str] = "gpu-health-signal"
-    summary: ClassVar[str] = "a GPU is reported ill (ECC, an XID) and works on; refused: there are no means here"
-    certifies: ClassVar[str] = (
-        "detection: that an alert, and what follows from it, comes of a GPU's bad health; not recovery, since the GPU works on"
-    )
-    means: ClassVar[str] = (
-        "DCGM's field injection (dcgmi and a standalone nv-hostengine), which is not reached from here; a false XID in the kernel's log "
-        "could not be taken back"
-    )
-
-
-@dataclass(frozen=True)
-class GpuLost(Meaningless):
-    """A GPU that every call of CUDA finds lost."""
-
-    kind: ClassVar[str] = "gpu-lost"
-    summary: ClassVar[str] = "CUDA calls of the service fail as on a GPU that is lost; refused: there are no means here"
-    certifies: ClassVar[str] = (
-        "recovery: that the service gets by when its GPU is gone; not detection. Only together with gpu-health-signal is it GPU loss"
-    )
-    means: ClassVar[str] = (
-        "a library between the service and CUDA (an error shim) that is loaded when the service starts; blackstart changes no service's "
-        "libraries, and takes no device from under a driver. process-kill of the engine rehearses its death"
-    )

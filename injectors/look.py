@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import time
+from contextlib import suppress
 from typing import Any, Dict, List
 
 Request = Dict[str, Any]
@@ -180,6 +182,17 @@ def records(request: Request) -> Request:
     return {"records": found}
 
 
+def seen(request: Request) -> Request:
+    """What an agent whose files begin so has measured, with its age; null: it keeps nothing."""
+    found = None
+    for place in PLACES:
+        for name in os.listdir(place) if os.path.isdir(place) else ():
+            if name.startswith(request["prefix"]) and name.endswith(".json.seen"):
+                with suppress(FileNotFoundError), open(os.path.join(place, name), encoding="utf-8") as text:  # it ends just now
+                    found = json.load(text)
+    return {"seen": found and dict(found, age_s=time.monotonic() - found["t"])}
+
+
 VERBS = {
     "around": around,
     "states": states,
@@ -193,6 +206,7 @@ VERBS = {
     "exists": exists,
     "signal": send,
     "records": records,
+    "seen": seen,
 }
 
 

@@ -45,4 +45,7 @@ PATCH: Means = {"kubernetes": "a patch of the object by blackstart, beside a gua
 DRAIN: Means = {"kubernetes": f"{PATCH['kubernetes']}; then the Eviction API"}
 CUT_NODE: Means = {"kubernetes": "a firewall (nft) in the node's own network, put up by a pod of ours there"}
 OWN: Means = {"process": "your `inject` command"}
-NOTHING: Means = {"process": "nothing: there are no means here"}
+SHIMMED: Means = {
+    "process": "a library before CUDA's driver, with which the service was started (LD_AUDIT); an agent sets until when it fails"
+}
+LOG_LINE: Means = {"process": "a line in the kernel's log (/dev/kmsg), written by an agent"}

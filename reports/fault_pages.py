@@ -22,8 +22,8 @@ FAMILIES = {
     "Nodes and workloads": ("nodes", "workload"),
     "Network": ("network", "inline"),
     "Compute": ("compute",),
-    "Accelerators": ("gpu", "gpu_trouble"),
-    "Model artefacts": ("model_files",),
+    "Accelerators": ("gpu", "gpu_trouble", "gpu_lost", "gpu_health"),
+    "Model artefacts": ("model_files", "model_revisions"),
     "Storage and caches": ("storage", "caches"),
     "Commands": ("command",),
 }

@@ -69,12 +69,11 @@ class FakeGpus:
     whole, other = WHOLE, OTHER
 
     def __init__(self, folder: Path, *, sliced: bool = False) -> None:
+        self.folder = folder
         folder.mkdir(parents=True)
-        library = shutil.copy(
-            compiled(self.source, "-shared", "-fPIC"), folder / "libfake.so"
-        )  # each test has its state in its own
-        for name in self.names:
-            (folder / name).symlink_to(library)
+        for name in self.names:  # each test has its state in its own; no links, or the linker would take one for the other
+            shutil.copy(compiled(self.source, "-shared", "-fPIC"), folder / name)
+        library = folder / self.names[0]
         self.environment = {"LD_LIBRARY_PATH": str(folder), "BLACKSTART_FAKE_GPU": str(folder / "state")}
         self.library = ctypes.CDLL(str(library))
         self.library.fake_used.restype = ctypes.c_ulonglong
@@ -83,6 +82,16 @@ class FakeGpus:
         self.add(1, self.other)
         if sliced:
             self.add(2, SLICE, OTHER)
+
+    def victim(self, at: str, port: int) -> tuple[list[str], dict[str, str]]:
+        """Command and environment of tests/gpu_victim.py on WHOLE, in a container that has this folder mounted there."""
+        for program in (HERE / "gpu_victim.py", HERE.parent / "injectors" / "gpu_agent.py"):
+            shutil.copy(program, self.folder)
+        (self.folder / "state").chmod(0o666)  # whoever it runs as
+        return ["python3", f"{at}/gpu_victim.py", str(port), WHOLE, "0.0.0.0"], {
+            "LD_LIBRARY_PATH": at,
+            "BLACKSTART_FAKE_GPU": f"{at}/state",
+        }
 
     def add(self, index: int, uuid: str, parent: str = "", capability: int = 90) -> None:
         name = b"Simulated GPU"

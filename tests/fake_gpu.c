@@ -1,6 +1,7 @@
 /* Stands in for libcuda.so.1 and libnvidia-ml.so.1 where there is no GPU: one library under both names, its state in a file that
- * all processes share (BLACKSTART_FAKE_GPU). Kernels take 20 us a round of wall time and compute nothing. As with a driver, what
- * a process has goes when it dies. Every call that begins with FAIL can be made to fail. `blackstart_simulated` says what it is.
+ * all processes share (BLACKSTART_FAKE_GPU), those in containers as well. Kernels take 20 us a round of wall time and compute nothing.
+ * As with a driver, what a process has goes when it dies, and one of another container has a pid that means nothing here. Every call
+ * that begins with FAIL can be made to fail. `blackstart_simulated` says what it is.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,11 +20,12 @@
 #define ROUND_S 20e-6
 #define CONTEXT (300ull << 20)
 #define HANGS (-1)
+#define ELSEWHERE (1 << 22) /* what is added to pids of other containers: more than any pid */
 
 typedef unsigned long long u64;
 struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, temperature, power_mw, limit_mw, integrated, mode, mps, set_mw; };
-struct process { int pid, gpu; u64 bytes; };
-struct busy { int pid, gpu; double from, to; };
+struct process { int pid, gpu; u64 bytes, room; };
+struct busy { int pid, gpu; u64 room; double from, to; };
 struct state {
   int gpus, at, fail_code, fail_after, host, untold, step_mw, asked, written, version, chip, swapped;
   char fail[64];
@@ -32,6 +35,7 @@ struct state {
 };
 struct event { double at; };
 struct utilisation { unsigned pid; u64 at; unsigned sm, memory, encoder, decoder; };
+struct pci { char legacy[16]; unsigned domain, bus, device, model, board; char name[32]; };
 struct listed { unsigned pid; u64 bytes; unsigned instance, compute; };
 
 int blackstart_simulated = 1;
@@ -57,6 +61,22 @@ static int there(void) {
   return s || (path && !fake_open(path));
 }
 
+/* the PID namespace that this process is in */
+static u64 here(void) {
+  struct stat found;
+  return stat("/proc/self/ns/pid", &found) ? 0 : found.st_ino;
+}
+
+/* the byte that whoever made an entry holds locked: the kernel frees it when that process dies, in whatever container */
+static struct flock byte_of(struct process *p, int type) {
+  return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = sizeof(struct state) + (p - s->process), .l_len = 1};
+}
+
+static int lives_there(struct process *p) {
+  struct flock asked = byte_of(p, F_WRLCK);
+  return !fcntl(file, F_OFD_GETLK, &asked) && asked.l_type != F_UNLCK;
+}
+
 static int lives(int pid) {
   char path[64], text[512], *end;
   snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -69,10 +89,17 @@ static int lives(int pid) {
   return end && end[2] != 'Z' && end[2] != 'X';
 }
 
+static void forget(struct process *p) {
+  struct flock freed = byte_of(p, F_UNLCK);
+  fcntl(file, F_OFD_SETLK, &freed);
+  memset(p, 0, sizeof *p);
+}
+
 static void lock(void) {
   flock(file, LOCK_EX);
   for (int i = 0; i < PROCESSES; i++)
-    if (s->process[i].pid && !lives(s->process[i].pid)) memset(&s->process[i], 0, sizeof s->process[i]);
+    if (s->process[i].pid && !(s->process[i].room == here() ? lives(s->process[i].pid) : lives_there(&s->process[i])))
+      forget(&s->process[i]);
 }
 
 static void unlock(void) { flock(file, LOCK_UN); }
@@ -80,10 +107,14 @@ static void unlock(void) { flock(file, LOCK_UN); }
 static struct process *own(int gpu, int pid) {
   struct process *room = NULL;
   for (int i = 0; i < PROCESSES; i++) {
-    if (s->process[i].pid == pid && s->process[i].gpu == gpu) return &s->process[i];
+    if (s->process[i].pid == pid && s->process[i].gpu == gpu && s->process[i].room == here()) return &s->process[i];
     if (!s->process[i].pid) room = &s->process[i];
   }
-  if (room) *room = (struct process){pid, gpu, 0};
+  if (room) {
+    *room = (struct process){pid, gpu, 0, here()};
+    struct flock held = byte_of(room, F_WRLCK);
+    fcntl(file, F_OFD_SETLK, &held);
+  }
   return room;
 }
 
@@ -94,12 +125,14 @@ static u64 used(int gpu) {
   return sum;
 }
 
+static unsigned told(struct process *p) { return p->pid + (p->room == here() ? 0 : ELSEWHERE) + s->host; }
+
 /* percent of the last second; pid 0: of all */
-static int share(int gpu, int pid) {
+static int share(int gpu, int pid, u64 room) {
   double sum = 0, to = now(), from = to - 1;
   for (int i = 0; i < TIMES; i++) {
     struct busy *b = &s->busy[i];
-    if (b->gpu != gpu || (pid && b->pid != pid)) continue;
+    if (b->gpu != gpu || (pid && (b->pid != pid || b->room != room))) continue;
     double a = b->from > from ? b->from : from, z = b->to < to ? b->to : to;
     if (z > a) sum += z - a;
   }
@@ -139,7 +172,7 @@ void fake_integrated(int i) { s->gpu[i].integrated = 1; }
 void fake_process(int i, int pid, u64 mib) { lock(), own(i, pid)->bytes = mib << 20, unlock(); }
 void fake_fail(const char *name, int code, int after) { strcpy(s->fail, name), s->fail_code = code, s->fail_after = after; }
 u64 fake_used(int i) { lock(); u64 sum = used(i); return unlock(), sum >> 20; }
-int fake_share(int i) { return share(i, 0); }
+int fake_share(int i) { return share(i, 0, 0); }
 
 /* --- the CUDA driver --- */
 
@@ -178,8 +211,7 @@ int cuCtxCreate_v2(void **context, unsigned flags, int device) {
 int cuCtxDestroy_v2(void *context) {
   FAIL(cuCtxDestroy_v2);
   lock();
-  struct process *p = own(mine, getpid());
-  memset(p, 0, sizeof *p);
+  forget(own(mine, getpid()));
   return unlock(), 0;
 }
 int cuModuleLoadData(void **module, const char *image) {
@@ -197,7 +229,7 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
   double from = now() > busy_until ? now() : busy_until;
   busy_until = from + *(unsigned *)arguments[1] * ROUND_S;
   lock();
-  s->busy[s->at++ % TIMES] = (struct busy){getpid(), mine, from, busy_until};
+  s->busy[s->at++ % TIMES] = (struct busy){getpid(), mine, here(), from, busy_until};
   return unlock(), gx ? 0 : 1;
 }
 int cuEventCreate(void **event, unsigned flags) { FAIL(cuEventCreate); return *event = calloc(1, sizeof(struct event)), 0; }
@@ -274,6 +306,10 @@ int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(struct gpu *g, void **handle) {
   return 2;
 }
 int nvmlDeviceGetUUID(struct gpu *g, char *text, unsigned size) { FAIL(nvmlDeviceGetUUID); return strncpy(text, g->uuid, size), 0; }
+int nvmlDeviceGetPciInfo_v3(struct gpu *g, struct pci *found) {
+  FAIL(nvmlDeviceGetPciInfo_v3);
+  return *found = (struct pci){.bus = 0x17 + of(g)}, 0;
+}
 int nvmlDeviceGetName(struct gpu *g, char *text, unsigned size) { FAIL(nvmlDeviceGetName); return strncpy(text, g->name, size), 0; }
 int nvmlDeviceGetMemoryInfo(struct gpu *g, u64 *found) {
   FAIL(nvmlDeviceGetMemoryInfo);
@@ -297,7 +333,7 @@ int nvmlDeviceGetClockInfo(struct gpu *g, unsigned clock, unsigned *found) { FAI
 int nvmlDeviceGetUtilizationRates(struct gpu *g, unsigned *found) {
   FAIL(nvmlDeviceGetUtilizationRates);
   if (*g->parent) return 3;
-  return found[0] = share(of(g), 0), found[1] = 0, 0;
+  return found[0] = share(of(g), 0, 0), found[1] = 0, 0;
 }
 int nvmlDeviceGetProcessUtilization(struct gpu *g, struct utilisation *rows, unsigned *count, u64 since) {
   FAIL(nvmlDeviceGetProcessUtilization);
@@ -306,7 +342,7 @@ int nvmlDeviceGetProcessUtilization(struct gpu *g, struct utilisation *rows, uns
   lock();
   for (int i = 0; i < PROCESSES && n < *count; i++)
     if (s->process[i].pid && s->process[i].gpu == of(g))
-      rows[n++] = (struct utilisation){s->process[i].pid + s->host, since, share(of(g), s->process[i].pid), 0, 0, 0};
+      rows[n++] = (struct utilisation){told(&s->process[i]), since, share(of(g), s->process[i].pid, s->process[i].room), 0, 0, 0};
   unlock();
   return *count = n, n ? 0 : 6;
 }
@@ -316,7 +352,7 @@ static int list(struct gpu *g, unsigned *count, struct listed *rows, int wanted)
   lock();
   for (int i = 0; i < PROCESSES && n < *count && wanted; i++)
     if (s->process[i].pid && s->process[i].gpu == of(g))
-      rows[n++] = (struct listed){s->process[i].pid + s->host, s->untold ? ~0ull : s->process[i].bytes, 0, 0};
+      rows[n++] = (struct listed){told(&s->process[i]), s->untold ? ~0ull : s->process[i].bytes, 0, 0};
   return unlock(), *count = n, 0;
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *g, unsigned *count, struct listed *rows) {

@@ -64,7 +64,12 @@ class ModelSight(Protocol):
 
 @runtime_checkable
 class Accelerators(Protocol):
-    """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process."""
+    """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process.
+
+    `agents_go_along`: an agent is in the target's own container, and dies with it.
+    """
+
+    agents_go_along: bool
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         """What gpu_agent.py's `look` says: `gpus` by NVML with their processes (`ours`: of this fault), `devices` of OpenCL where these

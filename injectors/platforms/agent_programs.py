@@ -12,6 +12,8 @@ OTHERS = {
     "saturate-gpu": "gpu_agent.py",
     "fill-gpu": "gpu_agent.py",
     "limit-gpu": "gpu_agent.py",
+    "lose-gpu": "gpu_agent.py",
+    "log-xid": "gpu_agent.py",
 }  # the rest: agent.py
 
 

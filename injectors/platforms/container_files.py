@@ -7,24 +7,31 @@ from typing import Final, Generic
 from urllib.parse import urlsplit
 
 from ..values import JSON
+from .agent_programs import program
 from .base import PlatformError, Target
-from .exec_agents import DIGEST_S, EXEC_S, Doors, W, is_agent, look, told
+from .exec_agents import DIGEST_S, EXEC_S, Doors, W, is_agent, look, prefix, told
 from .local_files import asked_here
 from .looked_contents import LookedContents
 from .model_sight import Ranges
 from .process_table import Usage
 
 HERE: Final = {"127.0.0.1", "::1", "localhost"}
+DRIVER_S = 60.0  # one that was not loaded before takes some seconds
 
 
 class ContainerFiles(LookedContents, Generic[W]):
     """The platform says which container is a target's, and how programs get into it."""
 
     doors: Doors[W]
+    agents_go_along: bool = True  # when the target dies, since they are in its container
 
     @abstractmethod
     def _container(self, target: Target) -> W | None:
         """That of the very target; None: it is gone."""
+
+    @abstractmethod
+    def _refuse_foreign(self, target: Target) -> None:
+        """Raises Unsupported where processes are seen inside that are not the target's own."""
 
     def space(self, target: Target, folder: str) -> tuple[int, int]:
         found = self._look(target, "space", path=folder)
@@ -98,6 +105,17 @@ class ContainerFiles(LookedContents, Generic[W]):
         if where is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone")
         return where
+
+    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
+        """As a process of its own in the target's container sees them. Raises Unsupported without python3 there."""
+        self._refuse_foreign(target)
+        request = {"pids": self.pids(target), "fault": fault, "opencl": opencl}
+        return told(self.doors, self._where(target), program("saturate-gpu").name, ("look", request), DRIVER_S)
+
+    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
+        where = self._container(target)
+        found: JSON | None = look(self.doors, where, "seen", {"prefix": prefix(fault, target)})["seen"] if where else None
+        return found
 
     def _usage(self, where: W, identities: list[str]) -> Usage | None:
         used = look(self.doors, where, "usage", {"identities": identities})

@@ -241,6 +241,10 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         held = volume_of(container, found["real"]) if container else {"id": "", "outlives": False, "apart": False, "unfit": ""}
         return {**found, **held}
 
+    def _refuse_foreign(self, target: Target) -> None:
+        if container := self.finder.very(target):
+            refuse_foreign_processes(target, container)
+
     def _room_of(self, target: Target) -> Room | None:
         container = self.finder.very(target)
         return room_of(container) if container else None

@@ -122,7 +122,7 @@ class ContainerAgents(ABC, Generic[W]):
             raise Unsupported(f"{where} has no folder that can be written to ({PLACES}), and an undo record needs one")
         request = {
             "fault": fault,
-            "state": f"{places[0]}/{_prefix(fault, target)}.json",
+            "state": f"{places[0]}/{prefix(fault, target)}.json",
             "deadline_s": deadline_s,
             "lease_s": LEASE_S,
         }
@@ -196,7 +196,7 @@ class ContainerAgents(ABC, Generic[W]):
 
     def records(self, where: W, fault: str, target: Target) -> JSON:
         """Undo records in the container: path -> record."""
-        found: JSON = look(self.doors, where, "records", {"prefix": _prefix(fault, target)})["records"]
+        found: JSON = look(self.doors, where, "records", {"prefix": prefix(fault, target)})["records"]
         return found
 
     def close(self) -> None:
@@ -251,10 +251,11 @@ PLACES: Final = "/tmp, /dev/shm, /var/tmp"  # noqa: S108 - look.py's, in words
 
 def is_agent(command: str, fault: str, target: Target) -> bool:
     """Whether a process with that command line is an agent of that fault at that target, or a child of one."""
-    return any(keeps(f"{place}/{_prefix(fault, target)}.json") in command for place in PLACES.split(", "))
+    return any(keeps(f"{place}/{prefix(fault, target)}.json") in command for place in PLACES.split(", "))
 
 
-def _prefix(fault: str, target: Target) -> str:
+def prefix(fault: str, target: Target) -> str:
+    """How the names of all files begin that an agent of that fault keeps there."""
     return f"blackstart-{quote(fault, safe='')}--{quote(target.name, safe='')}"
 
 

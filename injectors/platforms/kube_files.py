@@ -1,7 +1,7 @@
 """What pods are, and their files as their containers see them."""
 
 from ..values import JSON
-from .base import Target
+from .base import Target, Unsupported
 from .container_files import ContainerFiles
 from .kube_agents import PodAgents, PodDoors
 from .kube_api import KubeApi, place
@@ -26,6 +26,13 @@ class PodFiles(ContainerFiles[Container]):
         place = (pod, target.details["container"], found["real"])
         owner, outlives = volume_of(*place)
         return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
+
+    def _refuse_foreign(self, target: Target) -> None:
+        pod = self._pod(target)
+        if pod and pod["spec"].get("hostPID"):
+            raise Unsupported(
+                f"{target.name} sees all processes of its node (hostPID), and none of them can be told to be its own"
+            )
 
     def _pod(self, target: Target) -> JSON | None:
         """The very pod that is meant, as long as its containers may run."""

@@ -46,6 +46,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     name: ClassVar[str] = "process"
     rules_are_the_path: bool = True
+    agents_go_along: bool = False
     witness: ClassVar[str] = "process table"
 
     def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:

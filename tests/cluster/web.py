@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from blackstart.injectors.platforms import Where
 from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.injectors.platforms.kubernetes import KubernetesPlatform
+from blackstart.injectors.platforms.kubernetes_spec import KubernetesSpec
 from blackstart.tests.command import until
 
 APPS, PORT, REPLICAS, NOBODY = "apps/v1", 8000, 3, 65534
@@ -80,3 +83,9 @@ def profile_of(namespace: str, image: str, folder: Path) -> Path:
     }
     path.write_text(json.dumps(profile), encoding="utf-8")
     return path
+
+
+def opened(kubeconfig: str, namespace: str) -> KubernetesPlatform:
+    """The platform of its Deployment, as another process would open it, too: it can be pickled with its arguments."""
+    where = Where("kubernetes", Path(), {}, kubernetes=KubernetesSpec(namespace, "deployment/web"))
+    return KubernetesPlatform(KubeApi.opened({"KUBECONFIG": kubeconfig}), where)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
-from blackstart.injectors.gpu_trouble import GpuHealthSignal, GpuLost, GpuThrottle
+from blackstart.injectors.gpu_trouble import GpuLost, GpuThrottle
 from blackstart.injectors.platforms import local_agents
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.process import ProcessPlatform
@@ -486,10 +486,9 @@ def test_what_cannot_be_throttled_is_refused(simulated, fakes):
         assert f"is also used by pid {os.getpid()}" in refused(platform, GpuThrottle())
 
 
-def test_what_has_no_means_is_refused_by_name(simulated):
+def test_a_target_without_cuda_cannot_lose_it(simulated):
     with closing(simulated()) as platform:
-        assert "gpu-health-signal needs DCGM's field injection" in refused(platform, GpuHealthSignal())
-        assert "gpu-lost needs a library between the service and CUDA" in refused(platform, GpuLost())
+        assert "no process of r0 has CUDA's driver (libcuda.so) loaded" in refused(platform, GpuLost())
 
 
 def test_a_missing_driver_is_named(tmp_path, processor):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+# These play a lost GPU, of which the demo has none: drilled in test_gpu_scenarios.py.
+OF_A_LOST_GPU = frozenset({"gpu-lost-end-to-end", "gpu-health-signal-only"})
 TOLD = 2  # reasons; the most important come first
 BRIEF = ("steady_state.hold=3s", "settle=2s")
 EVERYWHERE = ("process", "kubernetes", "docker")

@@ -1,9 +1,13 @@
 """Which accelerator is a target's own, by what NVML and its environment tell."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 from blackstart.injectors.base import Refusal
 from blackstart.injectors.devices import own_gpu
-from blackstart.injectors.platforms.base import Target
+from blackstart.injectors.platforms.base import Target, Unsupported
+from blackstart.injectors.platforms.kube_files import PodFiles
 
 R0 = Target("pid:10@1", "r0", "replica")
 
@@ -88,3 +92,10 @@ def test_an_index_of_the_hosts_means_nothing_where_not_all_are_seen() -> None:
 @pytest.mark.parametrize("environment", [{}, {"NVIDIA_VISIBLE_DEVICES": "void"}, {"CUDA_VISIBLE_DEVICES": "7"}])
 def test_nothing_is_guessed(environment: dict[str, str]) -> None:
     assert "no process of r0 is on a GPU by NVML's list (GPU-0)" in refused([gpu("GPU-0", 99)], **environment)
+
+
+def test_a_pod_that_sees_its_nodes_processes_is_refused() -> None:
+    for spec, refused in (({"hostPID": True}, True), ({"shareProcessNamespace": True}, False)):
+        seen = SimpleNamespace(_pod=lambda _, spec=spec: {"spec": spec})
+        with pytest.raises(Unsupported, match="r0 sees all processes of its node") if refused else nullcontext():
+            PodFiles._refuse_foreign(seen, R0)

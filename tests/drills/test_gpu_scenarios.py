@@ -1,0 +1,79 @@
+"""The shipped scenarios of a lost GPU, on a small service whose GPU is simulated and whose kernel's log is the machine's own."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from blackstart.commands import cuda_shim
+from blackstart.drills.refusal import Refused
+from blackstart.injectors import gpu_agent
+from blackstart.tests.accelerators import HERE, WHOLE, FakeGpus, missing
+from blackstart.tests.command import Blackstart, Done, short
+
+ONE_REPLICA = ("blast_radius.share=100%", "settle=1s")
+CONSENT = {"gpu-lost-end-to-end": "faults[1].kernel_log=true", "gpu-health-signal-only": "faults[0].kernel_log=true"}
+BRIEF = {
+    "gpu-lost-end-to-end": ("faults[0].for=3s", "faults[1].for=3s"),
+    "gpu-health-signal-only": ("faults[0].for=2s", "observe=3s"),
+}
+needs_log = pytest.mark.skipif(bool(gpu_agent.unwritable()), reason=gpu_agent.unwritable() or "it can be written")
+
+
+@pytest.fixture
+def service(blackstart: Blackstart, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service file of one replica on WHOLE, which runs, with the shim before its driver."""
+    folder = blackstart.folder
+    fakes = FakeGpus(folder / "fake")
+    for name, value in fakes.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        shim = cuda_shim.built(folder)
+    except Refused as problem:
+        missing(str(problem))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = [sys.executable, str(HERE / "gpu_victim.py"), str(port), WHOLE]
+    environment = {"LD_AUDIT": str(shim), "BLACKSTART_CUDA": str(folder / "r0.control")}
+    replica = {"name": "r0", "role": "replica", "port": port, "start": start, "environment": environment}
+    whole = {"apiVersion": "blackstart/v1", "kind": "Service", "name": "gpu", "platform": "process"}
+    whole |= {"process": {"components": [replica]}, "health": ["/health"]}
+    path = folder / "service.yaml"
+    path.write_text(json.dumps({**whole, "endpoint": {"url": f"http://127.0.0.1:{port}", "protocol": "http"}}), encoding="utf-8")
+    return path
+
+
+def drilled(blackstart: Blackstart, service: Path, name: str) -> Done:
+    words = short(CONSENT[name], *ONE_REPLICA, *BRIEF[name])
+    return blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=110.0)
+
+
+@needs_log
+def test_a_lost_gpu_is_seen_and_got_over(blackstart: Blackstart, service: Path) -> None:
+    done = drilled(blackstart, service, "gpu-lost-end-to-end")
+    assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
+    assert done.result["hardware"] == "simulated"
+    lost, signal = done.result["faults"]
+    assert "/health answers 500 (cuMemGetInfo_v2: unknown error)" in lost["evidence"]["detail"]
+    assert "NVRM: Xid (PCI:0000:17:00): 79" in signal["evidence"]["detail"]
+    assert lost["undo_verified"]
+    assert signal["undo_verified"]
+    assert 2.0 < done.result["measurements"]["recovery_time"]["hi_s"] < 30.0
+
+
+@needs_log
+def test_a_signal_alone_harms_nobody(blackstart: Blackstart, service: Path) -> None:
+    done = drilled(blackstart, service, "gpu-health-signal-only")
+    assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
+    assert done.result["hardware"] == "simulated"
+    (signal,) = done.result["faults"]
+    assert signal["undo_verified"]
+    assert not done.result["outages"]
+
+
+def test_without_consent_it_is_refused_by_name(blackstart: Blackstart, service: Path) -> None:
+    words = [word for setting in ONE_REPLICA for word in ("--set", setting)]
+    done = blackstart("run", "gpu-lost-end-to-end", *words, "--service", service, "--yes")
+    assert done.code == 2
+    assert "gpu-health-signal leaves a false line in this machine's kernel log" in " ".join(done.err.split())
