@@ -6,6 +6,7 @@ import pytest
 from blackstart.injectors import registry
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.tests.cluster.steps import everything_ours, in_fault, kind_of
+from blackstart.tests.cluster.test_conformance import DRILLED
 from blackstart.tests.cluster.test_drills import ALL_AT_ONCE
 from blackstart.tests.cluster.test_inline import FAULTS as INLINE
 from blackstart.tests.cluster.test_node_isolate import FAULT as ISOLATED
@@ -31,8 +32,8 @@ FAULTS = {
     "rollout": (f"{{kind: bad-image, {R1}}}",),
     "node": ("{kind: node-drain}",),
 }
-# Killed and recovered in test_objects.py, test_drills.py, test_inline.py and test_node_isolate.py.
-ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE, ISOLATED)}
+# Killed and recovered in test_objects.py, test_drills.py, test_inline.py, test_conformance.py and test_node_isolate.py.
+ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE, *DRILLED, ISOLATED)}
 
 
 def test_all_kinds_are_here() -> None:
