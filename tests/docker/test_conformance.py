@@ -139,7 +139,7 @@ def verdicts(service: Open, api: DockerApi) -> Iterator[dict[str, Future[None]]]
     try:
         until("the hub to answer", lambda: not victims.mute(api, HUB)(), 30)
         with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(len(TOGETHER)) as pool:
-            patched.setattr(testing, "SETTLE_S", 20.0)  # half of it is the deadline of what is killed while it is held
+            patched.setattr(testing, "SETTLE_S", 12.0)  # half of it is the deadline of what is killed while it is held
             yield {
                 name: pool.submit(check_injector, injector, service, (target,), effect=eye(api))
                 for name, (injector, target, eye) in TOGETHER.items()

@@ -113,9 +113,7 @@ def test_a_read_only_mount_is_no_place_for_damage(blackstart: Blackstart, extra:
     extra(HostConfig={"Binds": [f"{tmp_path}:/read-only:ro"]})
     for fault in (
         "{kind: model-corrupt, mutation: header, file: /read-only/model.safetensors}",
-        "{kind: checkpoint-corrupt, path: /read-only/checkpoints, target: {role: replica}}",
         "{kind: cache-wipe, path: /read-only/cache}",
-        "{kind: credential-expire, path: /read-only/token}",
     ):
         done = planned(blackstart, fault, profile(blackstart.folder, "v-extra"))
         assert done.code == 2, done.out

@@ -5,9 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from blackstart.injectors.model_files import CredentialExpire
 from blackstart.injectors.platforms import object_guard
+from blackstart.injectors.platforms.base import Means
 from blackstart.injectors.platforms.kube_guard import KEPT, _rule
 from blackstart.injectors.platforms.kube_pods import secret_of, uses_secret
+from blackstart.injectors.platforms.kube_rights import needed
 from blackstart.injectors.platforms.object_guard import MARK, Answer, Failed, digest_of, revert
 
 PATH, KEPT_AT = "/api/v1/namespaces/models/secrets/hub", f"/api/v1/namespaces/models/secrets/{KEPT}1"
@@ -95,6 +98,13 @@ def test_what_was_kept_and_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_guard_may_read_and_patch_the_secret_and_delete_only_what_is_ours() -> None:
     assert _rule(PATH)["verbs"] == ["get", "patch"]
     assert _rule(KEPT_AT)["verbs"] == ["get", "delete"]
+
+
+def test_a_drill_of_a_secret_asks_for_the_rights_to_it_and_no_other_does() -> None:
+    means = CredentialExpire("/t", secret=True).takes(), CredentialExpire("/t").takes()
+    asked = [{right.resource for right in needed(Means(inside=True, ends=False, changes=each))} for each in means]
+    assert asked[0] - asked[1] >= {"secrets", "roles"}
+    assert "`source` is a file" in CredentialExpire("/t", "/old", secret=True).problems()[0]
 
 
 def pod(**more: Any) -> dict[str, Any]:
