@@ -34,10 +34,6 @@ DIGESTS = (
     "import hashlib,pathlib,sys\nroot=pathlib.Path(sys.argv[1])\nfor path in sorted([root,*root.rglob('*')]):\n"
     " print(path, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else '')"
 )
-KILL = (  # every agent of ours, and print how many
-    "import os,pathlib\nfound=[int(p.parent.name) for p in pathlib.Path('/proc').glob('[0-9]*/cmdline') if b'mutate-file' in p.read_bytes()]\n"
-    "for pid in found: os.kill(pid,9)\nprint(len(found))"
-)
 READ = "print(open('/secret/token').read(), end='')"
 CONNECT = "import socket,sys\ntry:\n socket.create_connection((sys.argv[1],int(sys.argv[2])),1).close();print('connected')\nexcept OSError:\n print('silent')"
 
