@@ -245,8 +245,8 @@ def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
         }
         if fault.bites == "never":
             reasons.append(
-                f"not injecting: {fault.fault.kind} would show only after a restart, and the file lies on a volume that is gone with "
-                f"{', '.join(target.name for target in fault.targets)}; put the model on a claim, or take a mutation that bites now"
+                f"not injecting: {fault.fault.kind} would show only after a restart, and what it changes is gone with "
+                f"{', '.join(target.name for target in fault.targets)}; put that on a claim or volume, or damage what is mapped (bites now)"
             )
         waiting = sorted({target.name for target in fault.targets} - restarted)
         if fault.bites == "on-restart" and waiting:

@@ -16,6 +16,7 @@ from .values import JSON
 
 MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
+FIRST = 1  # pid of a container's first process, inside it
 STAYS_S = 1.0  # a process that is there for so long is no passing one
 DIGEST = "sha256 of the file, read by the platform"
 
@@ -47,6 +48,13 @@ def when_it_bites(job: Job, load: str | None, in_memory: bool | None) -> Literal
     What the system says about the mapping overrides what the service file says; where neither says anything it is on restart.
     """
     return "now" if job.at_once and (load == "mmap" if in_memory is None else in_memory) else "on-restart"
+
+
+def readers_of(targets: tuple[Target, ...], platform: Platform) -> list[int]:
+    """Who may have the files open, with all below them, by the pids that the agent sees: in a container of whatever the first process is
+    above, so that somebody's own `exec` is a stranger.
+    """
+    return [pid for target in targets for pid in platform.pids(target)] if platform.name == "process" else [FIRST]
 
 
 class FileFault(Injector):
@@ -88,7 +96,7 @@ class FileFault(Injector):
         return "on-restart" if all(part["outlives"] for each in looked for part in each["parts"]) else "never"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
-        readers = [pid for target in undo.targets for pid in platform.pids(target)] if platform.name == "process" else None
+        readers = readers_of(undo.targets, platform)
         for target, prior in _once(undo):
             jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
             parameters = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}

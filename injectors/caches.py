@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from . import file_agent
-from .artefacts import refuse_elsewhere
+from .artefacts import readers_of, refuse_elsewhere
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
 from .means import AGENT, Means
@@ -38,15 +38,14 @@ class CacheWipe(Injector):
     bites_when: ClassVar[str] = "when the target starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"path": "/root/.cache/huggingface"}
     depends_on: ClassVar[str] = "`path`"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
     privilege: ClassVar[Privilege] = Privilege.EXEC
 
     def problems(self) -> tuple[str, ...]:
         return () if self.path else ("`path` is empty; name the cache's folder",)
 
     def bites(self, undo: Undo) -> str:
-        del undo
-        return "on-restart"
+        return "on-restart" if all(prior["outlives"] for prior in undo.prior.values()) else "never"
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         refuse_elsewhere(self, platform)
@@ -60,7 +59,7 @@ class CacheWipe(Injector):
         return Undo(targets, prior)
 
     def inject(self, undo: Undo, platform: Platform) -> None:
-        readers = [pid for target in undo.targets for pid in platform.pids(target)]
+        readers = readers_of(undo.targets, platform)
         for target, prior in _once(undo):
             jobs = [{"path": prior["path"], "expected": None, "do": {"op": "empty"}}]
             request = {"mutation": "wipe", "readers": readers, "jobs": jobs}
@@ -83,7 +82,7 @@ class CacheWipe(Injector):
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target, prior in _once(undo):
-            end_agent(undo, target, platform, (_beside(undo, prior),))
+            end_agent(undo, target, platform, (_beside(undo, prior),) if prior["outlives"] else ())
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         told, facts = [], {}
@@ -114,21 +113,27 @@ class CacheWipe(Injector):
             entries, found = sorted(seen_by(target, platform).listing(path)), platform.file(target, path)
         except (PlatformError, Unreadable) as error:
             raise Refusal(f"not injecting: {error}") from error
+        if found.get("unfit"):
+            raise Refusal(f"not injecting: {path} {found['unfit']}")
         if not entries:
             raise Refusal(f"not injecting: {path} is empty already")
-        tree = _tree(target, path, platform)
-        return {"path": path, "real": found["real"], "id": found["id"], "entries": entries, "tree": tree}
+        about = {key: found[key] for key in ("real", "id", "outlives")}
+        return {"path": path, **about, "entries": entries, "tree": _tree(target, path, platform)}
 
 
 def _tree(target: Target, folder: str, platform: Platform) -> dict[str, int | None]:
     """What lies in a folder and in those below it, as far as ENTRIES of them: path -> bytes, None for a folder."""
-    found: dict[str, int | None] = {}
-    todo = [""]
-    while todo and len(found) < ENTRIES:
-        inside = todo.pop(0)
-        for name, size in sorted((_listed(target, posixpath.join(folder, inside), platform) or {}).items()):
-            found[path := posixpath.join(inside, name)] = size
-            todo += [path] if size is None else []
+    seen, found = seen_by(target, platform), dict[str, int | None]()
+    level = [""]
+    while level and len(found) < ENTRIES:
+        every = seen.contents.listings(target, [posixpath.join(folder, inside) for inside in level])
+        here = {
+            posixpath.join(inside, name): size
+            for inside, there in zip(level, every, strict=True)
+            for name, size in sorted((there or {}).items())
+        }
+        found |= here
+        level = [path for path, size in here.items() if size is None]
     return found
 
 

@@ -9,8 +9,9 @@ Lines on standard output have `event`: effective, undone, refused (exit 3), fail
 
 The verb's own fields: `mutation` (its name, for people); `seed`; `reader` (chmod: pid of the process that is to lose the file, or
 null); `readers` (pids of the targets, with all below them: whoever else has a file open or mapped is a reason to refuse; null: not
-looked at); `jobs`, one for each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the bytes lie is
-told in `do`: whoever asks has read the layout (model_formats/), and `expected` holds this to the very file that was read.
+looked at, nor for [1], a container's first process, where that only holds a namespace which several containers share); `jobs`, one for
+each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the bytes lie is told in `do`: whoever asks
+has read the layout (model_formats/), and `expected` holds this to the very file that was read.
 
     {op: edit, pieces: [[OFFSET, BEFORE, AFTER], ...]}           a few bytes, as hexadecimals (in place)
     {op: fill, offset, length, text}                             a chat template, filled up with a comment (in place)
@@ -325,7 +326,7 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
             record["digest_after"] = records[record["other"]]["digest_before"]
         if record["digest_after"] == record["digest_before"]:
             raise Refused(f"{request['mutation']} would change nothing in {record['path']}")
-    if LINUX and request.get("readers") is not None:
+    if LINUX and request.get("readers") is not None and not (request["readers"] == [1] and shared_processes()):
         refuse_foreign({record["path"]: record["how"] == "folder" for record in records}, set(request["readers"]))
     for folder in sorted({os.path.dirname(record["path"]) for record in records}):
         space = os.statvfs(folder)
@@ -364,6 +365,13 @@ def refuse_foreign(paths: dict[str, bool], targets: Any) -> None:
             with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as text:
                 command = " ".join(text.read(200).replace(b"\0", b" ").decode("utf-8", "replace").split())
                 raise Refused(f"{min(used)} is in use by process {pid} ({command}), which is no target; end that first")
+
+
+def shared_processes() -> bool:
+    """Whether the first process here only keeps a namespace for several containers: which of the others are the target's nobody can say."""
+    with suppress(OSError), open("/proc/1/comm", encoding="utf-8") as text:
+        return text.read().strip() == "pause"
+    return False
 
 
 def in_use_by(pid: int) -> Any:

@@ -148,6 +148,17 @@ def listing(request: Request) -> Request:
     return {"listing": found}
 
 
+def listings(request: Request) -> Request:
+    """The same of many folders; null for one that cannot be listed."""
+    found = []
+    for path in request["paths"]:
+        try:
+            found.append(listing({"path": path})["listing"])
+        except OSError:
+            found.append(None)
+    return {"listings": found}
+
+
 def digest(request: Request) -> Request:
     found = hashlib.sha256()
     with open(request["path"], "rb") as file:
@@ -202,6 +213,7 @@ VERBS = {
     "read": read,
     "ranges": ranges,
     "listing": listing,
+    "listings": listings,
     "digest": digest,
     "exists": exists,
     "signal": send,

@@ -7,11 +7,12 @@ Random byte flips are a placebo; these few are what loaders miss or trip over, b
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Self
 
-from . import file_agent
-from .artefacts import FileFault, refuse_elsewhere
-from .base import Refusal, Undo
+from . import file_agent, secret_values
+from .artefacts import FileFault
+from .base import Evidence, Refusal, Undo
 from .model_formats import folders
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import IMPOSSIBLE, MUTATIONS, NAMED, Job, Request, jobs, of_any_file
@@ -110,7 +111,6 @@ class CheckpointCorrupt(FileFault):
     example: ClassVar[Mapping[str, Any]] = {"path": "/checkpoints/run-1"}
     depends_on: ClassVar[str] = "`path`"
     default_role: ClassVar[str] = "trainer"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
 
     def problems(self) -> tuple[str, ...]:
         return () if self.path else ("`path` is empty; name the folder that the checkpoints lie in",)
@@ -147,6 +147,7 @@ class CredentialExpire(FileFault):
 
     path: Annotated[str, "the file that holds it, as the target sees it; {name} stands for the target's name"]
     source: Annotated[str | None, "a file with one that has expired; by default what is secret in it is made worthless"] = None
+    secret: Annotated[bool, "on Kubernetes: the Secret itself is changed that the kubelet writes this file from"] = False
 
     kind: ClassVar[str] = "credential-expire"
     summary: ClassVar[str] = "the credential in a file is refused from now on: it has expired, or nobody issued it"
@@ -156,10 +157,46 @@ class CredentialExpire(FileFault):
     bites_when: ClassVar[str] = "when the target reads the file again, at the latest when it starts again: add a restart"
     example: ClassVar[Mapping[str, Any]] = {"path": "/run/secrets/hub-token"}
     depends_on: ClassVar[str] = "`path`"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
+
+    proven_by: ClassVar[str] = f"{FileFault.proven_by}; of a Secret, the digest of the file that the kubelet writes from it"
+    undone_by: ClassVar[str] = (
+        f"{FileFault.undone_by}; a Secret by blackstart, or its guard in the cluster, from another Secret that keeps what it was"
+    )
+    patience: ClassVar[timedelta] = timedelta(seconds=180)  # a kubelet writes a Secret anew within two minutes or so
 
     def problems(self) -> tuple[str, ...]:
+        if self.secret and self.source:
+            return ("`source` is a file, and what takes a Secret's place is made up; leave one of `secret` and `source` out",)
         return () if self.path else ("`path` is empty; name the file that holds the credential",)
+
+    def takes(self) -> frozenset[str]:
+        return frozenset({"secret"} if self.secret else ())
+
+    def bites(self, undo: Undo) -> str:
+        return "on-restart" if self.secret else super().bites(undo)
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        if not self.secret:
+            return super().plan(targets, platform)
+        try:
+            paths = {target.name: named(self.path, target) for target in targets}
+            return secret_values.planned(targets, paths, platform, file_agent.expired_bytes)
+        except file_agent.Refused as why:
+            raise Refusal(f"not injecting: {self.path}: {why}") from why
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        if self.secret:
+            return secret_values.inject(undo, platform, file_agent.expired_bytes)
+        return super().inject(undo, platform)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        return secret_values.verify(undo, platform) if self.secret else super().verify(undo, platform)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        return secret_values.recover(undo, platform) if self.secret else super().recover(undo, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return secret_values.verify_recovered(undo, platform) if self.secret else super().verify_recovered(undo, platform)
 
     def jobs(self, target: Target, platform: Platform) -> list[Job]:
         path, source = named(self.path, target), named(self.source, target)
@@ -183,7 +220,7 @@ class CredentialExpire(FileFault):
 class ModelStoreOutage(NetworkPartition):
     """The store that models are fetched from goes silent for the targets."""
 
-    peers: Annotated[tuple[str, ...], "the store: its role or component name"] = ("model-store",)
+    peers: Annotated[tuple[str, ...], "the store: its role or component name; in containers also HOST:PORT"] = ("model-store",)
 
     kind: ClassVar[str] = "model-store-outage"
     summary: ClassVar[str] = "the targets get no answer from the store that models come from"
@@ -192,11 +229,6 @@ class ModelStoreOutage(NetworkPartition):
         "not that what a store answers wrongly is noticed"
     )
     bites_when: ClassVar[str] = "when the target fetches its model, so when it starts again: add a restart"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process"})
-
-    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        refuse_elsewhere(self, platform)
-        return super().plan(targets, platform)
 
     def bites(self, undo: Undo) -> str:
         del undo

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .means import CUT, LINK, NO_NAMES, Means
-from .platforms.abilities import NAMES, Links
+from .platforms.abilities import NAMES, Links, outside
 from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
 
@@ -20,7 +20,10 @@ PROBE_LIMIT_S = 2.0  # for an answer without a fault
 SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, counts as silence
 SILENCE_LIMIT_S = 5.0
 ANSWERS = {"answered", "closed"}  # an orderly end is a sign of life, too
-PEERS = "the other side: roles or component names, `client`; none: everybody with a link to the target"
+PEERS = (
+    "the other side: roles or component names, `client`, in containers also HOST:PORT of what is no part of the service; none: "
+    "everybody with a link to the target"
+)
 
 
 class ProbedLinks(Links, Protocol):
@@ -191,8 +194,8 @@ class NetworkPartition(LinkFault):
 
     @property
     def _firewall(self) -> bool:
-        """A NetworkPolicy cuts new connections, both ways, and no more."""
-        return self.standing or self.direction != "both"
+        """A NetworkPolicy cuts new connections between pods, both ways, and no more."""
+        return self.standing or self.direction != "both" or bool(outside(self.peers))
 
     def rule(self) -> JSON:
         return {"type": "partition", "direction": self.direction, "standing": self._firewall}

@@ -9,6 +9,12 @@ from .base import Target
 NAMES = "dns:53"  # as a peer: whoever resolves names for the target
 
 
+def outside(peers: Sequence[str]) -> list[tuple[str, int]]:
+    """Those of these peers that are no part of the service, as host and port: `hub.example:443`, `10.1.2.3:9000`, `[fd00::1]:443`."""
+    found = [peer.rpartition(":") for peer in peers if peer != NAMES]
+    return [(host.strip("[]"), int(port)) for host, _, port in found if host and port.isdigit()]
+
+
 class Links(Protocol):
     """The ability to stand in the path between two components (the link proxy, an inline proxy).
 
@@ -18,7 +24,8 @@ class Links(Protocol):
     rules_are_the_path: bool
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:
-        """Names of the links that join the targets with those peers (role names or component names, or NAMES; none: everybody).
+        """Names of the links that join the targets with those peers (role or component names, HOST:PORT of what is no part of the
+        service, or NAMES; none: everybody).
 
         Raises Unsupported where no link here can have such a rule.
         """
@@ -42,6 +49,9 @@ class Contents(Protocol):
 
     def listing(self, target: Target, folder: str) -> Mapping[str, int | None]:
         """Names in a folder with their sizes in bytes, None of what is no file."""
+
+    def listings(self, target: Target, folders: Sequence[str]) -> list[Mapping[str, int | None] | None]:
+        """The same of many at once; None for what cannot be listed."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from .docker_helpers import OURS
 from .docker_inline import InlineRooms, Way
 from .exec_agents import source
 from .link_probe import CONNECT_LIMIT_S
-from .net_rooms import ANYBODY, best_seen, ends_of
+from .net_rooms import ANYBODY, addresses_outside, best_seen, ends_of, outside_of
 
 SLACK_S = 10.0
 DEFAULT_BRIDGE = "bridge"  # of all networks the one without a resolver of container names
@@ -35,11 +35,12 @@ class RoomLinks:
             self._refuse_shared(target)
             if rule["type"] == "names":
                 self._known(target, others)
-            elif not others:
+            elif not others and not outside_of(link):
                 raise Unsupported(f"nothing but {target.name} is there to prove from that its network is broken")
             else:
                 for each in others:
                     self._address(target, each)
+                self._outside(target, link)
             found.append(link)
         return tuple(found)
 
@@ -47,6 +48,7 @@ class RoomLinks:
         target, others = ends_of(link, self.finder.all())
         everybody = link.endswith((f"--{ANYBODY}", f"--{NAMES}"))
         peers = [] if everybody else [address for each in others for address in addresses_of(standing(self.finder, each))]
+        peers += self._outside(target, link)
         told = {key: rule[key] for key in rule if key != "towards"}
         return self.inline.begin(fault, target, Way(link, told, peers), deadline_s)
 
@@ -67,16 +69,25 @@ class RoomLinks:
         if link.endswith(f"--{NAMES}"):
             name, other = self._known(target, others)
             return self._probed(link, target, {"name": name, "other": other, "limit_s": limit_s})
-        problems, seen = [], []
+        told: JSON = {"limit_s": limit_s, "want": want}
+        problems, seen = [], [self._to_outside(link, target, way, told) for way in outside_of(link)]
         for each in others:
             try:
                 host, port = self._address(target, each)
-                seen.append(self._probed(link, each, {"host": host, "port": port, "limit_s": limit_s, "want": want}))
+                seen.append(self._probed(link, each, {"host": host, "port": port, **told}))
             except Unsupported as error:  # no python3 there, or no way
                 problems.append(str(error))
         if not seen:
             raise Unsupported(f"from nowhere can it be proven that {target.name} is cut off: {'; '.join(problems)}")
         return best_seen(seen)
+
+    def _outside(self, target: Target, link: str) -> list[str]:
+        """Addresses of the peers that are no part of the service, as the target knows them."""
+        return addresses_outside(RoomDoors(self.api), self._room(target), [host for host, _ in outside_of(link)])
+
+    def _to_outside(self, link: str, target: Target, way: tuple[str, int], told: JSON) -> JSON:
+        """From inside the target: nobody else is on both ends."""
+        return self._probed(link, target, {"host": way[0], "port": way[1], **told})
 
     def _probed(self, link: str, inside: Target, request: JSON) -> JSON:
         """Silence counts once it was met twice; and where the way is cut, before there was a connection: a slow answer is no cut."""

@@ -186,8 +186,13 @@ class ContainerAgents(ABC, Generic[W]):
         """Undo records of that fault in all of these containers; where there is none, copies that lie beside what was changed."""
         found = []
         for where in self.containers_of(main):
-            with suppress(Unsupported):  # no python3 there, so no agent ever was
+            try:
                 found += [(where, path, record) for path, record in self.records(where, fault, target).items()]
+            except Unsupported:  # no python3 there, so no agent ever was
+                continue
+            except PlatformError:
+                if where in self.containers_of(main):  # else it was another fault's own, and ended in this moment
+                    raise
         for path in beside if not found else ():
             with suppress(PlatformError):  # it is not there
                 copy = look(self.doors, main, "read", {"path": path, "limit": RECORD_LIMIT})["content"]

@@ -8,7 +8,7 @@ from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import container_of, pod_of
 from .kube_inline import running_beside
-from .kube_pods import OVER, main_container, on_the_nodes_disk, volume_of
+from .kube_pods import OVER, main_container, on_the_nodes_disk, unfit, volume_of
 
 
 class PodFiles(ContainerFiles[Container]):
@@ -25,7 +25,8 @@ class PodFiles(ContainerFiles[Container]):
             return {**found, "id": f":{found['real']}", "outlives": False}
         place = (pod, target.details["container"], found["real"])
         owner, outlives = volume_of(*place)
-        return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
+        about = {"id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
+        return {**found, **about, "unfit": unfit(*place, found["changed_s"])}
 
     def _refuse_foreign(self, target: Target) -> None:
         pod = self._pod(target)

@@ -21,12 +21,13 @@ from .kube_own_pods import BATCH, own_pod, packed, why
 from .kube_pods import ready
 from .kube_records import LEASES, OURS, RUN, SELECTOR, lease_of
 from .kube_rights import bound
-from .object_guard import MARK, MOVED_ON, Answer, at, pointer, revert
+from .object_guard import MARK, MOVED_ON, Answer, at, digest_of, pointer, revert
 
 ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
 SILENCE_S = 45.0
 RBAC = "rbac.authorization.k8s.io/v1"
 TRIES = 20
+KEPT = "blackstart-kept-"  # how the Secrets begin in which values are that were changed
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Guards:
         request = {
             "changes": [{key: value for key, value in change.items() if key != "body"} for change in changes],
             "lease": lease_path,
-            "holder": fault.partition("/")[0].rpartition(".")[0],
+            "holder": run_of(fault),
             "until": now_s + deadline_s,
             "silence_s": SILENCE_S,
         }
@@ -100,6 +101,10 @@ class Guards:
                 self._remove(each["metadata"]["name"], beyond=False)
                 with suppress(Forbidden):  # who may not has made none there
                     self._remove(each["metadata"]["name"], beyond=True)
+        with suppress(Forbidden):
+            for each in self.api.items(place("secrets", self.namespace), labels=SELECTOR)[0]:
+                if run_of((each["metadata"].get("annotations") or {}).get(MARK, "")) == run:
+                    self.api.delete(place("secrets", self.namespace, each["metadata"]["name"]))
 
     def seen(self, change: JSON) -> bool:
         """Whether it is there, by the API server's word."""
@@ -107,6 +112,8 @@ class Guards:
         if found is None or change["how"] == "object":
             return found is not None
         value = at(found, change["path"])
+        if change["how"] == "value":
+            return bool(found["metadata"]["uid"] == change["uid"] and digest_of(value) == change["ours"])
         if change["how"] == "field":
             return bool(found["metadata"]["uid"] == change["uid"] and value == change["ours"])
         return any(change["item"].items() <= entry.items() for entry in value or [])
@@ -116,6 +123,8 @@ class Guards:
         if change["how"] == "object":
             self.api.create(change["object"].rpartition("/")[0], change["body"])
             return
+        if change["how"] == "value":
+            self._keep(change)
         for left in reversed(range(TRIES)):
             found = self.api.get(change["object"])
             try:
@@ -129,6 +138,13 @@ class Guards:
                     raise
             else:
                 return
+
+    def _keep(self, change: JSON) -> None:
+        """What a value is before it is changed, in a Secret of ours."""
+        value = at(self.api.get(change["object"]), change["path"])
+        home, _, name = change["kept"].rpartition("/")
+        meta = {**self._meta(name), "annotations": {MARK: change["mark"]}}
+        self.api.create(home, {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {"value": value}})
 
     def _ask(self, method: str, path: str, body: Any) -> Answer:
         try:
@@ -148,6 +164,7 @@ class Guards:
         }
         parts = [(place("serviceaccounts", self.namespace), account)]
         inside = [change["object"] for change in changes if "/namespaces/" in change["object"]]
+        inside += [change["kept"] for change in changes if "kept" in change]
         beyond = [change["object"] for change in changes if "/namespaces/" not in change["object"]]
         parts += self._grant(name, "Role", [*inside, lease_path], self.namespace)
         return parts + (self._grant(name, "ClusterRole", beyond, "") if beyond else [])
@@ -208,6 +225,10 @@ class Guards:
         self.api.delete(place("serviceaccounts", self.namespace, name))
 
 
+def run_of(fault: str) -> str:
+    return fault.partition("/")[0].rpartition(".")[0]
+
+
 def name_of(fault: str) -> str:
     return f"blackstart-guard-{hashlib.sha256(fault.encode()).hexdigest()[:12]}"
 
@@ -219,6 +240,10 @@ def _operations(change: JSON, found: JSON) -> list[JSON]:
     same = [{"op": "test", "path": f"/metadata/{key}", "value": meta[key]} for key in ("uid", "resourceVersion")]
     if meta["uid"] != change["uid"] or (change["how"] == "field" and value != change["before"]):
         raise PlatformError(f"{change['object']} has changed since it was planned")
+    if change["how"] == "value":
+        if digest_of(value) != change["before"]:
+            raise PlatformError(f"{change['object']} has changed since it was planned")
+        return [*same, {"op": "replace", "path": pointer(path), "value": change["body"]}]
     if change["how"] == "field":
         return [*same, *_parents(found, path), {"op": "add", "path": pointer(path), "value": change["ours"]}]
     added = [change["item"]] if value is None else change["item"]
@@ -245,6 +270,7 @@ def _rule(path: str) -> JSON:
     )
     *_, resource, name = rest.split("/")
     verbs = {"leases": ["get"], "networkpolicies": ["get", "delete"]}.get(resource, ["get", "patch"])
+    verbs = ["get", "delete"] if name.startswith(KEPT) else verbs
     return {"apiGroups": [group], "resources": [resource], "resourceNames": [name], "verbs": verbs}
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ..values import JSON
 from .abilities import NAMES
 from .base import PlatformError, Target, Unsupported
-from .kube_agents import source
+from .kube_agents import PodDoors, source
 from .kube_api import KubeApi, place
 from .kube_exec import run_python
 from .kube_find import Finder, container_of, standing_pod
@@ -25,7 +25,7 @@ from .kube_inline import InlineProxies
 from .kube_pods import selects
 from .kube_records import OURS
 from .link_probe import CONNECT_LIMIT_S
-from .net_rooms import ANYBODY, best_seen, ends_of
+from .net_rooms import ANYBODY, addresses_outside, best_seen, ends_of, outside_of
 from .object_guard import MARK
 
 NETWORKING = "networking.k8s.io/v1"
@@ -59,7 +59,8 @@ class PolicyLinks:
                 self.inline.refuse(target)
             for each in (target, *others):
                 self._addresses(each)
-            if not others and peers != (NAMES,):
+            self._outside(target, link)
+            if not others and peers != (NAMES,) and not outside_of(link):
                 raise Unsupported(f"nothing but {target.name} is there to prove from that it is cut off")
             found.append(link)
         return tuple(found)
@@ -69,7 +70,7 @@ class PolicyLinks:
         mark = mark_of(fault, link)
         cut_off = [] if link.endswith((f"--{ANYBODY}", f"--{NAMES}")) else others
         if not _is_policy(rule):
-            peers = [address for each in cut_off for address in self._addresses(each)[0]]
+            peers = [address for each in cut_off for address in self._addresses(each)[0]] + self._outside(target, link)
             node = (standing_pod(self.api, target)["status"] or {}).get("hostIPs") or []
             ways = {"peers": peers, "but": [each["ip"] for each in node]}
             return self.inline.begin(fault, target, {key: rule[key] for key in rule if key != "towards"}, ways, deadline_s)
@@ -117,12 +118,13 @@ class PolicyLinks:
         target, others = self._ends(link)
         if link.endswith(f"--{NAMES}"):
             return self._probed(target, target, {"name": KNOWN, "limit_s": limit_s})
-        host, port = self._addresses(target)
-        problems, seen = [], []
+        own, at = self._addresses(target)
+        told: JSON = {"limit_s": limit_s, "want": want}
+        seen = [self._probed(target, target, {"host": host, "port": port, **told}) for host, port in outside_of(link)]
+        problems = []
         for each in others:  # the one that fares best counts: it is cut off only where all are
             try:
-                request = {"host": host[0], "port": port, "limit_s": limit_s, "want": want}
-                seen.append(self._probed(target, each, request))
+                seen.append(self._probed(target, each, {"host": own[0], "port": at, **told}))
             except Unsupported as error:  # no python3 there
                 problems.append(str(error))
         if not seen:
@@ -149,6 +151,11 @@ class PolicyLinks:
     def _ends(self, link: str) -> tuple[Target, list[Target]]:
         """The target, and its peers as they stand now; of `anybody` the other parts of the service."""
         return ends_of(link, self.finder.all())
+
+    def _outside(self, target: Target, link: str) -> list[str]:
+        """Addresses of the peers that are no part of the service, as the target knows them."""
+        where = container_of(target, target.details["container"])
+        return addresses_outside(PodDoors(self.api), where, [host for host, _ in outside_of(link)])
 
     def _addresses(self, target: Target) -> tuple[list[str], int]:
         """Of both families, where it has both; the first is the one that its URL has."""

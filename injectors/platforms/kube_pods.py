@@ -1,10 +1,12 @@
 """What a pod's object says of it: plain functions of the API's JSON."""
 
 import json
+from datetime import datetime
 
 from ..values import JSON
 
 PODS_OWN = {"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI"}  # volumes that go with their pod
+GIVEN = {"configMap", "secret", "projected", "downwardAPI", "image"}  # that nobody in the pod can write to
 OVER = {"Succeeded", "Failed"}  # phases of a pod whose processes have all ended
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -96,6 +98,61 @@ def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
     if host := volume.get("hostPath"):
         return f"node {pod['spec'].get('nodeName')} {host['path']} {inside}", True
     return f"{json.dumps({key: value for key, value in volume.items() if key != 'name'}, sort_keys=True)} {inside}", True
+
+
+def secret_of(pod: JSON, container: str, path: str) -> tuple[str, str]:
+    """Secret and key whose value the kubelet writes at that path and keeps up to date; both empty: it is none, or a subPath, which stays."""
+    mount, volume = _mounted(pod, container, path)
+    source = volume.get("secret")
+    if not source or mount.get("subPath") or mount.get("subPathExpr"):
+        return "", ""
+    inside = path[len(mount["mountPath"].rstrip("/")) + 1 :]
+    items = {each["path"]: str(each["key"]) for each in source.get("items") or []}
+    return str(source["secretName"]), items.get(inside, "") if items else inside
+
+
+def uses_secret(pod: JSON, name: str) -> bool:
+    """Whether it reads that Secret, from a volume or as variables."""
+    spec = pod["spec"]
+    found = [(each.get("secret") or {}).get("secretName") for each in spec.get("volumes") or []]
+    for each in spec.get("volumes") or []:
+        found += [(source.get("secret") or {}).get("name") for source in (each.get("projected") or {}).get("sources") or []]
+    for each in [*spec["containers"], *(spec.get("initContainers") or [])]:
+        found += [(source.get("secretRef") or {}).get("name") for source in each.get("envFrom") or []]
+        variables = [variable.get("valueFrom") or {} for variable in each.get("env") or []]
+        found += [(variable.get("secretKeyRef") or {}).get("name") for variable in variables]
+    return name in found
+
+
+def unfit(pod: JSON, container: str, path: str, changed_s: float | None) -> str:
+    """Why nothing at that path may be changed; empty: it may. `changed_s`: its ctime; what an image brought is older than its container."""
+    mount, volume = _mounted(pod, container, path)
+    if not mount:
+        return _unfit_layer(pod, container, changed_s)
+    if name := (volume.get("secret") or {}).get("secretName"):
+        return f"comes from Secret {name}, which the kubelet mounts read-only; only credential-expire can change it, with `secret: true`"
+    if given := GIVEN & volume.keys():
+        return f"comes from a volume of kind {min(given)}, which the kubelet mounts read-only; copy it to a claim"
+    if mount.get("readOnly") or (volume.get("persistentVolumeClaim") or {}).get("readOnly"):
+        return f"lies on a mount that {container} may only read ({mount['mountPath']})"
+    return ""
+
+
+def _unfit_layer(pod: JSON, container: str, changed_s: float | None) -> str:
+    main = next(each for each in pod["spec"]["containers"] if each["name"] == container)
+    if (main.get("securityContext") or {}).get("readOnlyRootFilesystem"):
+        return f"lies in the own layer of {container}, which is read-only; put it on a claim"
+    began = _started(pod, container)
+    if began is None or (changed_s or 0.0) <= began + 1:  # the kubelet says it in whole seconds
+        return f"is of the image of {container}: who has it open would not see a change; put it on a claim"
+    return ""
+
+
+def _started(pod: JSON, container: str) -> float | None:
+    """When that container started, in UNIX time; None where it does not run."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    state = next((each["state"].get("running") for each in statuses if each["name"] == container), None)
+    return datetime.fromisoformat(state["startedAt"]).timestamp() if state else None
 
 
 def on_the_nodes_disk(pod: JSON, container: str, path: str) -> bool:

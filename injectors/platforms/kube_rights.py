@@ -82,6 +82,7 @@ CHANGES = {
         Right("", "nodes", ("get", "list"), everywhere=True),
         Right("coordination.k8s.io", "leases", ("get",), everywhere=True),
     ),
+    "secret": (Right("", "secrets", ("get", "list", "create", "patch", "delete")),),
     "evict": (Right("", "pods/eviction", ("create",)),),
 }
 

@@ -30,6 +30,7 @@ from .kube_outpost import PodOutposts
 from .kube_pods import parts_of, runs
 from .kube_records import Records
 from .kube_rights import BY_NAME, PULLS, denied, needed, roles
+from .kube_secrets import ClusterSecrets
 from .kube_watch import Watched, Watcher
 
 STAND_LIMIT_S = 120.0  # for a replacement to be scheduled and its containers to run; an image may have to be pulled
@@ -54,6 +55,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
+        self.secrets = ClusterSecrets(api, self.finder, self.guards)
         self.isolation = NodeCuts(api, self.finder, where.image, where.protected, self.given_up)
         self.outposts = PodOutposts(api, spec.namespace, self.given_up)
         self.records = Records(api, spec.namespace, [spec.workload, *(each.workload for each in spec.components)])

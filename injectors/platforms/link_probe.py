@@ -1,5 +1,5 @@
-"""What an ordinary client meets on its way to a server, or to the address of a name: `link_probe.py REQUEST`, one JSON line; also
-imported.
+"""What an ordinary client meets on its way to a server, or to the address of a name; or which addresses a host has: `link_probe.py
+REQUEST`, one JSON line; also imported.
 
 One file for Python 3.8 and the standard library: it is piped into pods, whose way is another than ours.
 """
@@ -65,7 +65,7 @@ def resolve(name: str, limit_s: float, other: str = "") -> Dict[str, Any]:
     """
     found: List[Any] = []
     asked = time.monotonic()
-    asking = threading.Thread(target=lambda: found.append(address_of(name)), daemon=True)
+    asking = threading.Thread(target=lambda: found.append("".join(addresses_of(name)[:1])), daemon=True)
     asking.start()
     asking.join(limit_s)
     took_s = round(time.monotonic() - asked, 6)
@@ -78,11 +78,12 @@ def resolve(name: str, limit_s: float, other: str = "") -> Dict[str, Any]:
     return {"outcome": outcome, "received": received, "first_byte_s": took_s if received else None, "others": others}
 
 
-def address_of(name: str) -> str:
+def addresses_of(name: str) -> List[str]:
+    """Each once; none where the name is not known."""
     try:
-        return str(socket.getaddrinfo(name, None)[0][4][0])
+        return list(dict.fromkeys(str(each[4][0]) for each in socket.getaddrinfo(name, None)))
     except OSError:
-        return ""
+        return []
 
 
 def ask_again(connection: socket.socket) -> None:
@@ -92,10 +93,13 @@ def ask_again(connection: socket.socket) -> None:
 
 if __name__ == "__main__":
     asked_for = json.loads(sys.argv[1])
+    seen: Any
     if "name" in asked_for:
         seen = resolve(asked_for["name"], asked_for["limit_s"], asked_for.get("other", ""))
-    else:
+    elif "port" in asked_for:
         seen = probe(asked_for["host"], asked_for["port"], asked_for["limit_s"], asked_for["want"])
+    else:
+        seen = addresses_of(asked_for["host"])
     sys.stdout.write(json.dumps(seen) + "\n")
     sys.stdout.flush()
     os._exit(0)  # a resolver that still tries would keep the process

@@ -81,6 +81,15 @@ class LocalFiles:
         except OSError as error:
             raise PlatformError(f"{folder}: {error.strerror}") from error
 
+    def listings(self, target: Target, folders: Sequence[str]) -> list[Mapping[str, int | None] | None]:
+        found: list[Mapping[str, int | None] | None] = []
+        for folder in folders:
+            try:
+                found.append(self.listing(target, folder))
+            except PlatformError:
+                found.append(None)
+        return found
+
     def digest(self, target: Target, path: str) -> str:
         del target
         try:

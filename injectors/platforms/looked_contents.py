@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from ..values import JSON
 from .base import Target
 
+AT_ONCE = 200  # folders in one question: a request is an argument of a command
+
 
 class LookedContents(ABC):
     """For platforms that can run look.py inside a target."""
@@ -21,4 +23,10 @@ class LookedContents(ABC):
 
     def listing(self, target: Target, folder: str) -> Mapping[str, int | None]:
         found: Mapping[str, int | None] = self._look(target, "listing", path=folder)["listing"]
+        return found
+
+    def listings(self, target: Target, folders: Sequence[str]) -> list[Mapping[str, int | None] | None]:
+        found: list[Mapping[str, int | None] | None] = []
+        for start in range(0, len(folders), AT_ONCE):
+            found += self._look(target, "listings", paths=list(folders[start : start + AT_ONCE]))["listings"]
         return found

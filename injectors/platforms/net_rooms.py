@@ -1,11 +1,11 @@
 """What net_agent.py is asked in a container that shares its target's network, and which ends a path between containers has."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..values import JSON
-from .abilities import NAMES
+from .abilities import NAMES, outside
 from .base import PlatformError, Target, Unsupported
 from .exec_agents import Doors, W, source
 
@@ -50,7 +50,9 @@ def counted(doors: Doors[W], where: W, fault: str, rule: JSON) -> JSON | None:
 
 
 def ends_of(link: str, everything: Sequence[Target]) -> tuple[Target, list[Target]]:
-    """The target of a link (`llm-0--gateway,store`, `llm-0--anybody`), and its peers as they stand now; of `anybody` all others."""
+    """The target of a link (`llm-0--gateway,store`, `llm-0--anybody`, `llm-0--hub.example:443`), and its peers as they stand now, as far
+    as they are of the service; of `anybody` all others.
+    """
     name, _, words = link.rpartition("--")
     target = next((each for each in everything if each.name == name), None)
     if target is None:
@@ -60,10 +62,32 @@ def ends_of(link: str, everything: Sequence[Target]) -> tuple[Target, list[Targe
     if words in {ANYBODY, NAMES}:
         return target, others
     for peer in peers:
-        if not any(peer in {each.name, each.role} for each in others):
+        if not outside([peer]) and not any(peer in {each.name, each.role} for each in others):
             there = ", ".join(f"{each.name} ({each.role})" for each in others)
-            raise Unsupported(f"nothing is called {peer} or has that role; beside {name} there is {there or 'nothing'}")
+            raise Unsupported(
+                f"nothing is called {peer} or has that role; beside {name} there is {there or 'nothing'}; what is no part of the "
+                "service is named HOST:PORT"
+            )
     return target, [each for each in others if {each.name, each.role} & set(peers)]
+
+
+def outside_of(link: str) -> list[tuple[str, int]]:
+    """Host and port of the peers of a link that are no part of the service."""
+    return outside(link.rpartition("--")[2].split(","))
+
+
+def addresses_outside(doors: Doors[W], where: W, hosts: Iterable[str]) -> list[str]:
+    """All addresses of these hosts as they are known inside the target. Raises Unsupported for one that has none there."""
+    found: list[str] = []
+    for host in dict.fromkeys(hosts):
+        if "--" in host:
+            raise Unsupported(f"{host}: `--` divides a target from its peers; name an address of it instead")
+        _, said, _ = doors.run(where, source("platforms/link_probe.py"), [json.dumps({"host": host})])
+        addresses = json.loads(said or b"[]")
+        if not addresses:
+            raise Unsupported(f"{host} has no address inside {where}, so no connection to it could be cut")
+        found += addresses
+    return found
 
 
 def best_seen(seen: Sequence[JSON]) -> JSON:

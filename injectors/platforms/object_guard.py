@@ -13,11 +13,14 @@ A change is {"how", "object": PATH, "uid", ...}:
     field   {"path": [KEY, ...], "ours": VALUE, "before": VALUE or null}    one value of an object; null: it was not there
     item    {"path": [KEY, ...], "item": {...}}                            one more entry of a list, told by all that it says
     object  {"mark": FAULT}                                                an object of ours, told by its annotation MARK
+    value   {"path": ["data", KEY], "ours": DIGEST, "before": DIGEST, "kept": PATH}   of a Secret; what it was is in the Secret `kept`
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -84,12 +87,8 @@ def revert_field(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dic
     if value == change["before"]:
         return {"event": "undone", "reason": "it was as before"}
     if value != change["ours"]:
-        why = "%s of %s is %s, neither ours nor as before" % (
-            ".".join(map(str, change["path"])),
-            change["object"],
-            json.dumps(value),
-        )
-        return {"event": "foreign", "why": why}
+        what = (".".join(map(str, change["path"])), change["object"], json.dumps(value))
+        return {"event": "foreign", "why": "%s of %s is %s, neither ours nor as before" % what}
     path = pointer(change["path"])
     back = (
         {"op": "remove", "path": path} if change["before"] is None else {"op": "replace", "path": path, "value": change["before"]}
@@ -117,7 +116,31 @@ def revert_object(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> di
     return {"event": "undone", "reason": "deleted"}
 
 
-HOW = {"field": revert_field, "item": revert_item, "object": revert_object}
+def revert_value(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any]:
+    """`kept` is there from before the change until it is put back; without it nothing of ours is there."""
+    value, path, what = at(found, change["path"]), pointer(change["path"]), "the value of " + change["object"]
+    status, kept, _ = ask("GET", change["kept"], None)
+    if status not in OK and status != 404:
+        raise Failed("GET %s: %s" % (change["kept"], said(kept)))
+    ours = digest_of(value) == change["ours"]
+    if status == 404:
+        if ours:  # or just being put back by somebody else
+            raise MovedOn("what %s was, %s, is gone" % (what, change["kept"]))
+        return {"event": "undone", "reason": "nothing of ours is there"}
+    if not ours and digest_of(value) != change["before"]:
+        return {"event": "foreign", "why": "%s is neither ours nor as before; what it was is in %s" % (what, change["kept"])}
+    back = [{"op": "test", "path": path, "value": value}, {"op": "replace", "path": path, "value": kept["data"]["value"]}]
+    told = patched(change, back, ask) if ours else {"event": "undone", "reason": "it was as before"}
+    revert_object({"object": change["kept"], "mark": kept["metadata"]["annotations"][MARK]}, kept, ask)
+    return told
+
+
+def digest_of(value: str | None) -> str:
+    """Of a Secret's value, as the API has it: the digest of the file that the kubelet writes."""
+    return "none" if value is None else "sha256:" + hashlib.sha256(base64.b64decode(value)).hexdigest()
+
+
+HOW = {"field": revert_field, "item": revert_item, "object": revert_object, "value": revert_value}
 
 
 def patched(change: dict[str, Any], operations: list[dict[str, Any]], ask: Ask) -> dict[str, Any]:

@@ -26,6 +26,7 @@ OURS = "app.kubernetes.io/managed-by=blackstart,app.kubernetes.io/part-of!=black
 OF_OURS = (
     ("configmaps", ""),
     ("pods", ""),
+    ("secrets", ""),
     ("serviceaccounts", ""),
     ("leases", "coordination.k8s.io/v1"),
     ("jobs", "batch/v1"),

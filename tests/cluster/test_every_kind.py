@@ -7,6 +7,7 @@ from blackstart.injectors import registry
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.tests.cluster.steps import everything_ours, in_fault, kind_of
 from blackstart.tests.cluster.test_accelerators import FAULTS as ON_GPUS
+from blackstart.tests.cluster.test_conformance import DRILLED
 from blackstart.tests.cluster.test_drills import ALL_AT_ONCE
 from blackstart.tests.cluster.test_inline import FAULTS as INLINE
 from blackstart.tests.cluster.test_node_isolate import FAULT as ISOLATED
@@ -33,8 +34,8 @@ FAULTS = {
     "rollout": (f"{{kind: bad-image, {R1}}}",),
     "node": ("{kind: node-drain}",),
 }
-# Killed and recovered in test_objects.py, test_drills.py, test_inline.py, test_accelerators.py and test_node_isolate.py.
-ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE, *ON_GPUS, ISOLATED)}
+# Killed and recovered in test_objects.py, test_drills.py, test_inline.py, test_accelerators.py, test_conformance.py and test_node_isolate.py.
+ELSEWHERE = {kind_of(fault) for fault in (*RECOVERED, *ALL_AT_ONCE, *INLINE, *ON_GPUS, *DRILLED, ISOLATED)}
 
 
 def test_all_kinds_are_here() -> None:

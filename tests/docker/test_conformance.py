@@ -1,11 +1,12 @@
 """Every fault that claims Docker, held against the whole contract on live containers."""
 
 import functools
-import hashlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -13,13 +14,15 @@ from pathlib import Path
 import pytest
 from blackstart.injectors import registry, testing
 from blackstart.injectors.base import Differs, Injector
+from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.compute import CpuStress, MemoryStress
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill, RolloutRestart, StoreKill
-from blackstart.injectors.model_files import ModelCorrupt
+from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelCorrupt, ModelStoreOutage
 from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.network import DnsBreak, NetworkPartition
 from blackstart.injectors.platforms import docker_lifecycle
+from blackstart.injectors.platforms.base import Unsupported
 from blackstart.injectors.platforms.docker import DockerPlatform
 from blackstart.injectors.platforms.docker_api import DockerApi, at
 from blackstart.injectors.platforms.docker_spec import DockerSpec
@@ -30,11 +33,12 @@ from blackstart.tests.command import until
 from blackstart.tests.docker import victims
 from blackstart.tests.docker.engine import SOCKET
 from blackstart.tests.docker.test_accelerators import KINDS as ON_GPUS
-from blackstart.tests.docker.victims import MODEL, REPLICA, SMALL, STORE
+from blackstart.tests.docker.victims import CACHE, CHECKPOINTS, MODEL, REPLICA, SMALL, STORE, TOKEN
 
 Open = Callable[[], DockerPlatform]
 Eye = Callable[[DockerApi], Callable[[], bool]]
 DELAY = timedelta(milliseconds=200)
+INSIDE = ("docker", "--host", f"unix://{SOCKET}", "exec", REPLICA)
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +55,29 @@ def gone(api: DockerApi) -> Callable[[], bool]:
 def nameless(api: DockerApi) -> Callable[[], bool]:
     """Whether the replica's own resolver gives no address for the store."""
     script = f"import socket; socket.getaddrinfo({STORE!r}, None)"
-    command = ["docker", "--host", f"unix://{SOCKET}", "exec", REPLICA, "timeout", "3", "python3", "-c", script]
+    command = [*INSIDE, "timeout", "3", "python3", "-c", script]
     return lambda: subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
-def damaged(api: DockerApi) -> Callable[[], bool]:
-    def digest() -> str:
-        return hashlib.sha256((victims.root(api) / MODEL.lstrip("/")).read_bytes()).hexdigest()
+def changed(folder: str) -> Eye:
+    """An eye for what lies there: any other content than now."""
 
-    before = digest()
-    return lambda: digest() != before
+    def seen(api: DockerApi) -> Callable[[], bool]:
+        def content() -> dict[str, bytes]:
+            there = victims.root(api) / folder.lstrip("/")
+            return {str(path): path.read_bytes() for path in [there, *there.rglob("*")] if path.is_file()}
+
+        before = content()
+        return lambda: content() != before
+
+    return seen
+
+
+def cut_off(name: str, host: str) -> Eye:
+    """Whether a connection from inside that container reaches the host no more."""
+    script = f"import socket; socket.create_connection(({host!r}, {victims.PORT}), 1)"
+    command = [*INSIDE[:-1], name, "python3", "-c", script]
+    return lambda _: lambda: subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
 def full(api: DockerApi) -> Callable[[], bool]:
@@ -85,8 +102,7 @@ CASES: dict[str, tuple[Injector, str, Eye]] = {
         lambda api: lambda: victims.resident(victims.processes(api, "hold-memory")) > 60 << 20,
     ),
     "disk-fill": (DiskFill(SMALL, leave=Size(1 << 20)), REPLICA, full),
-    "model-corrupt": (ModelCorrupt("exponent-msb", file=MODEL), REPLICA, damaged),
-    "version-skew": (VersionSkew(file=MODEL), REPLICA, damaged),
+    "version-skew": (VersionSkew(file=MODEL), REPLICA, changed(MODEL)),
     "network-partition": (NetworkPartition(), REPLICA, lambda api: lambda: victims.met(api)[0] == "silent"),
     "network-delay": (NetworkDelay(DELAY), REPLICA, lambda api: lambda: victims.met(api)[1] > 2 * DELAY.total_seconds()),
     "tcp-reset": (TcpReset(), REPLICA, lambda api: lambda: victims.met(api)[0] == "ConnectionResetError"),
@@ -94,9 +110,19 @@ CASES: dict[str, tuple[Injector, str, Eye]] = {
     "dns-break": (DnsBreak(), REPLICA, nameless),
 }
 
+HUB = "v-hub"  # a container that is no part of the service
+TOGETHER: dict[str, tuple[Injector, str, Eye]] = {  # they harm neither the containers nor each other
+    "model-corrupt": (ModelCorrupt("exponent-msb", file=MODEL), REPLICA, changed(MODEL)),
+    "checkpoint-corrupt": (CheckpointCorrupt(CHECKPOINTS), REPLICA, changed(CHECKPOINTS)),
+    "cache-wipe": (CacheWipe(CACHE), REPLICA, changed(CACHE)),
+    "credential-expire": (CredentialExpire(TOKEN), REPLICA, changed(TOKEN)),
+    "model-store-outage": (ModelStoreOutage((STORE,)), REPLICA, cut_off(REPLICA, STORE)),
+    "model-store-outage elsewhere": (ModelStoreOutage((f"{HUB}:{victims.PORT}",)), STORE, cut_off(STORE, HUB)),
+}
+
 
 def test_every_kind_that_claims_docker_is_here() -> None:
-    assert {name.partition(" ")[0] for name in CASES} | ON_GPUS == {
+    assert {name.partition(" ")[0] for name in (*CASES, *TOGETHER)} | ON_GPUS == {
         kind for kind, injector in registry().items() if "docker" in injector.platforms
     }
 
@@ -125,6 +151,76 @@ def test_stress_whose_record_is_lost_is_not_called_undone(service: Open, api: Do
             injector.verify_recovered(undo, other)
         until("its deadline", lambda: not victims.processes(api, "burn-cpu"), 30)
         injector.verify_recovered(undo, other)
+
+
+@pytest.fixture(scope="module")
+def verdicts(service: Open, api: DockerApi) -> Iterator[dict[str, Future[None]]]:
+    hub = victims.create(api, HUB)
+    try:
+        until("the hub to answer", lambda: not victims.mute(api, HUB)(), 30)
+        with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(len(TOGETHER)) as pool:
+            patched.setattr(testing, "SETTLE_S", 12.0)  # half of it is the deadline of what is killed while it is held
+            yield {
+                name: pool.submit(check_injector, injector, service, (target,), effect=eye(api))
+                for name, (injector, target, eye) in TOGETHER.items()
+            }
+    finally:
+        api.delete(at("containers", hub), force="true", v="true")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_injector_of_what_lies_beside_the_service(verdicts: dict[str, Future[None]], name: str) -> None:
+    verdicts[name].result()
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_agent_and_a_killed_blackstart_leave_every_byte_to_recover(
+    service: Open, api: DockerApi, verdicts: dict[str, Future[None]]
+) -> None:
+    for each in verdicts.values():
+        each.result()
+    assert victims.helpers(api) == []
+    eye = changed(str(Path(MODEL).parent))(api)
+    faults = [TOGETHER[kind][0] for kind in ("checkpoint-corrupt", "cache-wipe", "credential-expire")]
+    undone = []
+    with closing(service()) as platform:  # closed without an undo, as a killed one is; and so are the leases
+        (target,) = [each for each in platform.find() if each.name == REPLICA]
+        for injector in faults:
+            undo = injector.plan((target,), platform).stamped(f"killed.{injector.kind}", injector.kind, {}, 120.0)
+            injector.inject(undo, platform)
+            undone.append((injector, undo))
+        for pid in victims.processes(api, "mutate-file"):
+            os.kill(pid, signal.SIGKILL)
+    assert eye()
+    with closing(service()) as fresh:
+        for injector, undo in undone:
+            injector.recover(undo, fresh)
+            injector.verify_recovered(undo, fresh)
+    assert not eye()
+    there = victims.root(api) / MODEL.lstrip("/")
+    assert not [path for path in there.parent.rglob("*") if "blackstart" in path.name]
+
+
+@pytest.mark.timeout(60)
+def test_what_somebody_uses_by_a_command_of_his_own_is_left_alone(
+    service: Open, api: DockerApi, verdicts: dict[str, Future[None]]
+) -> None:
+    verdicts["credential-expire"].result()
+    before = (victims.root(api) / TOKEN.lstrip("/")).read_bytes()
+    holds = f"import sys; f = open({TOKEN!r}); print('open', flush=True); sys.stdin.read()"
+    command = [*INSIDE[:-1], "--interactive", REPLICA, "python3", "-c", holds]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger, closing(service()) as platform:
+        assert stranger.stdin is not None
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"open\n"
+        (target,) = [each for each in platform.find() if each.name == REPLICA]
+        injector = CredentialExpire(TOKEN)
+        undo = injector.plan((target,), platform).stamped("used.0", injector.kind, {}, 60.0)
+        with pytest.raises(Unsupported, match=r"token is in use by process \d+ .*, which is no target; end that first"):
+            injector.inject(undo, platform)
+        stranger.stdin.close()
+    assert (victims.root(api) / TOKEN.lstrip("/")).read_bytes() == before
 
 
 def test_an_engine_elsewhere_is_asked_to_kill(service: Open, api: DockerApi, monkeypatch: pytest.MonkeyPatch) -> None:

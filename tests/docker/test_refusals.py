@@ -78,6 +78,7 @@ def planned(blackstart: Blackstart, fault: str, service: Path, **environment: st
         ),
         ({"HostConfig": {"RestartPolicy": {}, "AutoRemove": True}}, "{kind: replica-kill}", "nothing would bring v-extra back"),
         ({}, "{kind: model-corrupt, mutation: header, file: /model.safetensors}", "the container's own layer"),
+        ({}, "{kind: cache-wipe, path: /etc}", "the container's own layer"),
         ({}, "{kind: process-kill}", "dies as a whole by replica-kill"),
         ({}, "{kind: disk-fill, path: /sys, at_most: 1GiB}", "/sys cannot be written to"),
         ({}, "{kind: disk-fill, path: /models}", "may lie on the disk of the whole machine"),
@@ -89,6 +90,7 @@ def planned(blackstart: Blackstart, fault: str, service: Path, **environment: st
         "host network",
         "removed at its end",
         "image layer",
+        "cache in the layer",
         "first process",
         "read-only",
         "volume",
@@ -104,12 +106,18 @@ def test_refused_before_the_drill(blackstart: Blackstart, extra: Any, more: Any,
 
 
 def test_a_read_only_mount_is_no_place_for_damage(blackstart: Blackstart, extra: Any, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes((victims.HERE / "model.safetensors").read_bytes())
+    model = (victims.HERE / "model.safetensors").read_bytes()
+    for name, content in {"model.safetensors": model, **victims.artefacts(model)}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
     extra(HostConfig={"Binds": [f"{tmp_path}:/read-only:ro"]})
-    fault = "{kind: model-corrupt, mutation: header, file: /read-only/model.safetensors}"
-    done = planned(blackstart, fault, profile(blackstart.folder, "v-extra"))
-    assert done.code == 2, done.out
-    assert "may only read (/read-only)" in done.err
+    for fault in (
+        "{kind: model-corrupt, mutation: header, file: /read-only/model.safetensors}",
+        "{kind: cache-wipe, path: /read-only/cache}",
+    ):
+        done = planned(blackstart, fault, profile(blackstart.folder, "v-extra"))
+        assert done.code == 2, done.out
+        assert "may only read (/read-only)" in done.err, fault
 
 
 def test_without_python_here_and_elsewhere(blackstart: Blackstart, extra: Any) -> None:

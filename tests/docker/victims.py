@@ -24,6 +24,7 @@ PROGRAM = Path(__file__).parents[1] / "conformance" / "victim.py"
 MODEL = "/models/model.safetensors"
 SPEC = DockerSpec(containers=(REPLICA,), port=PORT, components=(Part("store", containers=(STORE,), port=PORT),))
 SMALL = "/small"  # a file system of 32 MiB
+CHECKPOINTS, CACHE, TOKEN = "/models/checkpoints", "/models/cache", "/models/token"
 
 
 def opened(state: Path, host: str, spec: DockerSpec = SPEC, engine: str = r"victim\.py engine") -> DockerPlatform:
@@ -41,6 +42,12 @@ def archive(files: dict[str, bytes]) -> bytes:
             entry.size, entry.mode = len(content), 0o644
             packed.addfile(entry, io.BytesIO(content))
     return target.getvalue()
+
+
+def artefacts(model: bytes) -> dict[str, bytes]:
+    """What models come from, below a folder: two checkpoints, a cache and a credential."""
+    steps = {f"checkpoints/checkpoint-{step}/model.safetensors": model for step in (900, 1000)}
+    return {**steps, "cache/blobs/one": b"one", "cache/version": b"1", "token": b"hf_AbcXyz0189\n"}
 
 
 def create(api: DockerApi, name: str, **more: Any) -> str:
@@ -66,7 +73,7 @@ def create(api: DockerApi, name: str, **more: Any) -> str:
     if not host.get("ReadonlyRootfs"):
         api.upload(made, "/", archive({"victim.py": PROGRAM.read_bytes(), Path(MODEL).name: model}))  # into its own layer
         older = bytes([*model[:-1], model[-1] ^ 1])
-        api.upload(made, "/models", archive({Path(MODEL).name: model, "model-stale.safetensors": older}))
+        api.upload(made, "/models", archive({Path(MODEL).name: model, "model-stale.safetensors": older, **artefacts(model)}))
     api.post(at("containers", made, "start"))
     return str(made)
 

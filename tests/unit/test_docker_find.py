@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from blackstart.injectors import look
+from blackstart.injectors.network import NetworkPartition
 from blackstart.injectors.platforms import docker_api
 from blackstart.injectors.platforms.base import Target, Unavailable, Unsupported
 from blackstart.injectors.platforms.docker_api import DockerApi, pieces
@@ -17,7 +18,7 @@ from blackstart.injectors.platforms.docker_find import Finder, identity_of, part
 from blackstart.injectors.platforms.docker_inline import SLEEP
 from blackstart.injectors.platforms.docker_spec import Compose, DockerSpec
 from blackstart.injectors.platforms.docker_watch import Addresses
-from blackstart.injectors.platforms.net_rooms import ends_of
+from blackstart.injectors.platforms.net_rooms import ends_of, outside_of
 from blackstart.scenarios.demo import HERE
 from blackstart.scenarios.demo.docker import PORT, REPLICAS, command_of, containers, profile
 from blackstart.tests.command import until
@@ -185,6 +186,19 @@ def test_ends_of_a_link() -> None:
     assert [each.name for each in ends_of("r-1--anybody", everything)[1]] == ["r-2", "g-1"]
     with pytest.raises(Unsupported, match="nothing is called store"):
         ends_of("r-1--store", everything)
+
+
+def test_a_peer_that_is_no_part_of_the_service() -> None:
+    everything = [Target("a", "r-1", "replica"), Target("c", "g-1", "gateway")]
+    link = "r-1--gateway,hub.example:443,[fd00::1]:9000"
+    assert [each.name for each in ends_of(link, everything)[1]] == ["g-1"]
+    assert outside_of(link) == [("hub.example", 443), ("fd00::1", 9000)]
+    for none in ("r-1--anybody", "r-1--dns:53", "r-1--gateway"):
+        assert outside_of(none) == []
+    with pytest.raises(Unsupported, match="what is no part of the service is named HOST:PORT"):
+        ends_of("r-1--hub.example", everything)
+    assert NetworkPartition(("hub.example:443",)).takes() == {"container"}, "a policy knows no names"
+    assert NetworkPartition(("gateway",)).takes() == {"network"}
 
 
 def test_who_keeps_a_network_container_up_is_a_program() -> None:

@@ -1,12 +1,13 @@
 """Which pod stands under which name: slots outlive pods, and a neighbour is never taken for a replacement."""
 
+import re
 from typing import Any, cast
 
 import pytest
 from blackstart.injectors.platforms.base import PlatformError, Target
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.injectors.platforms.kube_find import Finder, Owned, split
-from blackstart.injectors.platforms.kube_pods import on_the_nodes_disk, parts_of, selector_of, volume_of
+from blackstart.injectors.platforms.kube_pods import on_the_nodes_disk, parts_of, selector_of, unfit, volume_of
 from blackstart.injectors.platforms.kubernetes_spec import KubernetesSpec
 
 
@@ -93,6 +94,37 @@ def test_two_pods_see_the_same_file_only_on_a_shared_volume(
     assert on_the_nodes_disk(pod("a", **spec), "c", "/models/m") is nodes
     assert volume_of(pod("a", **spec), "c", "/modelsx/m") == ("pod uid-a", False)
     assert not on_the_nodes_disk(pod("a", **spec), "c", "/dev/shm")
+
+
+@pytest.mark.parametrize(
+    ("volume", "mount", "why"),
+    [
+        ({"emptyDir": {}}, {}, ""),
+        ({"emptyDir": {}}, {"readOnly": True}, r"may only read \(/models\)"),
+        ({"persistentVolumeClaim": {"claimName": "m"}}, {}, ""),
+        ({"persistentVolumeClaim": {"claimName": "m", "readOnly": True}}, {}, r"may only read \(/models\)"),
+        ({"secret": {"secretName": "hub"}}, {}, "Secret hub, which the kubelet mounts read-only"),
+        ({"projected": {"sources": []}}, {}, "of kind projected"),
+    ],
+)
+def test_what_nobody_in_a_pod_can_write_to_must_not_be_changed(volume: dict[str, Any], mount: dict[str, Any], why: str) -> None:
+    mounts = [{"name": "v", "mountPath": "/models", **mount}]
+    spec = {"containers": [{"name": "c", "volumeMounts": mounts}], "volumes": [{"name": "v", **volume}]}
+    found = unfit(pod("a", **spec), "c", "/models/m", 1.0)
+    assert re.search(why, found) if why else found == ""
+
+
+@pytest.mark.parametrize(
+    ("changed_s", "fit"), [(None, False), (1_699_990_000.0, False), (1_700_000_000.9, False), (1_700_000_002.0, True)]
+)
+def test_what_an_image_brought_is_older_than_its_container(changed_s: float | None, fit: bool) -> None:
+    running = {"state": {"running": {"startedAt": "2023-11-14T22:13:20Z"}}}
+    one = pod("a", containers=[{"name": "c"}])
+    one["status"] = {"containerStatuses": [{"name": "c", **running}]}
+    assert (unfit(one, "c", "/root/m", changed_s) == "") is fit
+    assert "read-only" in unfit(
+        pod("a", containers=[{"name": "c", "securityContext": {"readOnlyRootFilesystem": True}}]), "c", "/m", 2e9
+    )
 
 
 def rolling(kind: str, generation: int, **status: Any) -> str:

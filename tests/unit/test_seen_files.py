@@ -11,7 +11,7 @@ from blackstart.injectors.base import Refusal
 from blackstart.injectors.model_formats.layout import LocalFiles, Unreadable
 from blackstart.injectors.model_formats.mutations import MUTATIONS, Request, jobs
 from blackstart.injectors.platforms.base import PlatformError, Target
-from blackstart.injectors.platforms.looked_contents import LookedContents
+from blackstart.injectors.platforms.looked_contents import AT_ONCE, LookedContents
 from blackstart.injectors.seen_files import seen_by
 from blackstart.injectors.values import JSON
 from blackstart.tests.unit import models
@@ -69,6 +69,15 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     for path, why in (("no.gguf", "No such file"), ("link", "a link to nothing"), ("no/such", "No such file or directory")):
         with pytest.raises(Unreadable, match=why):
             files.source(str(tmp_path / path))
+
+
+def test_many_folders_are_listed_in_few_questions(tmp_path: Path) -> None:
+    for number in range(AT_ONCE + 1):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "file").write_text("four")
+    platform, folders = Looking(), [str(tmp_path / str(number)) for number in range(AT_ONCE + 1)]
+    assert platform.listings(VICTIM, [*folders, str(tmp_path / "nowhere")]) == [{"file": 4}] * (AT_ONCE + 1) + [None]
+    assert platform.asked == ["listings"] * 2
 
 
 def test_a_platform_that_cannot_look_is_named() -> None:
