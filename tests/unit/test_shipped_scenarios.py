@@ -6,11 +6,9 @@ from datetime import timedelta
 import pytest
 from blackstart.drills.loading import load_scenario
 from blackstart.drills.scenario import Bound, Objectives
-from blackstart.injectors import registry
+from blackstart.reports.fault_pages import needs
 from blackstart.scenarios import shipped
 
-EVERYWHERE = {"process", "kubernetes", "docker"}
-USUAL_ROLES = {None, "replica"}
 OTHER = {timedelta: "7s", int: "7", Bound: ">= 12%"}  # than any scenario has
 
 
@@ -24,9 +22,7 @@ def test_it_says_what_it_rehearses_certifies_and_needs(name: str) -> None:
     assert scenario.certifies.startswith("A pass shows that ")
     limits = (" not ", "cannot", "nothing")  # a pass is never about everything
     assert any(word in scenario.certifies for word in limits)
-    lacking = [fault.kind for fault in scenario.faults if EVERYWHERE - registry()[fault.kind].platforms]
-    roles = {fault.target.role for fault in scenario.faults} - USUAL_ROLES
-    assert " needs " in scenario.certifies or not (lacking or roles), f"{name} does not say what it needs: {lacking} {roles}"
+    assert needs(scenario)
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
