@@ -39,7 +39,10 @@ EXPECTED = {
     "tcp-reset-midstream": Expected("passed", "rto", (*BRIEF, "faults[0].for=4s", "observe=10s")),
     "token-stall": Expected("failed", "stream_gap", (*BRIEF, "faults[0].for=8s", "objectives.stream_gap=3s", "observe=12s")),
     "control-plane-and-dns-down": Expected(
-        "failed", "rto", (*BRIEF, "faults[0].for=7s", "faults[1].for=7s", "observe=12s"), ("kubernetes", "docker")
+        "failed",
+        "rto",
+        (*BRIEF, "objectives.rto=8s", "faults[0].for=12s", "faults[1].for=12s", "observe=15s"),
+        ("kubernetes", "docker"),
     ),
     "health-probe-flap": Expected("passed", "streams_cut", (*BRIEF, "faults[0].for=6s", "observe=12s")),
     "gpu-node-drain": Expected("failed", "streams_cut", (*BRIEF, "objectives.rto=30s", "observe=60s"), ("kubernetes",)),
