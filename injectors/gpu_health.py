@@ -29,9 +29,7 @@ class GpuHealthSignal(Injector):
     device: Annotated[str | None, "the target's own GPU by its UUID, needed where it has several"] = None
 
     kind: ClassVar[str] = "gpu-health-signal"
-    summary: ClassVar[str] = (
-        "the kernel's log reports the target's own GPU as ill (an XID), and it works on; on explicit consent only"
-    )
+    summary: ClassVar[str] = "the kernel's log reports the target's own GPU as ill (an XID), on consent; it works on"
     certifies: ClassVar[str] = (
         "detection: that an alert, and what follows from it, comes of an XID in the kernel's log; not recovery, since the GPU works on, nor "
         "detection by DCGM or NVML, which know of nothing. The line has the facility of a user's program, as Linux wants of /dev/kmsg: a "

@@ -35,9 +35,7 @@ class GpuLost(Injector):
     ] = "/health"
 
     kind: ClassVar[str] = "gpu-lost"
-    summary: ClassVar[str] = (
-        "CUDA calls of a service fail as on a GPU that fell off the bus; it must have been started with a shim"
-    )
+    summary: ClassVar[str] = "CUDA calls of a service fail as on a GPU that fell off the bus, by a shim it was started with"
     certifies: ClassVar[str] = (
         "recovery: that the service gets by when a replica's CUDA calls fail, on all of its GPUs; not detection, since the driver and NVML "
         "know of nothing, nor that a lost context comes back. Only together with gpu-health-signal is it GPU loss"
