@@ -529,10 +529,14 @@ class Kfd:
         """In the order in which ROCm counts them; and what is wrong with others."""
         numbers = sorted(int(name) for name in names_in(self.FOLDER + "/topology/nodes") if name.isdigit())
         found = [gpu for gpu in (self.node(str(number)) for number in numbers) if gpu]
-        places = [gpu.pci for gpu in found]
-        cut = sorted({pci for pci in places if places.count(pci) > 1})
+        cut = sorted({gpu.pci for gpu in found if self.partitioned(gpu, found)})
         why = "the GPU at %s is partitioned, and the kernel tells the memory and the work of the whole only"
         return [gpu for gpu in found if gpu.pci not in cut], [why % pci for pci in cut]
+
+    def partitioned(self, gpu: AmdGpu, beside: list[AmdGpu]) -> bool:
+        """A container may see only one part; then amdgpu says so (MI300 and later: SPX is the whole)."""
+        mode = text_of("/sys/bus/pci/devices/%s/current_compute_partition" % gpu.pci)
+        return mode not in (None, "SPX") or len([other for other in beside if other.pci == gpu.pci]) > 1
 
     def gpu(self, uuid: str) -> AmdGpu:
         found, broken = self.gpus()

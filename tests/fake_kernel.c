@@ -66,8 +66,11 @@ static void device(int i) {
            "domain 0\nunique_id %llu", s->chip ? s->chip : 90010, bus << 8 | (unsigned)(cut ? 1 : 0) << 28, unique);
   put(text, "%s/properties", at);
   if (cut) return;
+  int parts = 1;
+  for (int n = 0; n < s->gpus; n++) parts += !strcmp(s->gpu[n].parent, g->uuid) && *g->uuid;
   snprintf(at, sizeof at, "/sys/bus/pci/devices/0000:%02x:00.0", bus);
   put(g->name, "%s/product_name", at);
+  put(parts > 1 ? "CPX" : "SPX", "%s/current_compute_partition", at);
   put(number(g->total), "%s/mem_info_vram_total", at);
   put(number(used(i)), "%s/mem_info_vram_used", at);
   put(number(share(i, 0)), "%s/gpu_busy_percent", at);

@@ -82,9 +82,9 @@ class Accelerators(Protocol):
     agents_go_along: bool
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
-        """What gpu_agent.py's `look` says: `gpus` by NVML with their processes (`ours`: of this fault), `devices` of OpenCL where these
-        are wanted, `environment` of the target's processes, `agents` of this fault by the process table; `nvml`, `cuda`, `opencl`: why
-        each is missing, or empty. Raises PlatformError.
+        """What gpu_agent.py's `look` says: `gpus` by NVML and `amd` by the kernel with their processes (`ours`: of this fault), `devices`
+        of OpenCL where these are wanted, `environment` of the target's processes, `agents` of this fault by the process table; `nvml`,
+        `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty. Raises PlatformError.
         """
 
     def accelerator_seen(self, fault: str, target: Target) -> JSON | None:

@@ -492,8 +492,11 @@ def test_an_amd_gpu_without_a_unique_id_is_known_by_its_place(amd, tmp_path):
         assert amd.used_mib(0) > 3000
 
 
-def test_a_partitioned_amd_gpu_is_none_that_anybody_tells_of(amd, tmp_path):
+@pytest.mark.parametrize("there", ["all parts", "one part"])
+def test_a_partitioned_amd_gpu_is_none_that_anybody_tells_of(there, amd, tmp_path):
+    """Of which a container may see one part alone."""
     amd.add(2, "GPU-fedcba9876543211", AMD_OTHER)
+    amd.fail({"all parts": "", "one part": "3/gpu_id"}[there], 1)
     seen = looked(amd.environment)
     assert ([gpu["uuid"] for gpu in seen["amd"]], len(seen["amd_broken"])) == ([AMD_WHOLE], 1)
     with agent(tmp_path, amd.environment, "fill-gpu", {**FILL, "device": AMD_OTHER}) as running:
