@@ -58,19 +58,17 @@ int hipDeviceGetAttribute(int *found, int what, int device) {
 }
 int hipSetDevice(int device) {
   FAIL(hipSetDevice);
+  void *context;
   mine = visible[device];
-  lock();
-  int code = s->gpu[mine].total - used(mine) < CONTEXT ? 2 : 0;
-  if (!code) own(mine, getpid())->bytes += CONTEXT;
-  unlock(), fake_settle();
+  int code = cuCtxCreate_v2(&context, 0, device);
+  fake_settle();
   return code;
 }
 int hipDeviceReset(void) {
   FAIL(hipDeviceReset);
-  lock();
-  memset(own(mine, getpid()), 0, sizeof(struct process));
-  unlock(), fake_settle();
-  return 0;
+  int code = cuCtxDestroy_v2(NULL);
+  fake_settle();
+  return code;
 }
 int hipModuleLoadData(void **module, const char *image) {
   FAIL(hipModuleLoadData);

@@ -73,7 +73,7 @@ static void device(int i) {
   put(parts > 1 ? "CPX" : "SPX", "%s/current_compute_partition", at);
   put(number(g->total), "%s/mem_info_vram_total", at);
   put(number(used(i)), "%s/mem_info_vram_used", at);
-  put(number(share(i, 0)), "%s/gpu_busy_percent", at);
+  put(number(fake_share(i)), "%s/gpu_busy_percent", at);
   put("edge", "%s/hwmon/hwmon3/temp1_label", at);
   put(number(g->temperature * 1000), "%s/hwmon/hwmon3/temp1_input", at);
   put("junction", "%s/hwmon/hwmon3/temp2_label", at);
@@ -83,7 +83,7 @@ static void device(int i) {
   put(number(1700000000), "%s/hwmon/hwmon3/freq1_input", at);
 }
 
-static void forget(int pid) { /* its folder goes with the process */
+static void left(int pid) { /* its folder goes with the process */
   char full[PATH_MAX], at[128];
   for (int n = 0; n < FILES; n++) {
     snprintf(at, sizeof at, drm ? "/proc/%d/fdinfo/" : "/sys/class/kfd/kfd/proc/%d/", pid);
@@ -127,7 +127,7 @@ static void accounts(void) {
   for (int n = 0; n < PROCESSES; n++) {
     int still = 0;
     for (int m = 0; m < PROCESSES; m++) still |= now[m] == seen[n];
-    if (seen[n] && !still) forget(seen[n]);
+    if (seen[n] && !still) left(seen[n]);
   }
   memcpy(seen, now, sizeof seen);
   for (int n = 0; n < PROCESSES; n++)

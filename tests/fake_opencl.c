@@ -46,9 +46,11 @@ int clGetDeviceInfo(struct gpu *g, unsigned what, size_t room, void *found, size
   return *size = 8, memcpy(found, &number, 8), 0;
 }
 static void *context(struct gpu *g) {
+  void *found;
   mine = g - s->gpu;
-  lock(), own(mine, getpid())->bytes += CONTEXT, unlock(), fake_settle();
-  return &mine;
+  int code = cuCtxCreate_v2(&found, 0, 0);
+  fake_settle();
+  return code ? NULL : found;
 }
 void *clCreateContext(void *properties, unsigned devices, struct gpu **g, void *call, void *data, int *error) { GIVE(clCreateContext, context(*g)); }
 void *clCreateCommandQueue(void *context, void *device, u64 properties, int *error) { GIVE(clCreateCommandQueue, &mine); }
@@ -65,9 +67,9 @@ int clSetKernelArg(void *kernel, unsigned index, size_t size, void *value) {
 int clEnqueueNDRangeKernel(void *queue, void *kernel, unsigned dimensions, void *offset, size_t *size, size_t *group, unsigned waits, void *list, struct cl_event **event) {
   FAIL(clEnqueueNDRangeKernel);
   struct cl_event *e = *event = calloc(1, sizeof *e);
-  e->from = now() > busy_until ? now() : busy_until, busy_until = e->to = e->from + rounds * ROUND_S;
-  lock(), s->busy[s->at++ % TIMES] = (struct busy){getpid(), mine, e->from, e->to}, unlock();
-  return 0;
+  int code = cuLaunchKernel(NULL, 1, 1, 1, 1, 1, 1, 0, NULL, (void *[]){NULL, &rounds}, NULL);
+  e->to = busy_until, e->from = e->to - rounds * ROUND_S;
+  return code;
 }
 int clFlush(void *queue) { FAIL(clFlush); return 0; }
 int clFinish(void *queue) { FAIL(clFinish); return 0; }
@@ -99,6 +101,7 @@ int clReleaseMemObject(void *found) {
 int clReleaseCommandQueue(void *queue) { FAIL(clReleaseCommandQueue); return 0; }
 int clReleaseContext(void *context) {
   FAIL(clReleaseContext);
-  lock(), memset(own(mine, getpid()), 0, sizeof(struct process)), unlock(), fake_settle();
-  return 0;
+  int code = cuCtxDestroy_v2(context);
+  fake_settle();
+  return code;
 }
