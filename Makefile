@@ -7,7 +7,7 @@ NONE := 5 # what pytest says where no test was chosen
 # those that are `alone`.
 WAITING := tests/conformance tests/servers tests/drills tests/docker
 
-.PHONY: demo test lint check bench drills clean
+.PHONY: demo test lint check bench drills docs clean
 
 demo: $(VENV)/core
 	@$(BIN)/blackstart demo $(SCENARIO) $(ARGS)
@@ -35,6 +35,9 @@ bench: $(VENV)/test
 
 drills: $(VENV)/core
 	$(BIN)/python tests/drills/all_scenarios.py $(ARGS)
+
+docs: $(VENV)/core
+	$(BIN)/python -m tests.docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blackstart needs Python 3.11 or newer; name one with PYTHON=...")'

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from . import file_agent
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
 from .platforms.base import Platform, PlatformError, Target, Unavailable
@@ -51,6 +52,7 @@ def when_it_bites(job: Job, load: str | None, in_memory: bool | None) -> Literal
 class FileFault(Injector):
     """Files are changed beside their reader by an agent that keeps the originals. Subclasses say what is done to which."""
 
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = "the file's digest or mode, read by another process than the one that changed it"
     undone_by: ClassVar[str] = "the agent that keeps the originals puts them back, byte for byte; the digest is compared"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})

@@ -26,6 +26,7 @@ from datetime import timedelta
 from enum import IntEnum
 from typing import Any, ClassVar
 
+from .means import Means
 from .platforms.base import Platform, Target
 from .values import JSON
 
@@ -124,7 +125,7 @@ class Injector(ABC):
     kill): there is nothing to hold, and the service's own recovery is the undo. `bites` is `now`, `on-restart` where the
     fault shows only once the target starts again, or `never` where a restart takes it away with the target's own disk. `patience` is how long proof may take.
 
-    For people: `proven_by` and `undone_by` name the means, `bites_when` the moment. `example` holds parameters as a scenario writes
+    For people: `done_by` (on each platform), `proven_by` and `undone_by` name the means, `bites_when` the moment. `example` holds parameters as a scenario writes
     them, with which doctor asks `plan`; `depends_on` is said instead where only the user's own values can tell.
 
     `longest` is given where nobody but the site can end the fault: then a scenario must say `for`, no longer than that, and it is the
@@ -142,6 +143,7 @@ class Injector(ABC):
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
     longest: ClassVar[timedelta | None] = None
+    done_by: ClassVar[Means] = {}
     proven_by: ClassVar[str] = ""
     undone_by: ClassVar[str] = ""
     bites_when: ClassVar[str] = "at once"

@@ -9,6 +9,7 @@ from . import file_agent
 from .artefacts import refuse_elsewhere
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .platforms.base import Platform, PlatformError, Target
 from .seen_files import seen_by
@@ -29,6 +30,7 @@ class CacheWipe(Injector):
     certifies: ClassVar[str] = (
         "that the service comes back without what it had cached, from where that came from; not that it notices a cache that is stale"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = "the folder's listing, read by another process than the one that changed it"
     undone_by: ClassVar[str] = (
         "all is moved back under its name, in the place of what was made anew there; what is new by name stays"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .means import OWN, Means
 from .platforms.base import Platform, Target
 
 
@@ -34,6 +35,7 @@ class Command(Injector):
     kind: ClassVar[str] = "command"
     summary: ClassVar[str] = "a fault of your own: commands that inject, prove and undo it"
     certifies: ClassVar[str] = "what your commands bring about and prove, and nothing else"
+    done_by: ClassVar[Means] = OWN
     proven_by: ClassVar[str] = "your `verify` command exits 0 from then on, and did not before"
     undone_by: ClassVar[str] = "your `recover` command, which an agent runs too when blackstart dies"
     example: ClassVar[Mapping[str, Any]] = {

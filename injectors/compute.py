@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Protocol, runtime_checkable
 from . import agent
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .means import AGENT, Means
 from .platforms.base import Platform, Target
 from .values import Share, Size
 
@@ -58,6 +59,7 @@ class CpuStress(Injector):
         "that the service stays within its objectives on a machine that is that busy, or in a pod whose own CPU limit is used up; not "
         "that a process on this machine does within a limit of its own, since the agent runs beside it"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = "the kernel's account of the time that the agent's workers computed or waited for a core"
     undone_by: ClassVar[str] = "the agent and its workers end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
@@ -119,6 +121,7 @@ class MemoryStress(Injector):
         "that the service works with that much less memory on its machine; not what happens when memory runs out, since a reserve "
         "of 10 % and 512 MiB is kept, nor within a memory limit of the target's own"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = "the kernel's account of what the agent holds in memory"
     undone_by: ClassVar[str] = "the agent ends, and its memory with it"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})

@@ -10,6 +10,7 @@ from .compute import Meter
 from .devices import OPENCL, devices_of
 from .gpu_proof import NVML, hardware, measured, nothing_left, on_nvml
 from .lifecycle import end_agent
+from .means import AGENT, Means
 from .platforms.base import Platform, Target
 from .values import JSON, Share, Size
 
@@ -44,6 +45,7 @@ class GpuSaturate(Injector):
         "that the service stays within its objectives beside a noisy neighbour on its GPU, by time slices; not that it survives a GPU "
         "that is slow, hot or lost, nor (as opencl-cpu or simulated) anything about a GPU"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
         "NVML: the agent's process on the target's GPU, its utilisation; on OpenCL the runtime's event times"
     )
@@ -122,6 +124,7 @@ class GpuMemoryFill(Injector):
         "that a replica that finds its GPU's memory taken is noticed and replaced or told of; not that the service bears it at once where "
         "it had its memory before, nor (as opencl-cpu or simulated) anything about a GPU"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
         "NVML: bytes in use and the agent's among them; on OpenCL the allocation that fails, or resident memory"
     )

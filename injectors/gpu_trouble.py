@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .devices import OPENCL, accelerators, own_gpu
 from .lifecycle import end_agent
+from .means import AGENT, NOTHING, Means
 from .platforms.base import Platform, Target
 from .values import JSON, Share
 
@@ -26,6 +27,7 @@ class GpuThrottle(Injector):
         "recovery: that the service stays within its objectives with one slower GPU; not detection: whether a monitor sees a GPU that is "
         "throttled by heat is another matter"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = "NVML, in another process: the limit in force; with it clocks, power and why the clocks are lower"
     undone_by: ClassVar[str] = "the agent sets the limit that was there before, never over one that somebody else has set since"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
@@ -118,6 +120,7 @@ class Meaningless(Injector):
     """A kind that has no means on any platform here. `means` says which there would have to be; it is refused with that."""
 
     means: ClassVar[str]
+    done_by: ClassVar[Means] = NOTHING
     proven_by: ClassVar[str] = "nothing: it is refused before anything is changed"
     undone_by: ClassVar[str] = "nothing: it is refused before anything is changed"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})

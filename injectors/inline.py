@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 from .base import Privilege
+from .means import IN_PATH, Means
 from .network import ANSWERS, PEERS, LinkFault
 from .values import JSON, Size
 
@@ -13,6 +14,7 @@ from .values import JSON, Size
 class InPathFault(LinkFault):
     """One rule of a proxy on the target's connections."""
 
+    done_by: ClassVar[Means] = IN_PATH
     undone_by: ClassVar[str] = (
         "the link proxy drops the rule; in a cluster or on Docker the agent takes the proxy out of the target's network, also by itself, and "
         "the container that it is in ends (in a cluster the pod's spec keeps an entry of it until the pod is replaced)"

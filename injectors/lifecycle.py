@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
+from .means import HOLD, KILL, RESTART, SIGNAL, Means
 from .objects import evict_all, may_be_evicted
 from .platforms.base import Platform, Target
 from .values import JSON
@@ -27,6 +28,7 @@ class ReplicaKill(Injector):
         "that the service survives the sudden death of a whole replica; not that it survives one that hangs, shuts down slowly "
         "or comes back damaged"
     )
+    done_by: ClassVar[Means] = KILL
     proven_by: ClassVar[str] = "the process table: every process of it is gone, and none of them stands under its name"
     undone_by: ClassVar[str] = "whatever starts it again in production; where nothing did, blackstart does at the end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
@@ -94,6 +96,7 @@ class ProcessKill(Injector):
     certifies: ClassVar[str] = (
         "that the death of that process is noticed and mended; not that a whole replica's death, or a hang, is noticed"
     )
+    done_by: ClassVar[Means] = SIGNAL
     proven_by: ClassVar[str] = "the process table: the processes are gone"
     undone_by: ClassVar[str] = "the service itself; where it did not, the target is started again at the end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
@@ -112,9 +115,8 @@ class ProcessKill(Injector):
         for process in _processes(undo):
             if platform.state(process) != "gone":
                 raise NotYet(f"{process.name} ({process.identity}) is still {platform.state(process)}")
-        return Evidence(
-            platform.witness, f"gone: {_names(_processes(undo))}", {"gone": [process.identity for process in _processes(undo)]}
-        )
+        gone = [process.identity for process in _processes(undo)]
+        return Evidence(platform.witness, f"gone: {_names(_processes(undo))}", {"gone": gone})
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         """Mending is the service's own work; what it left undone is made good by reviving or restarting the target."""
@@ -152,6 +154,7 @@ class ProcessHang(Injector):
         "that a process which hangs without dying is noticed and worked around; not that a busy loop or a deadlock in one "
         "thread is, since those leave other threads answering"
     )
+    done_by: ClassVar[Means] = HOLD
     proven_by: ClassVar[str] = "the process table: the processes are in state T (stopped)"
     undone_by: ClassVar[str] = "SIGCONT, sent by the agent that stopped them"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
@@ -200,6 +203,7 @@ class RolloutRestart(Injector):
     certifies: ClassVar[str] = (
         "that users do not notice a rollout of the same version; not that they do not notice one of a new version or model"
     )
+    done_by: ClassVar[Means] = RESTART
     proven_by: ClassVar[str] = "the process table: another process stands under each name"
     undone_by: ClassVar[str] = "nothing is left to undo; a target that did not come back is started again at the end"
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "kubernetes", "docker"})
@@ -292,6 +296,5 @@ def _standing_again(targets: tuple[Target, ...], platform: Platform) -> Evidence
         if (state := platform.state(now)) != "running":
             raise Differs(f"{target.name} ({now.identity}) is {state}")
         found[target.name] = now.identity
-    return Evidence(
-        platform.witness, "running: " + ", ".join(f"{name} ({identity})" for name, identity in found.items()), {"running": found}
-    )
+    told = ", ".join(f"{name} ({identity})" for name, identity in found.items())
+    return Evidence(platform.witness, f"running: {told}", {"running": found})

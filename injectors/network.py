@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .means import CUT, LINK, NO_NAMES, Means
 from .platforms.abilities import NAMES, Links
 from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
@@ -38,6 +39,7 @@ def links_of(platform: Platform) -> ProbedLinks:
 class LinkFault(Injector):
     """One rule on every link between targets and peers. Subclasses say which rule, and what a client meets under it."""
 
+    done_by: ClassVar[Means] = LINK
     proven_by: ClassVar[str] = "an ordinary client's connection through the same link, compared with one made before"
     undone_by: ClassVar[str] = "the link proxy drops the rule"
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
@@ -159,6 +161,7 @@ class NetworkPartition(LinkFault):
         "kernel accepts them) and then stay silent, so time-outs while connecting are not exercised. In a cluster new connections are "
         "dropped as they begin, and those that stand go on, where its network lets them, but for `standing`. On Docker both are dropped"
     )
+    done_by: ClassVar[Means] = CUT
     proven_by: ClassVar[str] = (
         "an ordinary client's connection through the same link, in a cluster or on Docker from inside a peer, compared with one made before"
     )
@@ -209,6 +212,7 @@ class DnsBreak(LinkFault):
         "that the service bears a resolver that is silent for its targets; not one that answers wrongly, nor one that is away for "
         "its clients as well"
     )
+    done_by: ClassVar[Means] = NO_NAMES
     proven_by: ClassVar[str] = "a name that the platform knows, asked for from inside the target, compared with before"
     undone_by: ClassVar[str] = (
         "blackstart, or its guard in the cluster, deletes the policy; on Docker the agent beside the target deletes its rules"

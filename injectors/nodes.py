@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, NotYet, Privilege, Undo
+from .means import CUT_NODE, DRAIN, Means
 from .objects import ObjectFault, evict_all, isolation_of, may_be_evicted, objects_of
 from .platforms.abilities import nodes_of
 from .platforms.base import Platform, Target
@@ -103,6 +104,7 @@ class NodeDrain(EmptyingFault):
 
     kind: ClassVar[str] = "node-drain"
     summary: ClassVar[str] = "nodes are closed and the service's pods evicted from them"
+    done_by: ClassVar[Means] = DRAIN
     certifies: ClassVar[str] = (
         "that the service bears the maintenance of a node; not that it bears a node's sudden death, nor that budgets are set right "
         "for other services there"
@@ -150,6 +152,7 @@ class NodeIsolate(NodeFault):
         "node that dies. Where `for` is shorter than the node controller's patience (50 s as a rule), the cluster sends requests there to the "
         "end, and only the health checks of clients and gateways can help"
     )
+    done_by: ClassVar[Means] = CUT_NODE
     proven_by: ClassVar[str] = HEARTBEAT
     undone_by: ClassVar[str] = "the node's own kernel when `for` is over; a pod of ours there then clears up, and says so"
     privilege: ClassVar[Privilege] = Privilege.HELPER

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 from .base import ForeignChange, Injector, Privilege, Refusal, Undo
+from .means import PATCH, Means
 from .platforms.abilities import Isolation, Objects
 from .platforms.base import GivenUp, Platform, PlatformError, Target
 
@@ -30,6 +31,7 @@ def isolation_of(platform: Platform) -> Isolation:
 class ObjectFault(Injector):
     """A change of objects of the cluster, kept in the undo record's `changes`, under a guard that would put it back."""
 
+    done_by: ClassVar[Means] = PATCH
     undone_by: ClassVar[str] = "blackstart, or its guard in the cluster, by a patch that tests that the value is still ours"
     platforms: ClassVar[frozenset[str]] = frozenset({"kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.API

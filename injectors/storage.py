@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .means import AGENT, Means
 from .platforms.base import Platform, Target
 from .values import Size
 
@@ -39,6 +40,7 @@ class DiskFill(Injector):
         "that the service withstands a file system with that little room; not that it withstands one without free inodes, or a "
         "disk that fails"
     )
+    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = "the free bytes that the file system itself reports"
     undone_by: ClassVar[str] = "the agent removes the one file that it wrote"
     example: ClassVar[Mapping[str, Any]] = {"path": "/var/lib/llm", "at_most": "10GiB"}

@@ -7,30 +7,35 @@ from ..drills.loading import KeyInWords, keys_in_words
 from ..injectors.base import Injector, Privilege
 
 WIDTH = 110
-LABEL = 12
+LABEL = 13
 
 
 def fault_text(injector: type[Injector]) -> str:
     """One page of plain text."""
+    keys = keys_in_words(injector)
+    lines = [f"{injector.kind}: {injector.summary}", ""]
+    for label, text in facts_of(injector).items():
+        lines += _labelled(f"  {label:<{LABEL}} ", text)
+    own = [key for key in keys if key.own]
+    lines += ["", "Its own keys:" if own else "It has no keys of its own.", *_keys(own)]
+    lines += ["", "Keys of every fault:", *_keys([key for key in keys if not key.own])]
+    return "\n".join([*lines, "", "Example:", f"  - {example_of(injector)}"])
+
+
+def facts_of(injector: type[Injector]) -> dict[str, str]:
+    """What the class knows of itself, by a label."""
     ladder = " < ".join(rung.name.lower() for rung in Privilege)
     facts = {
         "a pass shows": injector.certifies,
         "hits": f"targets of role {injector.default_role}, unless `target` says otherwise",
-        "platforms": ", ".join(sorted(injector.platforms)),
+        **{f"on {platform}": injector.done_by.get(platform, "yes") for platform in sorted(injector.platforms)},
         "privilege": f"{injector.privilege.name.lower()} ({ladder})",
         "lasts": _lasts(injector),
         "bites": injector.bites_when,
         "proven by": injector.proven_by,
         "undone by": injector.undone_by,
     }
-    keys = keys_in_words(injector)
-    lines = [f"{injector.kind}: {injector.summary}", ""]
-    for label, text in facts.items():
-        lines += _labelled(f"  {label:<{LABEL}} ", text) if text else []
-    own = [key for key in keys if key.own]
-    lines += ["", "Its own keys:" if own else "It has no keys of its own.", *_keys(own)]
-    lines += ["", "Keys of every fault:", *_keys([key for key in keys if not key.own])]
-    return "\n".join([*lines, "", "Example:", f"  - {_example(injector)}"])
+    return {label: text for label, text in facts.items() if text}
 
 
 def _lasts(injector: type[Injector]) -> str:
@@ -53,8 +58,8 @@ def _keys(keys: list[KeyInWords]) -> list[str]:
     return lines
 
 
-def _example(injector: type[Injector]) -> str:
-    """A fault as a scenario would write it; JSON is YAML."""
+def example_of(injector: type[Injector]) -> str:
+    """An entry of `faults` as a scenario would write it; JSON is YAML."""
     held = {} if injector.instant else {"for": "30s"}
     entry = {"kind": injector.kind, "at": "0s", **held, **injector.example}
     return (

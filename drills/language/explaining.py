@@ -70,13 +70,14 @@ def _opened(shape: Shape) -> Shape:
 
 @dataclass(frozen=True)
 class KeyInWords:
-    """A key of a fault, for a page about its kind. `own`: other kinds need not have it."""
+    """A key of a fault, for a page about its kind. `units`: those of a quantity, with its limits; `own`: other kinds need not have it."""
 
     key: str
     type: str
     default: str
     doc: str
     own: bool
+    units: str
 
 
 def keys_in_words(injector: type[Injector]) -> tuple[KeyInWords, ...]:
@@ -89,7 +90,14 @@ def keys_in_words(injector: type[Injector]) -> tuple[KeyInWords, ...]:
         del everything["deadline"]  # it is `for`
     needed = {key for key, field in everything.items() if field.required} | ({"for"} if injector.longest is not None else set())
     return tuple(
-        KeyInWords(key, _in_short(field.shape), "needed" if key in needed else _given(field), field.doc, key in own)
+        KeyInWords(
+            key,
+            _in_short(field.shape),
+            "needed" if key in needed else _given(field),
+            field.doc,
+            key in own,
+            _units(field.shape),
+        )
         for key, field in everything.items()
     )
 
@@ -101,6 +109,11 @@ def _in_short(shape: Shape) -> str:
     if isinstance(inner, Quantity):
         return f"{inner.name}, e.g. {inner.example}"
     return f"a list of: {_in_short(inner.inner)}" if isinstance(inner, Many) else _type_of(inner)[0].replace("`", "")
+
+
+def _units(shape: Shape) -> str:
+    inner = _opened(shape)
+    return inner.units if isinstance(inner, Quantity) else ""
 
 
 def _given(field: Field) -> str:

@@ -20,6 +20,8 @@ def test_a_page_tells_what_a_fault_does_proves_needs_and_undoes(kind: str) -> No
     page = squeezed(fault_text(injector))
     for fact in (injector.summary, injector.certifies, injector.proven_by, injector.undone_by, injector.bites_when):
         assert squeezed(fact) in page
+    for platform in injector.platforms:
+        assert squeezed(f"on {platform} {injector.done_by[platform]}") in page
     assert f"privilege {injector.privilege.name.lower()} (" in page
     assert ("there is nothing to hold" in page) is injector.instant
     for key in keys_in_words(injector):
