@@ -44,5 +44,6 @@ IN_PATH: Means = {
 PATCH: Means = {"kubernetes": "a patch of the object by blackstart, beside a guard (a Job) that would put it back"}
 DRAIN: Means = {"kubernetes": f"{PATCH['kubernetes']}; then the Eviction API"}
 CUT_NODE: Means = {"kubernetes": "a firewall (nft) in the node's own network, put up by a pod of ours there"}
+CLIENTS: Means = {"process": "an agent on this machine, whose clients ask at the service's own endpoint"}
 OWN: Means = {"process": "your `inject` command"}
 NOTHING: Means = {"process": "nothing: there are no means here"}

@@ -22,6 +22,7 @@ FAMILIES = {
     "Nodes and workloads": ("nodes", "workload"),
     "Network": ("network", "inline"),
     "Compute": ("compute",),
+    "Load": ("load",),
     "Accelerators": ("gpu", "gpu_trouble"),
     "Model artefacts": ("model_files",),
     "Storage and caches": ("storage", "caches"),

@@ -18,6 +18,7 @@ from blackstart.tests.drills.expected import EXPECTED, contradiction
 SHORT = ("steady_state.hold=4s", "settle=3s")
 UNDER_LOAD = {"recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
 ALONE = pytest.mark.alone
+SCENARIOS = {name for name, each in EXPECTED.items() if not each.here_alone}
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50s}"
 ALL_AT_ONCE = (
     "{kind: process-hang, role: engine, target: {names: [replica-0]}}",
@@ -123,7 +124,7 @@ def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blacks
 @pytest.mark.timeout(360)
 @both
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=ALONE if name in UNDER_LOAD else ()) for name in [*sorted({*EXPECTED} - {LAST}), LAST]]
+    "name", [pytest.param(name, marks=ALONE if name in UNDER_LOAD else ()) for name in [*sorted(SCENARIOS - {LAST}), LAST]]
 )
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
     """Hardened under exactly the rights that are printed for it."""

@@ -512,6 +512,33 @@ def test_hardened_a_damaged_or_foreign_file_is_refused_and_restored(hardened: Se
     assert hardened.log("r0").count('"refused"') == 3
 
 
+@pytest.mark.parametrize("fix", [(), ("--fix", "weights")], ids=["plain", "fixed"])
+def test_a_replica_that_starts_fetches_its_model_from_the_store(tmp_path: Path, fix: tuple[str, ...]) -> None:
+    """Plain: all of it, whatever lies there, and waits while the store is silent. Repaired: what its own copy lacks."""
+    with serving(tmp_path, "--with-model-store", "--replicas", "1", *fix) as service:
+        store, path = service.pid("model-store"), service.weights("r0")
+        original = path.read_bytes()
+        os.kill(store, signal.SIGSTOP)
+        old = service.pid("r0")
+        os.kill(old, signal.SIGKILL)
+        until("another r0", lambda: service.pid("r0") != old)
+        if fix:
+            until("an answer from its own copy", lambda: ask(service.port("r0"), "POST /v1/completions", FRANCE)[0] == 200)
+            path.write_bytes((DEMO / "model-stale.safetensors").read_bytes())
+            os.kill(store, signal.SIGCONT)
+            old = service.pid("r0")
+            os.kill(old, signal.SIGKILL)
+            service.restarted("r0", old)
+            assert '"source": "model store"' in service.log("r0")
+        else:
+            until("an engine that waits", lambda: children(service.pid("r0")))
+            assert status(service.port("r0"), "/health") == 0
+            os.kill(store, signal.SIGCONT)
+            service.settled("r0")
+            assert service.log("r0").count('"event": "fetched"') == 2
+        assert path.read_bytes() == original
+
+
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_hardened_users_do_not_notice_a_lost_engine_and_it_is_replaced(hardened: Service, number: int) -> None:
     api, engine = hardened.pid("r1"), hardened.engine("r1")
