@@ -610,6 +610,18 @@ def test_hardened_a_full_queue_is_refused_and_abandoned_work_dropped(hardened: S
     until("none running", lambda: 'num_requests_running{model_name="demo"} 0\n' in ask(port, "GET /metrics")[1], 10)
 
 
+def test_hardened_long_prompts_get_half_of_the_cache(plain: Service, hardened: Service) -> None:
+    """Two of 2000 words; the others are refused at once, and a short one is not. Plain, all are let in."""
+    flood = {"prompt": "word " * 2000, "max_tokens": 64}
+    for service, refused in ((hardened, 3), (plain, 0)):
+        with ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(ask, service.port("r0"), "POST /v1/completions", flood) for _ in range(5)]
+            assert completion(service.port("r0")) == PARIS
+            answers = [each.result() for each in asked]
+        assert [code for code, _, _ in answers].count(429) == refused
+        assert all(headers["retry-after"] == "1" for code, _, headers in answers if code == 429)
+
+
 def test_hardened_killing_a_replica_is_masked(hardened: Service) -> None:
     api = hardened.pid("r0")
     os.killpg(api, signal.SIGKILL)
