@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .inside import Inside
 
 
+MODEL_STORE = "model-store"  # the demo service's component
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """The options of `run`. `inside`: the drill is carried out by a Job in the service's namespace."""
@@ -66,7 +69,7 @@ def demo(name: str, settings: Sequence[str], out: Path, options: DemoOptions) ->
     scenario = load_scenario(find_scenario(name), settings)
     _forget_dead_demos(out)
     try:
-        with _demo_service(options) as service_file:
+        with _demo_service(options, scenario) as service_file:
             finished, code = _drill(scenario, load_service(service_file), RunOptions(settings, out, None, True, 1, False))
     except DemoFailed as failed:
         raise Refused([f"not injecting: {failed}"]) from failed
@@ -76,13 +79,16 @@ def demo(name: str, settings: Sequence[str], out: Path, options: DemoOptions) ->
 
 
 @contextmanager
-def _demo_service(options: DemoOptions) -> Iterator[Path]:
-    """The service file of the bundled service, which runs for as long as the context lasts."""
+def _demo_service(options: DemoOptions, scenario: Scenario) -> Iterator[Path]:
+    """The service file of the bundled service, which runs for as long as the context lasts. Here it has a model store where the
+    scenario breaks the way to one.
+    """
     if options.on == "process":
         from ..scenarios.demo import Demo
 
         tell(f"starting the {'hardened ' if options.hardened else ''}demo service on this machine")
-        with Demo.started(hardened=options.hardened) as running:
+        asked = any(MODEL_STORE in getattr(fault.injector, "peers", ()) for fault in scenario.faults)
+        with Demo.started(hardened=options.hardened, arguments=(f"--with-{MODEL_STORE}",) if asked else ()) as running:
             yield running.service_file
         return
     if options.on == "docker":

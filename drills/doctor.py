@@ -12,8 +12,9 @@ from ..injectors.platforms.base import Means, Platform, PlatformError, Target
 from .engine_findings import about_engine
 from .finding import Finding
 from .loading import InvalidFiles, decode_injector
-from .plan import choose, resolve
+from .plan import choose
 from .refusal import Refused
+from .resolving import resolve
 from .scenario import Selector
 from .service import Service
 from .state import left_on, state_folder

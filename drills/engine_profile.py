@@ -60,6 +60,7 @@ class EngineMetrics:
     port: Annotated[int | None, "where it is another one than the endpoint's, by default", range(1, 65536)] = None
     running: Annotated[tuple[str, ...], "requests that are computed"] = ()
     queued: Annotated[tuple[str, ...], "requests that wait"] = ()
+    asked: Annotated[tuple[str, ...], "counters of the tokens of all prompts"] = ()
     cache: Annotated[tuple[str, ...], "use of the key-value or prefix cache"] = ()
     needs: Annotated[str | None, "what must be switched on for them"] = None
 

@@ -13,6 +13,7 @@ from ..injectors.platforms.base import Means, Platform, PlatformError, Target
 from .digests import why_not
 from .language.writing import written
 from .refusal import Refused
+from .resolving import resolve
 from .scenario import Fault, Scenario, Selector
 from .service import Service
 from .watched import measured_from, objectives, watched
@@ -194,13 +195,6 @@ def _planned(
     undo = injector.plan(targets, platform).stamped("", fault.kind, fault.parameters, deadline_s)
     privilege = injector.privilege_on(service.platform)
     return PlannedFault(index, fault, injector, targets, among, at_s, for_s, deadline_s, injector.bites(undo), privilege, undo)
-
-
-def resolve(injector: Injector, service: Service) -> Injector:
-    """The injector with what only the service profile knows: where the model lies and how it is held."""
-    if isinstance(injector, ModelFault) and service.model is not None:
-        return injector.with_model(str(service.folder / service.model.path), service.model.load)
-    return injector
 
 
 def _beyond_blast_radius(

@@ -17,8 +17,8 @@ from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
 from .loading import InvalidFiles, decode_injector, load_service
 from .machine import boot_id
-from .plan import resolve
 from .replay import INPUTS, faults_of
+from .resolving import resolve
 from .service import Service
 from .state import BeingDrilled, drilling, mark_clean, open_runs, state_folder
 from .undoing import undo_one

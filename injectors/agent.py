@@ -431,6 +431,76 @@ def burn_undo(record: Record) -> Record:
     return {"ended": record["processes"]}
 
 
+# --- send-load: url, model, words, answer, clients, limit_s, pause_s ------------------------------------------------------
+
+MOST_CLIENTS = 1024
+
+
+def load_prepare(request: Record) -> Record:
+    if not 1 <= request["clients"] <= MOST_CLIENTS:
+        raise Refused("%d clients; 1 to %d make sense from one process" % (request["clients"], MOST_CLIENTS))
+    return {"processes": []}
+
+
+def ask(request: Record, number: int) -> None:
+    """One client, in a thread of its own: asks, reads the answer to its end, asks again; backs off when it gets none."""
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection  # noqa: PLC0415 - no other verb needs them
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    url, asked = urlsplit(request["url"]), 0
+    connected = HTTPSConnection if url.scheme == "https" else HTTPConnection
+    while True:
+        asked += 1
+        prompt = "%d %d %s" % (
+            number,
+            asked,
+            "word " * request["words"],
+        )  # no two begin alike: nothing kept of one serves another
+        body = {"model": request["model"], "prompt": prompt, "max_tokens": request["answer"]}
+        connection, answered = connected(str(url.hostname), url.port, timeout=request["limit_s"]), False
+        try:
+            connection.request("POST", url.path, json.dumps(body), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            while answer.read(65536):
+                pass
+            answered = answer.status == 200
+        except (OSError, HTTPException):
+            pass
+        finally:
+            connection.close()
+        if not answered:
+            time.sleep(request["pause_s"])
+
+
+def load_worker(gate: int, request: Record) -> None:
+    """In a process of its own, whose death ends all clients at once: for as long as the agent lives."""
+    import threading  # noqa: PLC0415 - no other verb needs it
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    die_with_parent()
+    if not os.read(gate, 1):
+        return
+    for client in range(request["clients"]):
+        threading.Thread(target=ask, args=(request, client), daemon=True).start()
+    os.read(gate, 1)  # the agent holds the other end and never writes again: this returns when it is gone
+
+
+def load_apply(request: Record, held: Held) -> Record:
+    gate, opener = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        signal.set_wakeup_fd(-1)
+        os.close(opener)
+        load_worker(gate, request)
+        os._exit(0)
+    held.record["processes"].append(identity(worker))
+    held.keep()
+    os.write(opener, b"!")
+    os.close(gate)
+    return {"clients": request["clients"]}
+
+
 # --- hold-memory: bytes ---------------------------------------------------------------------------------------------------
 
 CHUNK = 16 << 20
@@ -771,6 +841,7 @@ def kill_tree() -> int:
 VERBS = {
     "stop-process": Verb(stop_prepare, stop_apply, stop_undo),
     "burn-cpu": Verb(burn_prepare, burn_apply, burn_undo),
+    "send-load": Verb(load_prepare, load_apply, burn_undo),
     "hold-memory": Verb(memory_prepare, memory_apply, memory_undo),
     "fill-disk": Verb(fill_prepare, fill_apply, fill_undo),
     "hold-command": Verb(command_prepare, command_apply, command_undo),

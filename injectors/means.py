@@ -44,6 +44,7 @@ IN_PATH: Means = {
 PATCH: Means = {"kubernetes": "a patch of the object by blackstart, beside a guard (a Job) that would put it back"}
 DRAIN: Means = {"kubernetes": f"{PATCH['kubernetes']}; then the Eviction API"}
 CUT_NODE: Means = {"kubernetes": "a firewall (nft) in the node's own network, put up by a pod of ours there"}
+CLIENTS: Means = {"process": "an agent on this machine, whose clients ask at the service's own endpoint"}
 OWN: Means = {"process": "your `inject` command"}
 SHIMMED: Means = {
     "process": "a library before CUDA's driver, with which the service was started (LD_AUDIT); an agent sets until when it fails"

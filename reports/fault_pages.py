@@ -22,6 +22,7 @@ FAMILIES = {
     "Nodes and workloads": ("nodes", "workload"),
     "Network": ("network", "inline"),
     "Compute": ("compute",),
+    "Load": ("load",),
     "Accelerators": ("gpu", "gpu_trouble", "gpu_lost", "gpu_health"),
     "Model artefacts": ("model_files", "model_revisions"),
     "Storage and caches": ("storage", "caches"),

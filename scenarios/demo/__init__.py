@@ -81,7 +81,7 @@ def _profile(folder: Path, ports: Mapping[str, Any], *, hardened: bool) -> str:
     """service.yaml of what was started."""
     links = ports["links"]
     names = [name for name in ports if name != "links"]
-    roles = {"gateway": "gateway", "store": "store", "standby": "standby"}
+    roles = {name: name for name in ("gateway", "store", "standby", "model-store")}
     components = [{"name": name, "role": roles.get(name, "replica"), "port": ports[name], "supervised": True} for name in names]
     ends = {"client-gw": ("client", "gateway")}
     link_entries = []
@@ -94,6 +94,7 @@ def _profile(folder: Path, ports: Mapping[str, Any], *, hardened: bool) -> str:
         "kind": "Service",
         "name": "demo-hardened" if hardened else "demo",
         "demo": True,
+        "engine": "demo",
         "platform": "process",
         "process": {"components": components, "inside": {"engine": r"service\.py engine "}, "links": link_entries},
         "endpoint": {"url": f"http://127.0.0.1:{links['client-gw']}", "protocol": "openai", "model": "demo"},

@@ -5,7 +5,8 @@
 One file, standard library only, Python 3.8 or newer, so that the very same code runs as local processes, under `docker run`
 in any python image and in a pod without building one: this is why it is longer than a module of the package may be.
 
-Processes: `serve` (supervisor), `replica` (OpenAI API) each with an `engine` child that computes, `gateway`, `store` and `standby`.
+Processes: `serve` (supervisor), `replica` (OpenAI API) each with an `engine` child that computes, `gateway`, `store` and `standby`;
+with --with-model-store also a `model-store`, from which a starting replica fetches its model, piece by piece.
 All listen on 127.0.0.1 unless --host says otherwise. In a pod each role is the first process of its container, found by name;
 `install` is what its init container runs.
 
@@ -13,13 +14,16 @@ By default the service has the flaws that real services have; each is switched o
   drain           SIGTERM cuts open streams             | stops being ready, finishes what is open, exits
   gateway-health  trusts /health, 30 s limit, no retry  | asks /ready, ejects fast, short first-byte limit, retries elsewhere
   engine-death    the API outlives a dead or hung engine| notices it (heartbeat), is not ready, restarts the engine
-  weights         maps the file, checks nothing         | reads at start, verifies the manifest, refuses, restores
+  weights         maps the file, checks nothing; fetches| reads at start, verifies the manifest, refuses, restores;
+                  it anew at every start, without limit | fetches only what its own copy lacks
   version         any revision may answer               | /v1/models carries the digest, the gateway routes to the pinned one only
   replication     acknowledges before the standby has it| acknowledges after; degrades explicitly when the standby is gone
-  overload        unbounded queue, computes for nobody  | bounded queue, 429 and Retry-After, drops abandoned, readmits gradually
+  overload        unbounded queue, computes for nobody  | bounded queue, 429 and Retry-After, drops abandoned, readmits gradually;
+                                                        | long prompts come after short ones and get half of the cache
   discovery       asks the resolver at each connection  | goes by the last address of a name while the resolver is silent
 
-The engine stands for an accelerator: a prompt costs it --prefill-cost seconds and a token --token-cost, whatever the CPU needs;
+The engine stands for an accelerator: a prompt costs it --prefill-cost seconds and PROMPT_TOKEN_COST for each of its words, a token
+--token-cost, whatever the CPU needs;
 running requests take turns, a streamed one is paced at --token-time. A freshly loaded engine is slow for its first --cold-steps,
 as real ones are that compile and fill caches on first use; hardened (overload) it warms up before it is ready, by default only
 the supervisor's first start warms it. Answers are greedy: `temperature` is accepted and ignored.
@@ -72,9 +76,13 @@ MODEL = "demo"
 COLD = 20  # how many times slower a freshly loaded engine computes
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 STALE_FILE = "model-stale.safetensors"
+PIECE = 8192  # bytes of a file in one answer of the model store
+STORE_LIMIT = 10.0  # hardened: seconds for each of them
 MAX_TOKENS = 4096
 MAX_BODY = 16 << 20
-CONTEXT_SLOTS = 8192  # tokens that the stand-in for a KV cache has room for; only reported
+CONTEXT_SLOTS = 8192  # tokens that the stand-in for a KV cache has room for
+LONG = 256  # words of a prompt beyond which it counts as a long one
+PROMPT_TOKEN_COST = 0.0001  # seconds
 
 Json = Dict[str, Any]
 Address = Tuple[str, int]
@@ -109,6 +117,8 @@ class Settings:
     backends: Tuple[Tuple[str, Address], ...]
     stores: Tuple[Tuple[str, Address], ...]
     peer: Optional[Address]
+    model_store: Optional[Address]
+    with_model_store: bool
     fd: int
 
     def fixed(self, name: str) -> bool:
@@ -288,6 +298,34 @@ def install_model(package: str, folder: str) -> None:
             shutil.copyfile(os.path.join(package, file), target)
 
 
+def fetched(settings: Settings, name: str, limit: Optional[float]) -> bytes:
+    """The original of a file of the model: from the model store where there is one, else from the package."""
+    if settings.model_store is None:
+        return read_file(os.path.join(settings.package, name))
+    content, piece = b"", b"x"
+    while piece:
+        try:
+            status, piece = exchanged(settings.model_store, f"GET /models/{name}/{len(content)}", b"", limit)
+        except OSError as error:
+            raise Unloadable(f"the model store does not answer: {error}") from error
+        if status != 200:
+            raise Unloadable(f"the model store answers {status} when it is asked for {name}")
+        content += piece
+    return content
+
+
+def fetch_all(settings: Settings) -> None:
+    """By its flaw a replica that starts wants all of its model again, whatever lies there, and waits for ever."""
+    for name in MODEL_FILES:
+        while True:
+            try:
+                write_whole(os.path.join(settings.folder, name), fetched(settings, name, None))
+                break
+            except Unloadable:
+                time.sleep(0.2)  # nobody listens there yet
+    note(settings, "fetched")
+
+
 def load_as_is(folder: str) -> LanguageModel:
     """The default: maps whatever lies there and checks nothing but the layout."""
     path = os.path.join(folder, MODEL_FILES[0])
@@ -305,7 +343,8 @@ def load_verified(settings: Settings) -> LanguageModel:
     manifest = read_manifest(settings.package)
     files: Dict[str, bytes] = {}
     for name in MODEL_FILES:
-        path, original = os.path.join(settings.folder, name), os.path.join(settings.package, name)
+        path = os.path.join(settings.folder, name)
+        original = "model store" if settings.model_store else os.path.join(settings.package, name)
         try:
             content, why = read_file(path), ""
             if sha256(content) != manifest[name]:
@@ -314,7 +353,7 @@ def load_verified(settings: Settings) -> LanguageModel:
             content, why = b"", str(error)
         if why:
             note(settings, "refused", file=path, why=why)
-            content = read_file(original)
+            content = fetched(settings, name, STORE_LIMIT)
             if sha256(content) != manifest[name]:
                 raise Unloadable(f"refusing {path}: {why}; the original {original} does not match the manifest either")
             write_whole(path, content)
@@ -363,6 +402,8 @@ class Engine:
         """Loads, then serves until the API process closes its end."""
         try:
             verified = self.settings.fixed("weights")
+            if self.settings.model_store and not verified:
+                fetch_all(self.settings)
             self.model = load_verified(self.settings) if verified else load_as_is(self.settings.folder)
         except Unloadable as error:
             note(self.settings, "load-refused", why=str(error))
@@ -403,7 +444,8 @@ class Engine:
     def obey(self, command: Json) -> None:
         if command["do"] == "generate":
             tokens = self.model.encode(command["prompt"])
-            due, prefill = time.monotonic(), round(self.settings.prefill_cost / self.settings.token_cost)
+            cost = self.settings.prefill_cost + PROMPT_TOKEN_COST * len(tokens)
+            due, prefill = time.monotonic(), round(cost / self.settings.token_cost)
             limits = (command["max"], command["paced"], command["until_end"])
             self.waiting.append(Generation(command["id"], tokens, *limits, due, prefill))
             self.send({"id": command["id"], "prompt_tokens": len(tokens)})
@@ -424,8 +466,11 @@ class Engine:
         while self.waiting and len(self.running) < self.settings.max_seqs:
             self.running.append(self.waiting.popleft())
             self.send({"id": self.running[-1].number, "prefill": self.running[-1].prefill})
-        # Decoding takes turns, prefill goes first come first served: all at once, none would be done before its user left.
-        prefilled = min((each.number for each in self.running if each.prefill > 0), default=None)
+        # Decoding takes turns, prefill goes one after another: all at once, none would be done before its user left. By the flaw it
+        # is first come first served, so that a short prompt waits for all long ones before it.
+        by_size = self.settings.fixed("overload")
+        order = [(each.prefill if by_size else 0, each.number) for each in self.running if each.prefill > 0]
+        prefilled = min(order)[1] if order else None
         for _ in range(len(self.running)):
             generation = self.running.popleft()
             if generation.due <= now and (generation.prefill <= 0 or generation.number == prefilled):
@@ -827,6 +872,8 @@ class EngineLink:
         own.update({"--token-time": str(self.settings.token_time), "--token-cost": str(self.settings.token_cost)})
         own.update({"--prefill-cost": str(self.settings.prefill_cost), "--cold-steps": str(self.settings.cold_steps)})
         own.update({"--max-seqs": str(self.settings.max_seqs), "--oracle": self.settings.oracle})
+        if self.settings.model_store is not None:
+            own["--model-store"] = "{}:{}".format(*self.settings.model_store)
         command = [sys.executable, *PYTHON_FLAGS, os.path.abspath(__file__), "engine"]
         for option, value in own.items():
             command += [option, value]
@@ -1031,6 +1078,7 @@ class Replica:
         self.link = EngineLink(settings)
         self.counters = Counters()
         self.in_flight = 0
+        self.long_words = 0  # of the prompts in flight that are long
         self.draining = False
         self.hashed: Tuple[object, str] = (None, "")
 
@@ -1118,9 +1166,11 @@ class Replica:
 
     async def complete(self, request: Request, *, chat: bool) -> None:
         asked = self.parse(request, chat=chat)
+        words = len(asked.prompt.split()) if asked else 0
+        long_words = words if words > LONG else 0
         if asked is None:
             request.refuse(404, f"The model does not exist; this server has `{MODEL}`.", "NotFoundError")
-        elif self.settings.fixed("overload") and self.in_flight >= self.settings.max_seqs + self.settings.max_queue:
+        elif self.settings.fixed("overload") and not self.has_room(long_words):
             self.counters.refused += 1
             request.refuse(429, "the queue is full", "RateLimitError", retry_after=1)
         elif self.link.state != "ready":
@@ -1128,6 +1178,7 @@ class Replica:
             request.refuse(503 if self.settings.fixed("engine-death") else 500, "EngineDeadError", "InternalServerError")
         else:
             self.in_flight += 1
+            self.long_words += long_words
             try:
                 await (self.stream(request, asked) if asked.stream else self.whole(request, asked))
             except EngineLost:
@@ -1139,6 +1190,13 @@ class Replica:
                     request.end()
             finally:
                 self.in_flight -= 1
+                self.long_words -= long_words
+
+    def has_room(self, long_words: int) -> bool:
+        """Hardened: for so many requests, and for long prompts in half of the cache."""
+        if self.in_flight >= self.settings.max_seqs + self.settings.max_queue:
+            return False
+        return not long_words or self.long_words + long_words <= CONTEXT_SLOTS // 2
 
     def parse(self, request: Request, *, chat: bool) -> Optional[Ask]:
         """None: another model is asked for."""
@@ -1837,6 +1895,31 @@ class Store:
         request.respond(200, {**self.state(), "records": self.records})
 
 
+# ---------------------------------------------------------------------------------------------------------- model store
+
+
+class ModelStore:
+    """What replicas fetch their model from: GET /models/FILE/OFFSET is the next piece of it, empty at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def run(self) -> int:
+        end_with_supervisor(self.settings)
+        await Server(self.serve, drop=False).listen(self.settings)
+        await until_terminated()
+        os._exit(0)
+
+    async def serve(self, request: Request) -> None:
+        start, _, offset = request.path.rpartition("/")
+        name = start[len("/models/") :]
+        if name not in MODEL_FILES or not offset.isdigit():
+            request.refuse(404, f"no such path: {request.path}", "NotFoundError")
+            return
+        content = read_file(os.path.join(self.settings.package, name))
+        request.respond(200, content[int(offset) : int(offset) + PIECE], {"content-type": "application/octet-stream"})
+
+
 # ----------------------------------------------------------------------------------------------------------- supervisor
 
 PYTHON_FLAGS = ("-I", "-S")  # neither the user's environment nor site-packages: the demo is the standard library alone
@@ -1925,6 +2008,9 @@ class Supervisor:
     def assign_ports(self) -> None:
         names = ["gateway", *self.replicas(), "store", "standby"]
         links = ["client-gw", *(f"gw-{name}" for name in self.replicas()), "gw-store", "store-standby"]
+        if self.settings.with_model_store:
+            names.append("model-store")
+            links += [f"{name}-model-store" for name in self.replicas()]
         start = self.settings.base_port
         for name in names:
             self.ports[name] = start = self.free_port(start)
@@ -1946,11 +2032,15 @@ class Supervisor:
         own, host = self.settings, self.settings.host
         self.add("standby", "standby", ["--peer", f"{host}:{self.ports['store']}"])
         self.add("store", "store", ["--peer", f"{host}:{self.through('store-standby', 'standby')}"])
+        if own.with_model_store:
+            self.add("model-store", "model-store", [])
         for name in self.replicas():
             more = ["--folder", os.path.join(self.folder, "models", name), "--load-time", str(own.load_time)]
             more += ["--token-time", str(own.token_time), "--token-cost", str(own.token_cost)]
             more += ["--prefill-cost", str(own.prefill_cost), "--cold-steps", str(own.cold_steps)]
             more += ["--max-seqs", str(own.max_seqs), "--max-queue", str(own.max_queue)]
+            if own.with_model_store:
+                more += ["--model-store", f"{host}:{self.through(name + '-model-store', 'model-store')}"]
             self.add(name, "replica", more)
         more = []
         for name in self.replicas():
@@ -1977,7 +2067,7 @@ class Supervisor:
         self.children.append(Child(name, command))
 
     def proxy_command(self, link: str) -> List[str]:
-        target = {"client-gw": "gateway", "gw-store": "store", "store-standby": "standby"}.get(link, link[3:])
+        target = {"client-gw": "gateway", "gw-store": "store", "store-standby": "standby"}.get(link, link.partition("-")[2])
         listen, to = (f"{self.settings.host}:{port}" for port in (self.ports["links"][link], self.ports[target]))
         return [sys.executable, "-S", self.settings.proxy, "--name", link, "--listen", listen, "--to", to, "--tied"]
 
@@ -2098,15 +2188,24 @@ def close_child(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+def exchanged(address: Address, what: str, body: bytes, limit: Optional[float]) -> Tuple[int, bytes]:
+    """A blocking request: status and body. Raises OSError where there is no whole answer, each part of it within `limit` seconds."""
+    with socket.create_connection(address, timeout=limit) as connection:
+        head = f"{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    first, _, content = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", first)
+    if not length or len(content) != int(length.group(1)):
+        raise ConnectionError("the answer is not whole")
+    return int(first.split(b" ")[1]), content
+
+
 def quick(address: Address, what: str, body: bytes = b"", limit: float = 1.0) -> Tuple[int, Json]:
-    """A blocking request of the supervisor's, (0, {}) when there is no answer."""
+    """A request of the supervisor's, (0, {}) when there is no answer."""
     try:
-        with socket.create_connection(address, timeout=limit) as connection:
-            head = f"{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        first, _, content = answer.partition(b"\r\n\r\n")
-        return int(first.split(b" ")[1]), json.loads(content)
+        status, content = exchanged(address, what, body, limit)
+        return status, json.loads(content)
     except (OSError, ValueError, IndexError):
         return 0, {}
 
@@ -2134,7 +2233,7 @@ def parser() -> argparse.ArgumentParser:
     """All roles share one set of options; each uses its own."""
     here = os.path.dirname(os.path.abspath(__file__))
     new = argparse.ArgumentParser(prog="service.py", description="blackstart's demo model service", allow_abbrev=False)
-    new.add_argument("role", choices=("serve", "replica", "engine", "gateway", "store", "standby", "install"))
+    new.add_argument("role", choices=("serve", "replica", "engine", "gateway", "store", "standby", "model-store", "install"))
     new.add_argument("--folder", default=".", help="serve: where everything is kept; replica, install: its model's folder")
     new.add_argument("--package", default=here, help="the original model files and manifest.json (read only)")
     new.add_argument("--fix", action="append", choices=FIXES, default=[], help="switch off one flaw (repeatable)")
@@ -2143,6 +2242,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--base-port", type=int, default=8000, help="the first port to try")
     new.add_argument("--links", action="store_true", help="put a link proxy into every path")
     new.add_argument("--proxy", default="", help="with --links: the link proxy's program")
+    new.add_argument("--with-model-store", action="store_true", help="serve: have a store that replicas fetch their model from")
     new.add_argument("--tied", action="store_true", help="end when standard input ends")
     new.add_argument("--oracle", default="", help="append to this file, as JSON lines, when who began and ceased to answer")
     new.add_argument("--load-time", type=float, default=0.5, help="seconds that loading the model takes")
@@ -2160,6 +2260,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--backend", dest="backends", type=named_address, action="append", default=[], help="NAME=HOST:PORT")
     new.add_argument("--store", dest="stores", type=named_address, action="append", default=[], help="NAME=HOST:PORT")
     new.add_argument("--peer", type=address, default=None, help="store, standby: HOST:PORT of the other")
+    new.add_argument("--model-store", type=address, default=None, help="replica: HOST:PORT of what it fetches its model from")
     new.add_argument("--fd", type=int, default=-1, help="engine: its end of the socket pair")
     return new
 
@@ -2186,7 +2287,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         install_model(settings.package, settings.folder)
         return 0
     end_when_told()
-    roles: Dict[str, Callable[[Settings], Union[Replica, Gateway, Store]]] = {"replica": Replica, "gateway": Gateway}
+    roles: Dict[str, Callable[[Settings], Union[Replica, Gateway, Store, ModelStore]]] = {
+        "replica": Replica,
+        "gateway": Gateway,
+        "model-store": ModelStore,
+    }
 
     async def run() -> int:  # inside a loop: on Python 3.8, asyncio.Event binds to the loop that is current when it is made
         return await roles.get(settings.role, Store)(settings).run()

@@ -39,11 +39,11 @@ ELSEWHERE = {
     "capacity-loss-x-percent",
     "control-plane-and-dns-down",
     "health-probe-flap",
-    "prefill-decode-partition",
     "router-or-epp-kill",
     "tcp-reset-midstream",
     "token-stall",
 }
+HERE = {name for name, each in EXPECTED.items() if "kubernetes" in each.on} - ELSEWHERE
 DRAIN = "gpu-node-drain"
 LAST = "recovery-stampede"  # the plain demo needs a minute to get over it
 
@@ -146,10 +146,7 @@ def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blacks
 @both
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=ALONE if name in UNDER_LOAD else ())
-        for name in [*sorted({*EXPECTED} - ELSEWHERE - {DRAIN, LAST}), LAST]
-    ],
+    [pytest.param(name, marks=ALONE if name in UNDER_LOAD else ()) for name in [*sorted(HERE - {DRAIN, LAST}), LAST]],
 )
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
     """Hardened under exactly the rights that are printed for it."""

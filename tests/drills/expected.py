@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-# These play a lost GPU, of which the demo has none: drilled in test_gpu_scenarios.py.
-OF_A_LOST_GPU = frozenset({"gpu-lost-end-to-end", "gpu-health-signal-only"})
+# The demo computes on no GPU: these are refused on it by name, and drilled in test_gpu_scenarios.py and test_accelerators.py.
+WITH_A_GPU = frozenset({"gpu-compute-saturation", "gpu-health-signal-only", "gpu-lost-end-to-end", "vram-hog-on-restart"})
 TOLD = 2  # reasons; the most important come first
 BRIEF = ("steady_state.hold=3s", "settle=2s")
 EVERYWHERE = ("process", "kubernetes", "docker")
@@ -33,6 +33,16 @@ EXPECTED = {
     "version-skew": Expected("failed", "quality_loss", ("observe=15s",)),
     "router-worker-partition": Expected("failed", "rto", ("faults[0].for=12s",)),
     "store-loss": Expected("failed", "rpo"),
+    "registry-outage-at-scale-up": Expected(
+        "failed", "time_to_redundancy", ("faults[0].for=12s", "objectives.time_to_redundancy=8s", "observe=20s"), ("process",)
+    ),
+    "slow-cold-start": Expected(
+        "failed",
+        "time_to_redundancy",
+        ("faults[0].for=18s", "faults[0].delay=500ms", "objectives.time_to_redundancy=12s", "observe=25s"),
+        ("process",),
+    ),
+    "kv-cache-exhaustion": Expected("failed", "rto", ("faults[0].for=9s", "observe=20s"), ("process",)),
     "recovery-stampede": Expected("failed", "rto", ("observe=25s",)),
     "capacity-loss-x-percent": Expected("failed", "rto", (*BRIEF, "faults[0].for=5s", "observe=12s")),
     "router-or-epp-kill": Expected("passed", "rto", (*BRIEF, "observe=12s")),

@@ -15,6 +15,7 @@ from blackstart.tests.command import Blackstart, await_well, kill_quietly
 from .test_survival import in_fault, scenario
 
 OWN_MIB = 500
+SHORT = ("steady_state.hold=4s", "settle=3s", "faults[0].for=5s", "observe=15s")
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,32 @@ def test_sigkill_of_blackstart_and_of_the_agent_leaves_no_megabyte(
         assert done.code == 0, done.out + done.err
         assert fakes.used_mib(0) == OWN_MIB
         assert list(records.glob("*.json*")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("gpu-compute-saturation", ("objectives.availability=>= 90%",)),
+        ("vram-hog-on-restart", ()),
+    ],  # 99 % take 100 requests to tell
+)
+def test_a_shipped_scenario_is_refused_without_a_gpu_and_drilled_with_one(
+    name: str, more: tuple[str, ...], blackstart: Blackstart, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = blackstart("plan", name, "--service", demo.service_file, LD_LIBRARY_PATH="")
+    assert refused.code == 2
+    assert "without NVML nobody tells which GPU is" in " ".join(refused.err.split())
+    fakes = FakeGpus(tmp_path / "fake")
+    for place, replica in enumerate(("r0", "r1")):
+        fakes.process(place, int((demo.folder / "pids" / f"{replica}.pid").read_text()), OWN_MIB)
+    for variable, value in fakes.environment.items():
+        monkeypatch.setenv(variable, value)
+    words = [word for setting in (*SHORT, *more) for word in ("--set", setting)]
+    done = blackstart.telling("run", name, *words, "--service", demo.service_file, "--yes", within_s=110.0)
+    assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
+    assert done.result["hardware"] == "simulated"
+    assert all(fault["evidence"] and fault["undo_verified"] for fault in done.result["faults"])
+    assert fakes.used_mib(0) + fakes.used_mib(1) <= 2 * OWN_MIB
 
 
 def test_a_gpu_of_somebody_else_is_refused_before_anything_changes(

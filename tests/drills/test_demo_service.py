@@ -514,6 +514,33 @@ def test_hardened_a_damaged_or_foreign_file_is_refused_and_restored(hardened: Se
     assert hardened.log("r0").count('"refused"') == 3
 
 
+@pytest.mark.parametrize("fix", [(), ("--fix", "weights")], ids=["plain", "fixed"])
+def test_a_replica_that_starts_fetches_its_model_from_the_store(tmp_path: Path, fix: tuple[str, ...]) -> None:
+    """Plain: all of it, whatever lies there, and waits while the store is silent. Repaired: what its own copy lacks."""
+    with serving(tmp_path, "--with-model-store", "--replicas", "1", *fix) as service:
+        store, path = service.pid("model-store"), service.weights("r0")
+        original = path.read_bytes()
+        os.kill(store, signal.SIGSTOP)
+        old = service.pid("r0")
+        os.kill(old, signal.SIGKILL)
+        until("another r0", lambda: service.pid("r0") != old)
+        if fix:
+            until("an answer from its own copy", lambda: ask(service.port("r0"), "POST /v1/completions", FRANCE)[0] == 200)
+            path.write_bytes((DEMO / "model-stale.safetensors").read_bytes())
+            os.kill(store, signal.SIGCONT)
+            old = service.pid("r0")
+            os.kill(old, signal.SIGKILL)
+            service.restarted("r0", old)
+            assert '"source": "model store"' in service.log("r0")
+        else:
+            until("an engine that waits", lambda: children(service.pid("r0")))
+            assert status(service.port("r0"), "/health") == 0
+            os.kill(store, signal.SIGCONT)
+            service.settled("r0")
+            assert service.log("r0").count('"event": "fetched"') == 2
+        assert path.read_bytes() == original
+
+
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_hardened_users_do_not_notice_a_lost_engine_and_it_is_replaced(hardened: Service, number: int) -> None:
     api, engine = hardened.pid("r1"), hardened.engine("r1")
@@ -583,6 +610,18 @@ def test_hardened_a_full_queue_is_refused_and_abandoned_work_dropped(hardened: S
         stream.answer.close()
         stream.connection.close()
     until("none running", lambda: 'num_requests_running{model_name="demo"} 0\n' in ask(port, "GET /metrics")[1], 10)
+
+
+def test_hardened_long_prompts_get_half_of_the_cache(plain: Service, hardened: Service) -> None:
+    """Two of 2000 words; the others are refused at once, and a short one is not. Plain, all are let in."""
+    flood = {"prompt": "word " * 2000, "max_tokens": 64}
+    for service, refused in ((hardened, 3), (plain, 0)):
+        with ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(ask, service.port("r0"), "POST /v1/completions", flood) for _ in range(5)]
+            assert completion(service.port("r0")) == PARIS
+            answers = [each.result() for each in asked]
+        assert [code for code, _, _ in answers].count(429) == refused
+        assert all(headers["retry-after"] == "1" for code, _, headers in answers if code == 429)
 
 
 def test_hardened_killing_a_replica_is_masked(hardened: Service) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from blackstart.scenarios import shipped
+from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import Blackstart
-from blackstart.tests.drills.expected import EXPECTED, OF_A_LOST_GPU, contradiction
+from blackstart.tests.drills.expected import EXPECTED, WITH_A_GPU, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
-UNDER_LOAD = {"recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
+UNDER_LOAD = {"kv-cache-exhaustion", "recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
 # As the other kind of demo; `make drills` shows both. What could restart a busy engine is there hardened only.
 SAME = {("router-or-epp-kill", "hardened"), ("tcp-reset-midstream", "hardened"), ("health-probe-flap", "plain")}
 ALONE = pytest.mark.alone
@@ -24,7 +25,7 @@ DRILLS = [
 
 
 def test_the_table_is_complete() -> None:
-    assert {*EXPECTED, *OF_A_LOST_GPU} == set(shipped())
+    assert {*EXPECTED, *WITH_A_GPU} == set(shipped())
 
 
 @pytest.mark.timeout(240)
@@ -35,6 +36,13 @@ def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
     done = blackstart.telling("demo", name, *words, within_s=200.0)
     assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
     assert done.code == {"passed": 0, "failed": 1}[done.result["verdict"]]
+
+
+def test_a_service_without_a_model_store_is_refused_by_name(blackstart: Blackstart, demo: Demo) -> None:
+    for name in ("registry-outage-at-scale-up", "slow-cold-start"):
+        done = blackstart("plan", name, "--service", demo.service_file)
+        assert done.code == 2
+        assert "and model-store; declare it under process.links" in " ".join(done.err.split())
 
 
 def result(verdict: str = "failed", rpo: str = "failed", *, undone: bool = True) -> dict[str, Any]:

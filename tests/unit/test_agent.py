@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -196,6 +197,27 @@ def test_workers_die_with_a_killed_agent(state):
         wait_for(lambda: not any(agent.pid_of(worker) for worker in workers), "the workers to die")
         assert undo(state)[0] == 0
         assert not state.exists()
+
+
+def test_clients_die_with_a_killed_agent(state):
+    """Nothing but their own connections shows them; those are gone with them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(LIMIT_S)
+        where = f"http://127.0.0.1:{server.getsockname()[1]}/v1/completions"
+        asked = {"url": where, "model": "tiny", "words": 3, "answer": 1, "clients": 1, "limit_s": 60, "pause_s": 0.1}
+        with held("send-load", state, **asked) as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(LIMIT_S)
+                assert b"/v1/completions" in connection.recv(4096)
+                process.kill()
+                while connection.recv(4096):
+                    pass
+        assert undo(state)[0] == 0
+
+
+def test_more_clients_than_one_process_can_be_are_refused(state):
+    assert "1 to 1024 make sense" in refusal("send-load", state, clients=1025)
 
 
 def test_memory_reserve_is_kept(state):
