@@ -143,11 +143,14 @@ class Engine:
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
         """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
-        there is nothing to recover from, and the impact may still come.
+        there is nothing to recover from, and the impact may still come. One that bites only on restart is held until every replica
+        answers again: while others serve, it would be undone before the one that it hit had loaded anything.
         """
         if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
             return False
-        return now_s - self.last_action_s >= settle_s and self.observer.view.recovered(self.last_action_s, now_s)
+        return now_s - self.last_action_s >= settle_s and self.observer.view.recovered(
+            self.last_action_s, now_s, replicas=any(fault.bites == "on-restart" for fault in self.held)
+        )
 
     def _inject(self, planned: PlannedFault) -> None:
         index = planned.index

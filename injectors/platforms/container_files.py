@@ -2,13 +2,16 @@
 
 import base64
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Generic
 
 from ..values import JSON
 from .base import PlatformError, Target
-from .exec_agents import ContainerAgents, Doors, W, look
+from .exec_agents import BOOT, ContainerAgents, Doors, W, look
 from .looked_contents import LookedContents
 from .process_table import Usage
+
+FIRST = 1  # pid of a container's first process, inside it
 
 
 class ContainerFiles(LookedContents, Generic[W]):
@@ -25,6 +28,10 @@ class ContainerFiles(LookedContents, Generic[W]):
     def _agents(self) -> ContainerAgents[W]:
         """Those that hold faults there."""
 
+    @abstractmethod
+    def _shares_processes(self, target: Target) -> bool:
+        """Whether its container sees those of others as well."""
+
     def space(self, target: Target, folder: str) -> tuple[int, int]:
         found = self._look(target, "space", path=folder)
         return found["size_bytes"], found["free_bytes"]
@@ -39,7 +46,20 @@ class ContainerFiles(LookedContents, Generic[W]):
         return found
 
     def pids(self, target: Target) -> tuple[int, ...]:
-        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in self.around(target))
+        return tuple(map(pid_of, self.around(target)))
+
+    def own(self, target: Target) -> tuple[str, ...]:
+        """Its first process with all below it: what was sent in has its parent outside. Where containers share one table of processes, the
+        first of which is nobody's server, nothing tells the two apart, and all count that are not ours.
+        """
+        around = self.around(target)
+        parents = {pid_of(each): int(each["parent"]) for each in around}
+        shared = self._shares_processes(target)
+        return tuple(
+            each["identity"]
+            for each in around
+            if FIRST in line_of(pid_of(each), parents) or (shared and BOOT not in each["command"])
+        )
 
     def commands(self, target: Target) -> tuple[str, ...]:
         return tuple(str(each["command"]) for each in self.around(target))
@@ -82,3 +102,14 @@ class ContainerFiles(LookedContents, Generic[W]):
         if where is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone")
         return look(self.doors, where, verb, request)
+
+
+def pid_of(process: JSON) -> int:
+    return int(process["identity"].removeprefix("pid:").partition("@")[0])
+
+
+def line_of(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """A process and all above it, as far as they are seen."""
+    while pid in parents:
+        yield pid
+        pid = parents[pid]

@@ -19,7 +19,7 @@ from . import Where
 from .alone_here import AloneHere
 from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
 from .container_files import ContainerFiles
-from .docker_agents import AT_HOME, RoomAgents, barred, matching_at_home, refuse_foreign_processes
+from .docker_agents import AT_HOME, RoomAgents, barred, matching_at_home, refuse_foreign_processes, sees_others
 from .docker_api import DockerApi
 from .docker_exec import Room, RoomDoors
 from .docker_find import Finder, name_of, networks_of, room_of, runs, short, volume_of
@@ -240,6 +240,9 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         found, container = self._look(target, "exists", path=path), self.finder.very(target)
         held = volume_of(container, found["real"]) if container else {"id": "", "outlives": False, "apart": False, "unfit": ""}
         return {**found, **held}
+
+    def _shares_processes(self, target: Target) -> bool:
+        return sees_others(self.finder.very(target))
 
     @property
     def _agents(self) -> RoomAgents:

@@ -27,6 +27,10 @@ class PodFiles(ContainerFiles[Container]):
         owner, outlives = volume_of(*place)
         return {**found, "id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
 
+    def _shares_processes(self, target: Target) -> bool:
+        spec = (self._pod(target) or {"spec": {}})["spec"]
+        return bool(spec.get("shareProcessNamespace") or spec.get("hostPID"))
+
     @property
     def _agents(self) -> PodAgents:
         return self.agents
