@@ -11,7 +11,7 @@ from ..injectors.platforms import Where
 from ..injectors.platforms.base import PlatformError
 from ..injectors.platforms.docker import DockerPlatform
 from ..injectors.platforms.docker_api import DockerApi, at
-from ..injectors.platforms.docker_find import COMPOSE, name_of, port_of, published, restarts_itself
+from ..injectors.platforms.docker_find import COMPOSE, name_of, networks_of, port_of, published, restarts_itself
 from ..injectors.platforms.docker_spec import Compose, DockerSpec
 from ..injectors.values import JSON
 from .first_files import Answers, Written, asked, free, with_engine, write
@@ -119,6 +119,8 @@ def _how(container: JSON) -> str:
 
 def _warnings(found: Found, url: str, number: int) -> tuple[str, ...]:
     said = [f"it is measured from here, at {url}"]
+    if not any(url in published(each, None, found.engine) for each in (found.container, *found.others)):
+        said.append(_one_s_own(found, number))
     if number < 2:
         said.append("it is one container: every fault that hits it is an outage")
     if not restarts_itself(found.container):
@@ -126,6 +128,17 @@ def _warnings(found: Found, url: str, number: int) -> tuple[str, ...]:
             "it has no restart policy: when it dies, nothing but the drill's undo starts it again (docker update --restart)"
         )
     return tuple(said)
+
+
+def _one_s_own(found: Found, number: int) -> str:
+    """What a container's own address misses, and by which name on its network users would ask instead."""
+    beside = ", which hides what the others do and" if number > 1 else " and"
+    said = f"nothing of it publishes a port that answers here: that is one container's own address{beside} may change with its next start"
+    if not (networks := [each for each in networks_of(found.container) if each != "bridge"]):  # that one has no names
+        return f"{said}; publish a port (docker run -p 127.0.0.1:8000:8000)"
+    host = found.compose.service if found.compose else name_of(found.container)
+    port = port_of(found.container, None)
+    return f"{said}; publish a port, or take `url: http://{host}:{port}` (on network {networks[0]}) with `probe: {{from: in-network}}`"
 
 
 SCENARIO = """\

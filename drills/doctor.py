@@ -12,6 +12,7 @@ from ..injectors.platforms.base import Means, Platform, PlatformError, Target
 from .engine_findings import about_engine
 from .finding import Finding
 from .loading import InvalidFiles, decode_injector
+from .measure.lanes import ProbingError, light_url
 from .plan import choose
 from .refusal import Refused
 from .resolving import resolve
@@ -50,9 +51,14 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
 
 
 def _answers(service: Service) -> Finding:
-    url = service.endpoint.url or ""
     if service.probe.beside:
-        return Finding("endpoint", fine=None, text=f"{url} is asked from {measured_from(service)}; a drill tells")
+        return Finding(
+            "endpoint", fine=None, text=f"{service.endpoint.url} is asked from {measured_from(service)}; a drill tells"
+        )
+    try:
+        url = light_url(service)
+    except ProbingError as error:
+        return Finding("endpoint", fine=False, text=str(error), needed=True)
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310 - the scheme was checked when the URL was read
             return Finding("endpoint", fine=True, text=f"{url} answers {answer.status}", needed=True)

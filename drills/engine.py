@@ -143,13 +143,16 @@ class Engine:
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
         """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
-        there is nothing to recover from, and the impact may still come. Nor have replicas recovered that have different models.
+        there is nothing to recover from, and the impact may still come. One that bites only on restart is held until every replica
+        answers again: while others serve, it would be undone before the one that it hit had loaded anything. Nor have replicas
+        recovered that have different models.
         """
         if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
             return False
         if now_s - self.last_action_s < settle_s or not self.observer.single_digest():
             return False
-        return self.observer.view.recovered(self.last_action_s, now_s)
+        on_restart = any(fault.bites == "on-restart" for fault in self.held)
+        return self.observer.view.recovered(self.last_action_s, now_s, replicas=on_restart)
 
     def _inject(self, planned: PlannedFault) -> None:
         index = planned.index

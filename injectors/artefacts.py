@@ -148,7 +148,7 @@ class FileFault(Injector):
     def _look(self, target: Target, platform: Platform) -> JSON:
         try:
             jobs = self.jobs(target, platform)
-            parts, bites = [], []
+            parts, bites, own = [], [], list(platform.own(target))
             for job in jobs:
                 parts.append(_part(target, job, platform))
                 bites.append(when_it_bites(job, self.load, parts[-1]["mapped"]))
@@ -160,8 +160,7 @@ class FileFault(Injector):
             raise Refusal(f"not injecting: {error}") from error
         first = parts[0]
         when = "now" if all(each == "now" for each in bites) else "on-restart"
-        pids = list(platform.pids(target)) if platform.name == "process" else []
-        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], "pids": pids}
+        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], "own": own}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:
@@ -228,14 +227,24 @@ def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
 
 
 def _newcomers(now: Target, prior: JSON, platform: Platform) -> bool:
-    """Whether a process within it came after the plan and stays, such as a worker in the place of one that died: it may have loaded the
-    damage. Of containers this is not asked: there, agents of ours and commands of others would be taken for such.
+    """Whether a process within it came after the plan and stays, such as a worker in the place of one that died, or the first one of a
+    container that was started again in its pod: it may have loaded the damage.
     """
-    if platform.name != "process" or not (came := set(platform.pids(now)) - set(prior["pids"])):
+    if not (came := set(_own(now, platform)) - set(prior["own"])):
         return False
     platform.given_up.wait(STAYS_S)
     again = platform.current(now.name)
-    return bool(again and came & set(platform.pids(again)))
+    return bool(again and came & set(_own(again, platform)))
+
+
+def _own(target: Target, platform: Platform) -> tuple[str, ...]:
+    """Nothing where nothing runs that could be looked into."""
+    try:
+        return platform.own(target)
+    except Unavailable:
+        raise
+    except PlatformError:
+        return ()
 
 
 def _standing(target: Target, platform: Platform) -> Target:

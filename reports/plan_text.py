@@ -16,7 +16,7 @@ def plan_text(plan: Plan) -> str:
     scenario = plan.scenario
     lines = [
         f"Drill {scenario.name} on service {plan.service.name} ({plan.service.platform}, {plan.service.endpoint.url})",
-        f"  {scenario.title}",
+        *([f"  {scenario.title}"] if scenario.title else []),
         f"  on {plan.place}",
         *(f"  {remark}" for remark in plan.remarks),
         f"  watched for {_s(scenario.steady_state.hold.total_seconds())} first; nothing is injected unless it is steady",

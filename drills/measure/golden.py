@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..service import Golden, Service
 from . import prober
-from .lanes import LIGHT_PATHS, ProbingError, asking, golden_config, service_url
+from .lanes import ProbingError, asking, golden_config, light_url, service_url
 
 ASK_S = 60.0  # a golden question before the drill: the model may still be loading
 PATIENCE_S = 5.0  # with one question: servers exist that never answer what they were asked while they started
@@ -30,7 +30,7 @@ def record_golden(service: Service, fetch: Fetch = prober.fetched) -> Service:
 
 def await_right(service: Service, replicas: Sequence[str], limit_s: float) -> bool:
     """Ask a service that was just started, and each replica (base URL), until all is answered right once; False: not in time."""
-    light = prober.joined(service_url(service), LIGHT_PATHS.get(service.endpoint.protocol, service.endpoint.path))
+    light = light_url(service)
     waiting = [prober.Question(prober.request_to(light), prober.judge_status)]
     for url in (service_url(service), *replicas):
         waiting += prober.questions({**asking(service), "url": url})

@@ -85,8 +85,13 @@ def fresh_rate(service: Service, scenario: Scenario) -> float:
     return min(rate, TLS_FRESH_HZ) if service_url(service).startswith("https") else rate
 
 
+def light_url(service: Service) -> str:
+    """What the light lanes ask. Raises ProbingError where the service has no URL."""
+    return joined(service_url(service), LIGHT_PATHS.get(service.endpoint.protocol, service.endpoint.path))
+
+
 def _light_lanes(service: Service, scenario: Scenario) -> list[JSON]:
-    url = joined(service_url(service), LIGHT_PATHS.get(service.endpoint.protocol, service.endpoint.path))
+    url = light_url(service)
     common = {"url": url, "timeout_s": LIGHT_TIMEOUT_S}
     return [
         {"name": "fresh", "kind": "fresh", "period_s": 1 / fresh_rate(service, scenario), **common},

@@ -92,9 +92,13 @@ class LiveView:
         """Each lane's state now: unknown, up, suspect, down, recovering, degraded."""
         return {name: lane.now().shown for name, lane in self._live.items()}
 
-    def recovered(self, since_s: float, now_s: float) -> bool:
-        """Whether users are served: every required lane up, its recovery held, for `settle` since `since_s`, by recent answers."""
-        kinds = REQUIRED_KINDS if self.scenario.objectives.time_to_redundancy is None else (*REQUIRED_KINDS, "replica")
+    def recovered(self, since_s: float, now_s: float, *, replicas: bool = False) -> bool:
+        """Whether users are served: every required lane up, its recovery held, for `settle` since `since_s`, by recent answers.
+
+        With `replicas`, or an objective for them, every replica answers by itself as well.
+        """
+        replicas = replicas or self.scenario.objectives.time_to_redundancy is not None
+        kinds = (*REQUIRED_KINDS, "replica") if replicas else REQUIRED_KINDS
         needed = [lane for lane in self._live.values() if lane.info.kind in kinds]
         # Sooner than a healthy answer takes, a question that hangs cannot be told from one that is being answered.
         least_s = max([self.scenario.settle.total_seconds(), *(lane.limit.silence_s for lane in needed)])

@@ -208,6 +208,9 @@ class Platform(Protocol):
     def pids(self, target: Target) -> tuple[int, ...]:
         """Of all that belongs to it, as /proc names them where its files are read."""
 
+    def own(self, target: Target) -> tuple[str, ...]:
+        """Identities of the processes that it is made of, without commands that were sent into its container beside them."""
+
     def commands(self, target: Target) -> tuple[str, ...]:
         """The command lines of all that belongs to it, its first process before the others."""
 

@@ -2,14 +2,14 @@
 
 import base64
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Generic
 from urllib.parse import urlsplit
 
 from ..values import JSON
 from .agent_programs import program
 from .base import PlatformError, Target
-from .exec_agents import DIGEST_S, EXEC_S, Doors, W, is_agent, look, prefix, told
+from .exec_agents import BOOT, DIGEST_S, EXEC_S, Doors, W, is_agent, look, prefix, told
 from .local_files import asked_here
 from .looked_contents import LookedContents
 from .model_sight import Ranges
@@ -17,6 +17,7 @@ from .process_table import Usage
 
 HERE: Final = {"127.0.0.1", "::1", "localhost"}
 DRIVER_S = 60.0  # one that was not loaded before takes some seconds
+FIRST = 1  # pid of a container's first process, inside it
 
 
 class ContainerFiles(LookedContents, Generic[W]):
@@ -33,6 +34,10 @@ class ContainerFiles(LookedContents, Generic[W]):
     def _refuse_foreign(self, target: Target) -> None:
         """Raises Unsupported where processes are seen inside that are not the target's own."""
 
+    @abstractmethod
+    def _shares_processes(self, target: Target) -> bool:
+        """Whether its container sees those of others as well."""
+
     def space(self, target: Target, folder: str) -> tuple[int, int]:
         found = self._look(target, "space", path=folder)
         return found["size_bytes"], found["free_bytes"]
@@ -47,7 +52,20 @@ class ContainerFiles(LookedContents, Generic[W]):
         return found
 
     def pids(self, target: Target) -> tuple[int, ...]:
-        return tuple(int(each["identity"].removeprefix("pid:").partition("@")[0]) for each in self.around(target))
+        return tuple(map(pid_of, self.around(target)))
+
+    def own(self, target: Target) -> tuple[str, ...]:
+        """Its first process with all below it: what was sent in has its parent outside. Where containers share one table of processes, the
+        first of which is nobody's server, nothing tells the two apart, and all count that are not ours.
+        """
+        around = self.around(target)
+        parents = {pid_of(each): int(each["parent"]) for each in around}
+        shared = self._shares_processes(target)
+        return tuple(
+            each["identity"]
+            for each in around
+            if FIRST in line_of(pid_of(each), parents) or (shared and BOOT not in each["command"])
+        )
 
     def commands(self, target: Target) -> tuple[str, ...]:
         return tuple(str(each["command"]) for each in self.around(target))
@@ -125,3 +143,14 @@ class ContainerFiles(LookedContents, Generic[W]):
 
     def _look(self, target: Target, verb: str, **request: object) -> JSON:
         return look(self.doors, self._where(target), verb, request)
+
+
+def pid_of(process: JSON) -> int:
+    return int(process["identity"].removeprefix("pid:").partition("@")[0])
+
+
+def line_of(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """A process and all above it, as far as they are seen."""
+    while pid in parents:
+        yield pid
+        pid = parents[pid]

@@ -19,7 +19,7 @@ from . import Where
 from .alone_here import AloneHere
 from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
 from .container_files import ContainerFiles
-from .docker_agents import AT_HOME, RoomAgents, barred, matching_at_home, refuse_foreign_processes
+from .docker_agents import AT_HOME, RoomAgents, barred, matching_at_home, refuse_foreign_processes, sees_others
 from .docker_api import DockerApi
 from .docker_exec import Room, RoomDoors
 from .docker_find import Finder, name_of, networks_of, room_of, runs, short, volume_of
@@ -244,6 +244,9 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
     def _refuse_foreign(self, target: Target) -> None:
         if container := self.finder.very(target):
             refuse_foreign_processes(target, container)
+
+    def _shares_processes(self, target: Target) -> bool:
+        return sees_others(self.finder.very(target))
 
     def _room_of(self, target: Target) -> Room | None:
         container = self.finder.very(target)

@@ -27,10 +27,15 @@ class RoomAgents(ContainerAgents[Room]):
 
 def refuse_foreign_processes(target: Target, container: JSON) -> None:
     """Raises Unsupported where what is seen inside is not all the container's own: a role would find others' processes as well."""
-    mode = str(container["HostConfig"].get("PidMode") or "")
-    if mode == "host" or mode.startswith("container:"):
-        whose = "the engine's machine" if mode == "host" else "another container"
+    if sees_others(container):
+        whose = "the engine's machine" if container["HostConfig"]["PidMode"] == "host" else "another container"
         raise Unsupported(f"{target.name} sees the processes of {whose} as its own, so a role could hit others'")
+
+
+def sees_others(container: JSON | None) -> bool:
+    """Whether it has no table of processes of its own."""
+    mode = str(container["HostConfig"].get("PidMode") or "") if container else ""
+    return mode == "host" or mode.startswith("container:")
 
 
 def barred(target: Target, found: Sequence[JSON]) -> str:

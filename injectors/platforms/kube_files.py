@@ -35,6 +35,10 @@ class PodFiles(ContainerFiles[Container]):
                 f"{target.name} sees all processes of its node (hostPID), and none of them can be told to be its own"
             )
 
+    def _shares_processes(self, target: Target) -> bool:
+        spec = (self._pod(target) or {"spec": {}})["spec"]
+        return bool(spec.get("shareProcessNamespace") or spec.get("hostPID"))
+
     def _pod(self, target: Target) -> JSON | None:
         """The very pod that is meant, as long as its containers may run."""
         pod = pod_of(self.api, target)

@@ -52,8 +52,10 @@ class LocalFiles:
         return {"exists": os.path.lexists(self.folder / path), "real": real, "id": real, "outlives": True, **facts}
 
     def pids(self, target: Target) -> tuple[int, ...]:
-        identities = dict.fromkeys([target.identity, *target.details.get("tree", ())])
-        return tuple(int(identity.removeprefix("pid:").partition("@")[0]) for identity in identities)
+        return tuple(int(identity.removeprefix("pid:").partition("@")[0]) for identity in self.own(target))
+
+    def own(self, target: Target) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([target.identity, *target.details.get("tree", ())]))
 
     def commands(self, target: Target) -> tuple[str, ...]:
         return tuple(map(command_line, self.pids(target)))

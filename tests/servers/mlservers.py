@@ -1,20 +1,29 @@
-"""An mlserver of the tests' own: its program, its folder, a service file for it, and what is left of it at the end."""
+"""An mlserver of the tests' own: its program, its folder, a service file for it, and what is left of it at the end; and in a container."""
 
 import json
 import os
 import shutil
 import signal
+import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blackstart.tests.servers.machine import demanded, free_ports, living
+import numpy as np
+import onnxruntime
+from blackstart.tests.servers.machine import demanded, free_ports, living, scenario
+from blackstart.tests.unit.models import write_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / ".venv" / "servers" / "bin" / "mlserver"
+ONNX = Path(__file__).with_name("onnx")
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready")
+MOUNTED, MODELS, PORT = "/servers", "/models", 8080  # in a container: the environment of mlserver, read only; the model's folder
+LIBRARIES = "lib/python3.11/site-packages"  # of the image's own python
+COMMAND = ("python3", f"{MOUNTED}/bin/mlserver", "start", f"{MODELS}/small")
 
 
 @dataclass(frozen=True)
@@ -83,3 +92,91 @@ def made(folder: Path, model: str, source: Path, **settings: Any) -> Iterator[Ml
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+def environment() -> Path:
+    """What is mounted into containers: nothing of it is copied into an image, which would take minutes."""
+    demanded(PROGRAM, "make .venv/mlserver")
+    found = PROGRAM.parents[1].resolve()
+    demanded(found / LIBRARIES, "the image has Python 3.11: make .venv/mlserver PYTHON=python3.11")
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> content of all that lies below /models in a container; the model is left in `folder`."""
+    settings = {"debug": False, "host": "0.0.0.0", "parallel_workers": 1}
+    source = {path.name: path.read_bytes() for path in ONNX.iterdir() if path.is_file()}
+    model = write_onnx(folder / "model.onnx").read_bytes()
+    return {**source, "model.onnx": model, "settings.json": json.dumps(settings).encode()}
+
+
+def contained(folder: Path, platform: str, where: dict[str, Any], **more: Any) -> Path:
+    """A service file for replicas in containers: neither roles nor health nor a protocol, all that comes from the profile."""
+    whole = {
+        "apiVersion": "blackstart/v1",
+        "kind": "Service",
+        "name": "small",
+        "engine": "mlserver",
+        "platform": platform,
+        platform: where,
+        "golden": golden(folder / "model.onnx"),
+        "model": {"path": f"{MODELS}/small/model.onnx"},
+        **more,
+    }
+    path = folder / "service.yaml"
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    return path
+
+
+def drill(folder: Path, name: str, faults: Sequence[str], objectives: str) -> Path:
+    """A short scenario under load, which may hit all of a service."""
+    path = scenario(folder, name, "\n  - ".join(faults), objectives)
+    path.write_text(path.read_text(encoding="utf-8") + "load: {rate: 4/s}\nblast_radius: {share: 100%}\n", encoding="utf-8")
+    return path
+
+
+def quick(observe: str) -> list[str]:
+    """For `run`: as short as a drill can be and still tell."""
+    return [word for setting in ("steady_state.hold=3s", "settle=3s", f"observe={observe}") for word in ("--set", setting)]
+
+
+def down(result: dict[str, Any]) -> set[str]:
+    """Lanes with an outage."""
+    return {outage["lane"] for outage in result["outages"]}
+
+
+def never_noticed(result: dict[str, Any]) -> bool:
+    """Whether no health endpoint, of the service or of a replica, told of the fault."""
+    told = result["measurements"]["time_to_detect"]
+    assert told.keys() >= {*HEALTH}
+    return not any(told.values())
+
+
+def right(url: str, service: Path) -> bool:
+    """Whether the server there gives the first golden answer of that file, asked past any drill."""
+    asked = json.loads(service.read_text(encoding="utf-8"))["golden"][0]
+    request = urllib.request.Request(f"{url}/v2/models/small/infer", json.dumps({"inputs": asked["inputs"]}).encode())
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            given = json.load(answer)["outputs"][0]["data"]
+    except OSError:
+        return False
+    return bool(np.allclose(np.ravel(given), np.ravel(asked["outputs"][0]["data"]), atol=asked["outputs"][0]["tolerance"]))
+
+
+def question(seed: int) -> dict[str, Any]:
+    point = np.random.default_rng(seed).standard_normal((1, 32)).astype("float32")
+    return {"name": "x", "shape": [1, 32], "datatype": "FP32", "data": point[0].tolist()}
+
+
+def golden(model: Path, *, off: float = 0.0) -> list[dict[str, Any]]:
+    """Two questions with their answers, each number `off` by so much, where 0.001 is allowed."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    found = []
+    for seed in (1, 2):
+        asked = question(seed)
+        (answer,) = session.run(["y"], {"x": np.array([asked["data"]], "float32")})
+        outputs = [{"name": "y", "data": (answer + off).tolist(), "tolerance": 0.001}]
+        found.append({"inputs": [asked], "outputs": outputs})
+    return found

@@ -16,18 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 from blackstart.drills.loading import engine_profile, load_service
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.machine import living, scenario
-from blackstart.tests.servers.mlservers import Mlserver, made
+from blackstart.tests.servers.machine import living
+from blackstart.tests.servers.mlservers import HEALTH, ONNX, Mlserver, down, drill, golden, made, question
 from blackstart.tests.unit.models import write_onnx
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
-SOURCE = Path(__file__).with_name("onnx")
-HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready")
 SPAWNED = "multiprocessing.spawn"
 LOG = "mlserver.log"
 # Starts the server again whatever its exit code was, as `restartPolicy: Always` does, and writes each one down.
@@ -44,41 +40,20 @@ while True:
 
 @pytest.fixture
 def mlserver(tmp_path: Path) -> Iterator[Mlserver]:
-    with made(tmp_path, "small", SOURCE) as server:
+    with made(tmp_path, "small", ONNX) as server:
         write_onnx(tmp_path / "small" / "model.onnx")
         yield server
 
 
-def question(seed: int) -> dict[str, Any]:
-    point = np.random.default_rng(seed).standard_normal((1, 32)).astype("float32")
-    return {"name": "x", "shape": [1, 32], "datatype": "FP32", "data": point[0].tolist()}
-
-
-def golden(mlserver: Mlserver, *, off: float = 0.0) -> list[dict[str, Any]]:
-    """Two questions with their answers, each number `off` by so much, where 0.001 is allowed."""
-    session = onnxruntime.InferenceSession(mlserver.folder / "small" / "model.onnx", providers=["CPUExecutionProvider"])
-    found = []
-    for seed in (1, 2):
-        asked = question(seed)
-        (answer,) = session.run(["y"], {"x": np.array([asked["data"]], "float32")})
-        outputs = [{"name": "y", "data": (answer + off).tolist(), "tolerance": 0.001}]
-        found.append({"inputs": [asked], "outputs": outputs})
-    return found
+def model_of(mlserver: Mlserver) -> Path:
+    return mlserver.folder / "small" / "model.onnx"
 
 
 def service(mlserver: Mlserver, **more: Any) -> Path:
     """Neither roles nor health nor a protocol: all that comes from the profile."""
-    return mlserver.service(**{"engine": "mlserver", "golden": golden(mlserver), "model": {"path": "small/model.onnx"}, **more})
-
-
-def drill(mlserver: Mlserver, name: str, faults: list[str], objectives: str) -> Path:
-    path = scenario(mlserver.folder, name, "\n  - ".join(faults), objectives)
-    path.write_text(path.read_text(encoding="utf-8") + "load: {rate: 4/s}\n", encoding="utf-8")
-    return path
-
-
-def down(result: dict[str, Any]) -> set[str]:
-    return {outage["lane"] for outage in result["outages"]}
+    return mlserver.service(
+        **{"engine": "mlserver", "golden": golden(model_of(mlserver)), "model": {"path": "small/model.onnx"}, **more}
+    )
 
 
 def workers(mlserver: Mlserver) -> list[int]:
@@ -115,7 +90,7 @@ def all_healthy(mlserver: Mlserver) -> bool:
 
 
 def test_a_killed_worker_is_replaced_and_no_health_endpoint_says_so(blackstart: Blackstart, mlserver: Mlserver) -> None:
-    killed = drill(mlserver, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s, quality_loss: 0}")
+    killed = drill(mlserver.folder, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s, quality_loss: 0}")
     done = blackstart.telling("run", killed, "--service", service(mlserver), "--yes")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     (fault,) = done.result["faults"]
@@ -130,7 +105,7 @@ def test_a_killed_worker_is_replaced_and_no_health_endpoint_says_so(blackstart: 
 
 def test_a_hung_worker_is_noticed_by_nobody(blackstart: Blackstart, mlserver: Mlserver) -> None:
     hung = drill(
-        mlserver,
+        mlserver.folder,
         "worker-hang",
         ["{kind: process-hang, role: worker, for: 4s}"],
         "{rto: 15s, quality_loss: 0, time_to_detect: 10s}",
@@ -153,8 +128,8 @@ def test_a_hung_worker_is_noticed_by_nobody(blackstart: Blackstart, mlserver: Ml
 def test_a_tensor_outside_its_tolerance_is_a_wrong_answer(blackstart: Blackstart, mlserver: Mlserver) -> None:
     """Before any fault: such a service is not steady, and nothing is injected."""
     file = service(mlserver)
-    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "golden": golden(mlserver, off=0.01)}))
-    killed = drill(mlserver, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s}")
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "golden": golden(model_of(mlserver), off=0.01)}))
+    killed = drill(mlserver.folder, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s}")
     with running(mlserver):
         done = blackstart("run", killed, "--service", file, "--yes")
     assert (done.result["verdict"], done.code) == ("inconclusive", 3), done.out + done.err
@@ -163,7 +138,7 @@ def test_a_tensor_outside_its_tolerance_is_a_wrong_answer(blackstart: Blackstart
 
 
 def test_damage_while_it_serves_does_nothing_and_is_refused_alone(blackstart: Blackstart, mlserver: Mlserver) -> None:
-    damaged = drill(mlserver, "damage", ["{kind: model-corrupt, mutation: exponent-msb}"], "{quality_loss: 0}")
+    damaged = drill(mlserver.folder, "damage", ["{kind: model-corrupt, mutation: exponent-msb}"], "{quality_loss: 0}")
     with running(mlserver):
         planned = blackstart("plan", damaged, "--service", service(mlserver))
     assert planned.code == 2
@@ -173,7 +148,7 @@ def test_damage_while_it_serves_does_nothing_and_is_refused_alone(blackstart: Bl
 def test_damaged_weights_are_served_after_a_restart_and_all_is_healthy(blackstart: Blackstart, mlserver: Mlserver) -> None:
     """Changed at 0 s: nothing. Read anew at 4 s: wrong answers with 200 until the file is put back and the server started again."""
     damaged = drill(
-        mlserver,
+        mlserver.folder,
         "silent-damage",
         ["{kind: model-corrupt, mutation: exponent-msb, at: 0s}", "{kind: rollout-restart, at: 4s}"],
         "{quality_loss: 0}",
@@ -199,7 +174,10 @@ def test_a_file_that_cannot_be_loaded_keeps_the_server_down_with_exit_code_zero(
         until("mlserver to be ready", mlserver.answers)
         component = {"name": "server", "role": "replica", "port": mlserver.ports["http_port"], "supervised": True}
         damaged = drill(
-            mlserver, "loud-damage", ["{kind: model-corrupt, mutation: header}", "{kind: replica-kill, at: 1s}"], "{rto: 60s}"
+            mlserver.folder,
+            "loud-damage",
+            ["{kind: model-corrupt, mutation: header}", "{kind: replica-kill, at: 1s}"],
+            "{rto: 60s}",
         )
         done = blackstart.telling(
             "run", damaged, "--service", service(mlserver, process={"components": [component]}), "--yes", "--set", "observe=15s"
@@ -222,7 +200,7 @@ def test_a_file_that_cannot_be_loaded_keeps_the_server_down_with_exit_code_zero(
 def test_a_worker_that_has_loaded_the_damage_goes_with_it(blackstart: Blackstart, mlserver: Mlserver) -> None:
     """The server itself is the same as before the fault, and would serve wrong answers for good."""
     faults = ["{kind: model-corrupt, mutation: exponent-msb}", "{kind: process-kill, role: worker, at: 1s}"]
-    damaged = drill(mlserver, "worker-damage", faults, "{quality_loss: 0}")
+    damaged = drill(mlserver.folder, "worker-damage", faults, "{quality_loss: 0}")
     done = blackstart.telling("run", damaged, "--service", service(mlserver), "--yes", "--set", "observe=12s")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     assert all(fault["undo_verified"] for fault in done.result["faults"])

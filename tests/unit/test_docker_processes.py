@@ -13,6 +13,7 @@ from blackstart.injectors.platforms.base import Target, Unsupported
 from blackstart.injectors.platforms.docker_agents import AT_HOME
 from blackstart.injectors.platforms.docker_find import identity_of
 from blackstart.injectors.platforms.docker_lifecycle import remarks_on
+from blackstart.injectors.platforms.exec_agents import BOOT
 from blackstart.injectors.platforms.process_table import process_at
 from blackstart.tests.unit.small_engine import Workshop, container, opened, somebody_else
 
@@ -52,6 +53,18 @@ def test_where_others_processes_are_seen_no_role_is_found(tmp_path: Path, mode: 
     one = engine(process(7, "worker"), PidMode=mode)
     with pytest.raises(Unsupported, match=f"sees the processes of {whose} as its own"):
         opened(one, tmp_path, engine="worker").inside(target(one), "engine")
+
+
+def test_what_was_sent_in_is_not_the_container_s_own(tmp_path: Path) -> None:
+    """A worker is; a command that somebody runs there, with what it starts, has its parent outside."""
+    worker, below = {**process(8, "worker"), "parent": 7}, {**process(31, "less"), "parent": 30}
+    one = engine(process(1, "serve"), {**process(7, "pool"), "parent": 1}, worker, process(30, "sh"), below)
+    assert opened(one, tmp_path).own(target(one)) == ("pid:1@100", "pid:7@100", "pid:8@100")
+
+
+def test_where_containers_share_processes_all_but_ours_count(tmp_path: Path) -> None:
+    one = engine(process(1, "pause"), process(7, "serve"), process(30, f"python3 -I -c {BOOT} around"), PidMode="container:def")
+    assert opened(one, tmp_path).own(target(one)) == ("pid:1@100", "pid:7@100")
 
 
 def test_the_first_process_is_not_signalled_from_inside(tmp_path: Path) -> None:

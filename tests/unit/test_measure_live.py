@@ -9,6 +9,7 @@ from blackstart.drills.measure.values import LaneInfo, Probe
 from blackstart.tests.unit.measure_simulation import CONTROL, FRESH, READY, SEMANTIC, Simulation, Trouble, observed, scenario
 
 USUAL = (FRESH, SEMANTIC, CONTROL, READY)
+REPLICA = LaneInfo("replica:r0", "replica", "http://r0", 1.0)
 TICK_S = 0.1
 
 
@@ -105,6 +106,14 @@ def test_one_lane_down_is_enough() -> None:
 
 def test_a_lane_that_users_do_not_ask_does_not_matter() -> None:
     assert Watch([Trouble(12, 99, "503", kinds=("health",))]).until(25).recovered(12, 25)
+
+
+def test_who_must_see_each_replica_back_waits_for_the_slowest() -> None:
+    """The others serve its users meanwhile."""
+    slow = Watch([Trouble(12, 20, "503", kinds=("replica",))], (*USUAL, REPLICA))
+    assert slow.until(18).recovered(12, 18)
+    assert not slow.view.recovered(12, 18, replicas=True)
+    assert slow.until(29).recovered(12, 29, replicas=True)
 
 
 def test_the_share_of_right_answers_is_the_models() -> None:

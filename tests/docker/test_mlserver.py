@@ -1,0 +1,110 @@
+"""What two real mlservers with an ONNX model do in containers when a worker dies or hangs and while the model is damaged.
+
+The service file names the engine and nothing that its profile supplies; questions are asked on the service's own network.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blackstart.drills.loading import load_service
+from blackstart.injectors.platforms.docker_api import DockerApi
+from blackstart.tests.command import Blackstart, until
+from blackstart.tests.docker.mlserver import PROJECT, healthy, name, running
+from blackstart.tests.docker.victims import container, helpers, processes
+from blackstart.tests.servers.mlservers import HEALTH, PORT, down, drill, never_noticed, quick, right
+
+SPAWNED = "multiprocessing.spawn"
+ONE, ON_ONE = "mlserver-1", "target: {names: [mlserver-1]}"
+
+
+@pytest.fixture(scope="module")
+def standing(api: DockerApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with running(api, tmp_path_factory.mktemp("mlserver")) as file:
+        yield file
+
+
+@pytest.fixture
+def service(standing: Path, api: DockerApi) -> Iterator[Path]:
+    """Both are well, also what an earlier drill has started again; and nothing of ours is left afterwards."""
+    until("both mlservers to be well", lambda: healthy(api, 1) and healthy(api, 2), 60)
+    yield standing
+    assert helpers(api) == []
+
+
+def workers(api: DockerApi) -> list[int]:
+    return processes(api, SPAWNED, name(1))
+
+
+def started(api: DockerApi) -> str:
+    return str(container(api, name(1))["State"]["StartedAt"])
+
+
+def test_init_doctor_and_plan_know_it(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
+    written = blackstart("init", "first", "--from-docker", name(2))
+    assert written.code == 0, written.err
+    assert "one container's own address, which hides what the others do" in written.err
+    assert "take `url: http://mlserver:8080` (on network blackstart-mlserver) with `probe: {from: in-network}`" in written.err
+    file = blackstart.folder / "first" / "service.yaml"
+    found = load_service(file)
+    assert (found.engine, found.endpoint.protocol, found.endpoint.model) == ("mlserver", "kserve-v2", "small")
+    assert set(found.health) == set(HEALTH)
+    looked = blackstart("doctor", "--service", file)
+    assert looked.code == 0, looked.out
+    assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in looked.out
+    assert ":8080/v2/health/ready answers 200" in looked.out
+    assert "engine: mlserver-1/engine (container:" in looked.out
+    assert "worker: mlserver-1/worker (container:" in looked.out
+    alone = drill(
+        blackstart.folder, "damage", [f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}"], "{quality_loss: 0}"
+    )
+    planned = blackstart("plan", alone, "--service", service)
+    assert planned.code == 2
+    assert "bites only when mlserver-1 starts again" in planned.err
+
+
+@pytest.mark.timeout(120)
+def test_hung_workers_are_noticed_by_nobody_and_nothing_is_started_again(
+    blackstart: Blackstart, service: Path, api: DockerApi
+) -> None:
+    """Of both: which one a question meets is up to the engine's resolver."""
+    before = started(api)
+    hung = drill(
+        blackstart.folder,
+        "worker-hang",
+        ["{kind: process-hang, role: worker, target: {count: 2}, for: 4s}"],
+        "{rto: 15s, quality_loss: 0, time_to_detect: 10s}",
+    )
+    done = blackstart.telling("run", hung, *quick("15s"), "--service", service, "--yes")
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    missed = {one["name"] for one in done.result["objectives"] if one["verdict"] == "failed"}
+    assert missed == {"time_to_detect"}
+    assert done.result["clock"]["measured_from"] == "in-network"
+    assert {"semantic", "workload", f"replica:{ONE}"} <= down(done.result)
+    assert never_noticed(done.result)
+    assert started(api) == before
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_died_comes_back_with_the_damage_and_its_container_goes_for_it(
+    blackstart: Blackstart, service: Path, api: DockerApi
+) -> None:
+    """Another worker within seconds, with wrong answers and 200; the undo starts the container again, since the worker holds the damage."""
+    before, (worker,) = started(api), workers(api)
+    faults = [
+        f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}",
+        f"{{kind: process-kill, role: worker, {ON_ONE}, at: 1s}}",
+    ]
+    damaged = drill(blackstart.folder, "worker-damage", faults, "{quality_loss: 0}")
+    done = blackstart.telling("run", damaged, *quick("12s"), "--service", service, "--yes", within_s=160)
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    assert done.result["measurements"]["quality_loss"]["wrong_answers"] > 0
+    corrupt, killed = done.result["faults"]
+    assert corrupt["undo_verified"] and killed["undo_verified"]
+    assert len(killed["evidence"]["facts"]["gone"]) == 1
+    assert started(api) != before
+    until("a worker that has read the whole file", lambda: workers(api) not in ([], [worker]))
+    wrong = [each for each in done.result["outages"] if each["classes"].get("wrong-answer")]
+    assert f"replica:{ONE}" in {each["lane"] for each in wrong}
+    address = container(api, name(1))["NetworkSettings"]["Networks"][PROJECT]["IPAddress"]
+    until("right answers", lambda: right(f"http://{address}:{PORT}", service))
