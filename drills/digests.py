@@ -10,7 +10,7 @@ import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
@@ -56,7 +56,7 @@ def why_not(scenario: Scenario, service: Service, platform: Platform, everything
         manifest_of(service)
     except Unfit as problem:
         found.append(f"{REFUSED} cannot compare with the manifest: {problem}")
-    looked = [_looked(target, service, platform) for target in replicas]
+    looked = [_first_look(target, service, platform) for target in replicas]
     found += [why for _, why in looked if why]
     size = sum(each for each, _ in looked)
     needed_s, hold_s = size / lane.per_second, scenario.steady_state.hold.total_seconds()
@@ -73,7 +73,7 @@ def replicas_of(everything: Sequence[Target]) -> list[Target]:
     return [target for target in everything if target.role == "replica"]
 
 
-def _looked(target: Target, service: Service, platform: ModelSight) -> tuple[int, str]:
+def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple[int, str]:
     """The size of a replica's model in bytes, and why it cannot be compared."""
     path = path_of(target, service)
     try:
@@ -165,24 +165,29 @@ class _Watch:
                     self._take(SERVES, name, self._serves)
 
     def _take(self, kind: str, name: str, look: Callable[[Target], tuple[float, str]]) -> None:
-        """One look, written down. What stands in the place of a replica that is gone is looked at the next time."""
-        target, lo_s, hi_s, digest, why = self.targets[name], self.clock.now(), 0.0, "", ""
-        try:
-            hi_s, digest = look(target)
-        except (PlatformError, _Unknown) as error:
-            hi_s, why = self.clock.now(), str(error)
-            self._find_again(name)
+        """One look, written down; a second one where another stands in the place of what could not be looked at."""
+        before = self.targets[name].identity
+        sample = self._looked(kind, name, look)
+        if not sample.digest and self._found_again(name) != before:
+            sample = self._looked(kind, name, look)
         if self.platform.given_up.is_set():
             return  # the drill is over, and that is no observation
-        sample = DigestSample(kind, name, target.identity, lo_s, hi_s, digest, why)
         self._write(sample._asdict())
         self.latest[kind, name] = sample
 
-    def _find_again(self, name: str) -> None:
+    def _looked(self, kind: str, name: str, look: Callable[[Target], tuple[float, str]]) -> DigestSample:
+        target, lo_s = self.targets[name], self.clock.now()
         try:
+            hi_s, digest = look(target)
+        except (PlatformError, _Unknown) as error:
+            return DigestSample(kind, name, target.identity, lo_s, self.clock.now(), "", str(error))
+        return DigestSample(kind, name, target.identity, lo_s, hi_s, digest)
+
+    def _found_again(self, name: str) -> str:
+        """The identity of what stands under that name now, or stood last."""
+        with suppress(PlatformError):  # then the next look asks again
             self.targets[name] = self.platform.current(name) or self.targets[name]
-        except PlatformError:
-            return  # the look after the next one tries again
+        return self.targets[name].identity
 
     def _has(self, target: Target) -> tuple[float, str]:
         """When it was looked at, at the latest, and the digest then. Raises _Unknown, PlatformError."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -179,14 +179,38 @@ class Revision(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
+@contextmanager
+def answering() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Revision) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+def test_what_stands_in_the_place_of_one_that_is_gone_is_looked_at_at_once(service: Service, tmp_path: Path) -> None:
+    assert service.process is not None
+    (tmp_path / "samples").mkdir()
+    service = replace(service, model=Model("{name}/model.bin", served="/v1/models#/data/0/revision"))
+    scenario = replace(SCENARIO, digest=DigestLane(every=timedelta(hours=1)))
+    with answering() as url:
+
+        class Replaced(ProcessPlatform):
+            def current(self, name: str) -> Target | None:
+                return Target("pid:9@9", name, "replica", {"url": url})
+
+        platform = Replaced(service.process, service.folder, service.folder / "state", dict(os.environ))
+        plan = SimpleNamespace(scenario=scenario, service=service, everything=REPLICAS)
+        with watching(plan, closing(platform), DrillClock(time.monotonic()), tmp_path, lambda *_, **__: None) as single:
+            until("both to be looked at", single)
+    assert {each.identity for each in read_digests(tmp_path).looks if each.kind == "serves"} == {"pid:9@9"}
+
+
 def test_the_lane_sees_a_change_and_its_end(service: Service, tmp_path: Path) -> None:
     model, told = service.folder / "r0" / "model.bin", []
     write(tmp_path / "m.json", measured(model, lambda *_: None))
     service = replace(service, model=Model("{name}/model.bin", manifest="m.json", served="/v1/models#/data/0/revision"))
     (tmp_path / "samples").mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Revision) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/"
+    with answering() as url:
         plan = SimpleNamespace(
             scenario=SCENARIO, service=service, everything=[replace(each, details={"url": url}) for each in REPLICAS]
         )
@@ -201,7 +225,6 @@ def test_the_lane_sees_a_change_and_its_end(service: Service, tmp_path: Path) ->
             assert not single()
             model.write_bytes(content)
             until("one digest again", single)
-        server.shutdown()
     found = read_digests(tmp_path)
     has = [each for each in found.looks if (each.kind, each.replica) == ("has", "r0")]
     assert len(dict.fromkeys(each.digest for each in has)) == 3  # the right one, another, none
