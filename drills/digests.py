@@ -81,9 +81,31 @@ def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple
     except PlatformError as error:
         return 0, f"{REFUSED} cannot read the model of {target.name}: {error}; leave `digest` out, or mend that"
     why = "" if marks else f"{REFUSED} finds no files of {target.name} in {path}; correct `model.path`"
-    if service.model and service.model.served and not target.details.get("url"):
-        why = f"{REFUSED} cannot ask {target.name} what it serves: it has no URL of its own; leave out `model.served`"
+    if service.model and service.model.served:
+        try:
+            served(target, service.model.served, platform)
+        except (PlatformError, Unknown) as error:
+            why = f"{REFUSED} cannot tell what {target.name} serves: {error}; correct `model.served`, or leave it out"
     return sum(mark[1] for mark in marks.values()), why
+
+
+class Unknown(Exception):
+    """What a replica has, or serves, could not be told; the message says why."""
+
+
+def served(target: Target, where: str, platform: ModelSight) -> str:
+    """The revision that a replica names itself, by its `model.served`. Raises Unknown, PlatformError."""
+    path, _, pointer = where.partition("#")
+    if not target.details.get("url"):
+        raise Unknown("it has no URL of its own")
+    answer = platform.ask(target, f"{str(target.details['url']).rstrip('/')}{path}")
+    try:
+        said = pointed(json.loads(answer["body"]), pointer) if answer["status"] == WELL else ""
+    except ValueError:
+        said = ""
+    if not said:
+        raise Unknown(f"{path} answered {answer['status']} and names no revision at {pointer}")
+    return said
 
 
 def path_of(target: Target, service: Service) -> str:
@@ -119,10 +141,6 @@ def pointed(value: Any, pointer: str) -> str:
         else:
             return ""
     return value if isinstance(value, str) else ""
-
-
-class _Unknown(Exception):
-    """What a replica has, or serves, could not be told; the message says why."""
 
 
 class SeeingPlatform(Platform, ModelSight, Protocol):
@@ -179,7 +197,7 @@ class _Watch:
         target, lo_s = self.targets[name], self.clock.now()
         try:
             hi_s, digest = look(target)
-        except (PlatformError, _Unknown) as error:
+        except (PlatformError, Unknown) as error:
             return DigestSample(kind, name, target.identity, lo_s, self.clock.now(), "", str(error))
         return DigestSample(kind, name, target.identity, lo_s, hi_s, digest)
 
@@ -190,11 +208,11 @@ class _Watch:
         return self.targets[name].identity
 
     def _has(self, target: Target) -> tuple[float, str]:
-        """When it was looked at, at the latest, and the digest then. Raises _Unknown, PlatformError."""
+        """When it was looked at, at the latest, and the digest then. Raises Unknown, PlatformError."""
         path, key = path_of(target, self.service), (target.name, target.identity)
         (folder, marks), hi_s = self.platform.model_marks(target, path), self.clock.now()
         if not marks:
-            raise _Unknown(f"{path} holds no files")
+            raise Unknown(f"{path} holds no files")
         before, now = self._files.get(key, {}), {}
         for name, mark in marks.items():
             known = before.get(name)
@@ -211,7 +229,7 @@ class _Watch:
     def _read(self, target: Target, file: str, mark: Sequence[int]) -> _File:
         found = self.platform.model_digests(target, file, self._tensors(target, file), int(self.lane.per_second))
         if not found["before"] == found["after"] == mark:
-            raise _Unknown(f"{file} was changed while it was read")
+            raise Unknown(f"{file} was changed while it was read")
         return _File(mark, found["sha256"], found["parts"])
 
     def _tensors(self, target: Target, file: str) -> dict[str, tuple[int, int]]:
@@ -224,14 +242,7 @@ class _Watch:
 
     def _serves(self, target: Target) -> tuple[float, str]:
         assert self.service.model is not None
-        path, _, pointer = (self.service.model.served or "").partition("#")
-        answer = self.platform.ask(target, f"{str(target.details['url']).rstrip('/')}{path}")
-        try:
-            said = pointed(json.loads(answer["body"]), pointer) if answer["status"] == WELL else ""
-        except ValueError:
-            said = ""
-        if not said:
-            raise _Unknown(f"{path} answered {answer['status']} and names no revision at {pointer}")
+        said = served(target, self.service.model.served or "", self.platform)
         return self.clock.now(), said
 
     def _write(self, line: JSON) -> None:

@@ -162,7 +162,21 @@ def test_what_is_refused_before_a_drill(service: Service) -> None:
     )
     assert "cannot compare with the manifest" in refused(replace(service, model=replace(model, manifest="none.json")))
     silent = tuple(replace(each, details={}) for each in REPLICAS)
-    assert "has no URL of its own" in refused(replace(service, model=replace(model, served="/v1/models#/a")), replicas=silent)
+    assert "cannot tell what r0 serves: it has no URL of its own" in refused(
+        replace(service, model=replace(model, served="/v1/models#/a")), replicas=silent
+    )
+
+
+def test_a_replica_that_does_not_name_what_it_serves_is_refused(service: Service) -> None:
+    with answering() as url:
+        replicas = tuple(replace(each, details={"url": url}) for each in REPLICAS)
+        named, unnamed = (
+            replace(service, model=Model("{name}/model.bin", served=f"/v1/models#/data/0/{key}"))
+            for key in ("revision", "digest")
+        )
+        assert refused(named, replicas=replicas) == ""
+        assert "/v1/models answered 200 and names no revision at /data/0/digest" in refused(unnamed, replicas=replicas)
+    assert "Connection refused" in refused(named)
 
 
 class Revision(http.server.BaseHTTPRequestHandler):
