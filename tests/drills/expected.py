@@ -30,7 +30,7 @@ EXPECTED = {
     "rollout-drain": Expected("failed", "streams_cut"),
     "silent-weight-corruption": Expected("failed", "quality_loss", ("observe=15s",)),
     "latent-artifact-corruption": Expected("failed", "time_to_redundancy", ("objectives.time_to_redundancy=12s", "observe=20s")),
-    "version-skew": Expected("failed", "mixed_answers", ("observe=15s",)),
+    "version-skew": Expected("failed", "quality_loss", ("observe=15s",)),
     "router-worker-partition": Expected("failed", "rto", ("faults[0].for=12s",)),
     "store-loss": Expected("failed", "rpo"),
     "registry-outage-at-scale-up": Expected(
