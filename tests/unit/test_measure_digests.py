@@ -141,6 +141,15 @@ def test_what_a_replica_serves_counts_before_what_it_has() -> None:
     assert [each.kind for each in wrong.deviations] == [SERVES]
 
 
+def test_a_look_that_took_long_and_failed_takes_nothing_from_what_was_known_before_it() -> None:
+    """Asked at 15.5 s, refused at 16.4 s: what r0 answered meanwhile is not in doubt, what it answers until it is known again is."""
+    served = [each for each in looks([(16, 19, "")], SERVES) if (each.replica, int(each.lo_s)) != ("r0", 16)]
+    slow = DigestSample(SERVES, "r0", "id of r0", 15.5, 16.4, "", "refused")
+    mixed = found([*looks([(12.5, 20.5, OLD)]), *served, slow], answers()).mixed
+    assert mixed is not None
+    assert (mixed.lo, mixed.hi) == (0, 4)  # at 16.5 s, 17 s, 17.5 s and 18 s
+
+
 def test_what_differs_is_named() -> None:
     contents = {NEW: {"a": "1", "a:mlp.0": "2", "b": "3"}, OLD: {"a": "9", "a:mlp.0": "8", "b": "3"}}
     (one,) = found(looks([(12, 20, OLD)]), contents=contents).deviations
