@@ -106,7 +106,7 @@ class CpuStress(Injector):
             end_agent(undo, target, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        return _no_agent_left(undo, platform)
+        return no_agent_left(undo, platform)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class MemoryStress(Injector):
             end_agent(undo, target, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        return _no_agent_left(undo, platform)
+        return no_agent_left(undo, platform)
 
 
 def _meter(platform: Platform) -> Meter:
@@ -170,7 +170,8 @@ def _meter(platform: Platform) -> Meter:
     return platform
 
 
-def _no_agent_left(undo: Undo, platform: Platform) -> Evidence:
+def no_agent_left(undo: Undo, platform: Platform) -> Evidence:
+    """By the kernel's process table, whatever became of the agents' records. Raises Differs."""
     for target in undo.targets:
         if (used := _meter(platform).agent_usage(undo.fault, target)) is not None:
             raise Differs(f"an agent still uses {used.resident_bytes} bytes beside {target.name}")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from .artefacts import refuse_elsewhere
 from .base import Differs, Evidence, FaultError, Injector, NotYet, Privilege, Refusal, Undo
+from .compute import no_agent_left
 from .lifecycle import end_agent
 from .means import CLIENTS, Means
 from .platforms.base import Platform, Target
@@ -50,7 +51,7 @@ class LoadFault(Injector):
         "the service's own metrics: more requests than before are running or waiting, or (where it sheds load) more tokens are asked"
     )
     undone_by: ClassVar[str] = (
-        "the agent and all its clients end; the service says that no more requests are under way than before"
+        "the agent and all its clients end, by the process table; the service says that no more requests are under way than before"
     )
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.API
@@ -113,8 +114,8 @@ class LoadFault(Injector):
         end_agent(undo, undo.targets[0], platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        """What the clients had asked may still be computed for a while."""
-        del platform
+        """By the process table nobody asks any more; what the clients had asked may still be computed for a while."""
+        no_agent_left(undo, platform)
         now, before = _again(undo, Differs)
         if min(now.under_way) > max(before.under_way):
             raise Differs(f"still {_told(now, before)}")

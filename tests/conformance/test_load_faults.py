@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from blackstart.injectors.base import NotYet, Refusal, Undo
+from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.load import LongContextFlood, Served, TrafficSurge, looked
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
@@ -73,6 +73,8 @@ def test_what_was_there_before_proves_nothing(service, port):
             platform.agent_begin("check.busy", undo.targets[0], "send-load", asked(port), 30.0)
             with pytest.raises(NotYet, match=f"before at most {CLIENTS}"):
                 injector.verify(busy, platform)
+            with pytest.raises(Differs, match="an agent still uses"):  # nor that nobody asks any more
+                injector.verify_recovered(busy, platform)
         finally:
             injector.recover(busy, platform)
 
