@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from ..injectors.platforms.listening import HIDDEN, listeners
 from ..injectors.platforms.process_find import OWN_PROGRAMS
-from ..injectors.platforms.process_table import HIDDEN, Table, command_line, listeners, snapshot
+from ..injectors.platforms.process_table import Table, command_line, snapshot
 
 EVERY_PORT = range(1, 65536)
 PASS_ON = {  # programs that answer in the name of others, by the name they are started with

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .base import PlatformError, Target, Unsupported
+from .listening import HIDDEN, listeners
 from .process_spec import Component, ProcessSpec
-from .process_table import HIDDEN, Process, Table, ancestors, command_line, descendants, lineage, listeners, snapshot, started_at
+from .process_table import Process, Table, ancestors, command_line, descendants, lineage, snapshot, started_at
 
 OWN_PROGRAMS = re.compile(
     r"blackstart\S*/injectors/\S+\.py|injectors/(agent|file_agent|net_agent|gpu_agent|proxy)\.py"

@@ -1,7 +1,7 @@
-"""What the kernel says about local processes: who there is, below whom, listening where, using what.
+"""What the kernel says about local processes: who there is, below whom, using what (listening.py: who listens where).
 
 A process is known by pid and start time together (`pid:1234@567890`), since a pid alone may be another's a moment later.
-Linux answers from /proc, other systems through `ps` and `lsof`.
+Linux answers from /proc, other systems through `ps`.
 """
 
 import os
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,7 @@ from .base import PlatformError
 LINUX = sys.platform.startswith("linux")
 PROC = Path("/proc")
 DEAD = "ZX"  # a zombie is a gone process that nobody has asked about yet
-LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 ONE_LINE = bytes.maketrans(b"\0\n\r\t", b"    ")
-HIDDEN = 0  # instead of a pid: somebody listens there, and whose socket it is may not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,61 +178,6 @@ def descendants(table: Table, root: int, stop: Collection[int] = ()) -> list[int
         found += below
         queue += below
     return found
-
-
-def listeners(ports: Iterable[int]) -> Mapping[int, frozenset[int]]:
-    """Which processes hold a listening TCP socket on each of these ports. HIDDEN stands for one that may not be read."""
-    wanted = set(ports)
-    if not wanted:
-        return {}
-    return _listeners_from_proc(wanted) if LINUX else _listeners_from_lsof(wanted)
-
-
-def _listeners_from_proc(wanted: set[int]) -> Mapping[int, frozenset[int]]:
-    port_of: dict[str, int] = {}
-    for table in (PROC / "net/tcp", PROC / "net/tcp6"):
-        for line in table.read_text(encoding="ascii").splitlines()[1:] if table.exists() else ():
-            fields = line.split()
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == LISTENING and port in wanted:
-                port_of[f"socket:[{fields[9]}]"] = port
-    found: dict[int, set[int]] = {port: set() for port in port_of.values()}
-    for entry in os.scandir(PROC) if port_of else ():
-        if entry.name.isdigit():
-            for socket in _sockets(entry.path) & port_of.keys():
-                found[port_of[socket]].add(int(entry.name))
-    return {port: frozenset(pids or {HIDDEN}) for port, pids in found.items()}
-
-
-def _sockets(process: str) -> set[str]:
-    found = set()
-    with suppress(OSError):
-        for descriptor in os.scandir(f"{process}/fd"):
-            with suppress(OSError):
-                found.add(os.readlink(descriptor.path))  # noqa: PTH115 - thousands of them at each look
-    return found
-
-
-def _listeners_from_lsof(wanted: set[int]) -> Mapping[int, frozenset[int]]:
-    command = ["lsof", "-nP", "-iTCP", "-sTCP:LISTEN", "-Fpn"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError as error:
-        raise PlatformError("lsof is needed here to find a process by its port") from error
-    found = parse_lsof(listed)
-    return {port: pids for port, pids in found.items() if port in wanted}
-
-
-def parse_lsof(listed: str) -> dict[int, frozenset[int]]:
-    """Port to pids from the field output of lsof: `p123` begins a process, `n127.0.0.1:8000` or `n*:8000` is a socket of it."""
-    found: dict[int, set[int]] = defaultdict(set)
-    pid = 0
-    for line in listed.splitlines():
-        if line.startswith("p"):
-            pid = int(line[1:])
-        elif line.startswith("n") and line.rpartition(":")[2].isdigit():
-            found[int(line.rpartition(":")[2])].add(pid)
-    return {port: frozenset(pids) for port, pids in found.items()}
 
 
 def usage(identity: str) -> Usage | None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from blackstart.injectors.platforms import process_table
+from blackstart.injectors.platforms import listening, process_table
 from blackstart.injectors.platforms.base import PlatformError, Target, Unsupported
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
@@ -117,7 +117,7 @@ def two_below_a_supervisor(run, **more):
     """Both listen, so that the supervisor can be seen above both."""
     ports = free_port(), free_port()
     supervisor = run(SUPERVISOR, LISTENER, *ports)
-    wait_for(lambda: len(process_table.listeners(ports)) == 2, "both to listen")
+    wait_for(lambda: len(listening.listeners(ports)) == 2, "both to listen")
     return supervisor, [Component(f"r{number}", "replica", port=port, **more) for number, port in enumerate(ports)]
 
 
@@ -272,15 +272,31 @@ def test_port_that_two_strangers_listen_on_is_an_error(run, opened):
     )
     one, two = run(reusing, port), run(reusing, port)
     platform = opened(Component("r0", "replica", port=port))
-    wait_for(lambda: process_table.listeners([port]).get(port) == {one.pid, two.pid}, "both to listen")
+    wait_for(lambda: listening.listeners([port]).get(port) == {one.pid, two.pid}, "both to listen")
     with pytest.raises(PlatformError, match="several processes"):
         platform.find()
+
+
+def test_a_listener_that_dies_while_it_is_looked_for_is_no_stranger(run, monkeypatch):
+    """Its socket was in the kernel's table, and nobody holds it any more."""
+    port = free_port()
+    main = run(LISTENER, port)
+    wait_for(lambda: listening.listeners([port]), "it to listen")
+    sockets_of = listening._sockets
+
+    def dying(process):
+        main.kill()
+        main.wait()
+        return sockets_of(process)
+
+    monkeypatch.setattr(listening, "_sockets", dying)
+    assert listening.listeners([port]) == {}
 
 
 def test_components_that_are_one_process_are_an_error(run, opened):
     port = free_port()
     main = run(LISTENER, port)
-    wait_for(lambda: process_table.listeners([port]), "it to listen")
+    wait_for(lambda: listening.listeners([port]), "it to listen")
     platform = opened(Component("a", "replica", port=port), Component("b", "replica", command_line=f"create_server.* {port}$"))
     with pytest.raises(PlatformError, match=f"components a and b are the same process, pid {main.pid}"):
         platform.find()
@@ -466,4 +482,4 @@ def test_ps_and_proc_tell_the_same(run):
 
 def test_lsof_output():
     listed = "p12\nf3\nn127.0.0.1:8000\np14\nf3\nn127.0.0.1:8000\nf4\nn[::1]:9000\nf5\nn*:*\n"
-    assert process_table.parse_lsof(listed) == {8000: {12, 14}, 9000: {14}}
+    assert listening.parse_lsof(listed) == {8000: {12, 14}, 9000: {14}}
