@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # which asks `why_not`
 
 REFUSED = "not injecting: the digest lane"
 WELL = 200
+LONGEST_QUESTION = 64 << 10  # characters: it is an argument of a command, and Linux takes 128 KiB
 
 
 def why_not(scenario: Scenario, service: Service, platform: Platform, everything: Sequence[Target]) -> list[str]:
@@ -233,10 +234,11 @@ class _Watch:
         return _File(mark, found["sha256"], found["parts"])
 
     def _tensors(self, target: Target, file: str) -> dict[str, tuple[int, int]]:
-        """Where the tensors lie in it, for who wants to know which of them differ; none in what no format is known of."""
+        """Where the tensors lie in it, for who wants to know which of them differ; none in what no format is known of, or has too many."""
         try:
             layout = read(seen_by(target, self.platform).source(file))
-            return {each.name: (each.offset, each.size) for each in layout.tensors if not each.file}
+            found = {each.name: (each.offset, each.size) for each in layout.tensors if not each.file}
+            return found if len(json.dumps(found)) <= LONGEST_QUESTION else {}
         except (Unreadable, Refusal):
             return {}
 

@@ -110,7 +110,12 @@ class Engine:
         self._watch(start_s + hold_s + LATEST_ANSWER_S, lambda _: self.observer.view.answered(start_s + hold_s))
         self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda now: not self.observer.baseline(start_s, now).too_few)
         baseline = self.observer.baseline(start_s, self._now())
+        self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda _: self.observer.single_digest())
         self.observer.judged()
+        if not self.observer.single_digest():
+            raise NotProven(
+                "before the fault the digest lane does not tell one digest of all replicas; is one of them another model's?"
+            )
         if not baseline.steady:
             self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)
             for why in baseline.why_not:

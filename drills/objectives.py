@@ -248,6 +248,10 @@ def _stream_gap(found: Measurement, target_s: float) -> Judged:
     one = replace(one, value=Interval(gap_s, gap_s), censored=given_up, text=text)
     if gap_s > one.target:
         return replace(one, verdict=Verdict.FAILED)
+    if seen.at_stake is None:
+        return replace(
+            one, text=f"{text} But no answer says of which replica it is, so perhaps none was on a target (x-served-by)."
+        )
     if seen.at_stake == 0:
         return replace(
             one, text=f"{text} But none was open on a target when it was hit, so none could fall silent: let more be open."
@@ -286,5 +290,9 @@ def _mixed_answers(found: Measurement, most: int) -> Judged:
     if seen.lo > most:
         return replace(one, value=float(seen.lo), verdict=Verdict.FAILED, text=f"{text}.")
     if seen.hi > most:
-        return replace(one, value=float(seen.hi), text=f"{text}, and it is not known better: let `digest.every` be shorter.")
+        return replace(
+            one,
+            value=float(seen.hi),
+            text=f"{text}, and it is not known better: say `model.served` in the service file, or let `digest.every` be shorter.",
+        )
     return replace(one, value=float(seen.hi), verdict=Verdict.PASSED, text=f"{text}.")

@@ -117,6 +117,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     reasons += [f"not injecting: {why}" for why in platform.denied(found)]
     reasons += why_not(scenario, service, platform, everything)
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
+    reasons += _ended_early(faults) if getattr(platform, "agents_go_along", False) else []
     reasons += _vacuous(faults) + _beyond_privilege(scenario, service) + _pods_without_use(scenario, service)
     if reasons:
         raise Refused(reasons)
@@ -249,6 +250,18 @@ def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
                 "restarts it; add a rollout-restart or a replica-kill with the same target after it"
             )
     return reasons
+
+
+def _ended_early(faults: Sequence[PlannedFault]) -> list[str]:
+    """In containers a fault whose agent is in its target's own ends when another one takes that container away."""
+    return [
+        f"not injecting: {fault.fault.kind} lives in the container of {name}, and {other.fault.kind} would end both; drill them apart"
+        for fault in faults
+        if fault.injector.lives_inside
+        for other in faults
+        if other.injector.restarts
+        for name in sorted({each.name for each in fault.targets} & {each.name for each in other.targets})
+    ]
 
 
 def _pods_without_use(scenario: Scenario, service: Service) -> list[str]:

@@ -140,6 +140,9 @@ class Injector(ABC):
     default_role: ClassVar[str] = "replica"
     instant: ClassVar[bool] = False
     changes: ClassVar[frozenset[str]] = frozenset()  # what it changes of the platform's own objects: workload, node
+    lives_inside: ClassVar[bool] = (
+        False  # its agent is in the target's container, where there is one, and the fault ends with that
+    )
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
     longest: ClassVar[timedelta | None] = None

@@ -55,6 +55,7 @@ class GpuSaturate(Injector):
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
     kind: ClassVar[str] = "gpu-saturate"
+    lives_inside: ClassVar[bool] = True
     summary: ClassVar[str] = "another process computes on the target's own GPU for a part of the time"
     certifies: ClassVar[str] = (
         "that the service stays within its objectives beside a noisy neighbour on its GPU, by time slices; not that it survives a GPU "
@@ -139,6 +140,7 @@ class GpuMemoryFill(Injector):
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
     kind: ClassVar[str] = "gpu-memory-fill"
+    lives_inside: ClassVar[bool] = True
     summary: ClassVar[str] = "another process holds the memory of the target's own GPU, down to a reserve"
     certifies: ClassVar[str] = (
         "that a replica that finds its GPU's memory taken is noticed and replaced or told of; not that the service bears it at once where "

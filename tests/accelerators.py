@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from blackstart.injectors import gpu_agent
 
 HERE = Path(__file__).parent
 WHOLE, OTHER = "GPU-11111111-2222-3333-4444-555555555555", "GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
@@ -21,6 +22,15 @@ AMD_WHOLE, AMD_OTHER = "GPU-0123456789abcdef", "GPU-fedcba9876543210"
 AMD_WHOLE_AT, AMD_OTHER_AT = "PCI-0000:43:00.0", "PCI-0000:53:00.0"
 MIB_OF = 4096
 HANGS = -1  # as the code of a call: it never returns
+
+
+def _no_log() -> str:
+    """Why no line goes into this machine's kernel log. Monitors may read it there, so whoever tests has to allow it."""
+    allowed = "BLACKSTART_TEST_KERNEL_LOG" in os.environ
+    return gpu_agent.unwritable() if allowed else "set BLACKSTART_TEST_KERNEL_LOG to let tests write to the kernel's log"
+
+
+needs_log = pytest.mark.skipif(bool(_no_log()), reason=_no_log() or "it may be written")
 
 
 def missing(what: str) -> None:

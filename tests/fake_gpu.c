@@ -308,7 +308,7 @@ int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(struct gpu *g, void **handle) {
 int nvmlDeviceGetUUID(struct gpu *g, char *text, unsigned size) { FAIL(nvmlDeviceGetUUID); return strncpy(text, g->uuid, size), 0; }
 int nvmlDeviceGetPciInfo_v3(struct gpu *g, struct pci *found) {
   FAIL(nvmlDeviceGetPciInfo_v3);
-  return *found = (struct pci){.bus = 0x17 + of(g)}, 0;
+  return *found = (struct pci){.domain = 0xffff, .bus = 0x17 + of(g)}, 0;
 }
 int nvmlDeviceGetName(struct gpu *g, char *text, unsigned size) { FAIL(nvmlDeviceGetName); return strncpy(text, g->name, size), 0; }
 int nvmlDeviceGetMemoryInfo(struct gpu *g, u64 *found) {

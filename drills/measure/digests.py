@@ -16,6 +16,7 @@ ANSWERING = frozenset({"semantic", "workload", "stream"})
 ANSWERED = frozenset({"ok", "wrong-answer", "wrong-model", "empty", "error-in-200"})
 Series = tuple[str, str]  # kind, replica
 MOST_DIFFERENCES = 8
+FAILED_S = 2.0  # a server that starts again takes longer, with whatever model
 
 
 def single(latest: Mapping[Series, DigestSample], manifest: str) -> bool | None:
@@ -190,7 +191,9 @@ def _mixed(
     found: tuple[Interval, Interval | None] | None,
     undo_s: float | None,
 ) -> MixedAnswers | None:
-    """By what a replica serves where it says so, else by what it has on disk; an answer of nobody knows whom may be of any replica."""
+    """By what a replica serves where it says so. What it has on disk it need not have loaded, so that is never certain; and an answer of
+    nobody knows whom may be of any replica.
+    """
     if found is None:
         return None
     start, end = found
@@ -204,17 +207,27 @@ def _mixed(
     for probe in inside:
         kind = kinds.get(probe.backend)
         surely, possibly = (False, True) if kind is None else _deviated(series[kind, probe.backend], reference[kind], probe)
-        lo, hi = lo + surely, hi + possibly
+        lo, hi = lo + (surely and kind == SERVES), hi + possibly
     return MixedAnswers(len(inside), lo, hi)
+
+
+def _speaks(before: DigestSample, after: DigestSample) -> tuple[float, float]:
+    """How far two looks tell of what was served, of which one at least told something. A look through exec takes a while, and a short one
+    that failed takes nothing from the one beside it; one that failed for long leaves unknown what was served meanwhile.
+    """
+    return before.hi_s if _long(before) else before.lo_s, after.lo_s if _long(after) else after.hi_s
+
+
+def _long(look: DigestSample) -> bool:
+    return not look.digest and look.hi_s - look.lo_s > FAILED_S
 
 
 def _deviated(looks: Sequence[DigestSample], wanted: str, probe: Probe) -> tuple[bool, bool]:
     """Whether the replica surely, and possibly, had another digest than it should while that answer was on its way."""
-    told = []
+    told: list[set[str]] = [{""} for each in looks if _long(each) and each.lo_s < probe.end_s and each.hi_s > probe.sent_s]
     for before, after in pairwise(looks):
         known = {each.digest for each in (before, after) if each.digest}
-        # A look through exec takes a while: what was served while one failed belongs to what was known beside it, as far as there is such.
-        start_s, end_s = (before.lo_s, after.hi_s) if known else (before.hi_s, after.lo_s)
+        start_s, end_s = _speaks(before, after) if known else (before.hi_s, after.lo_s)
         if start_s <= probe.end_s and end_s >= probe.sent_s:
             told.append(known or {""})
     told = told or [{""}]

@@ -95,13 +95,15 @@ class LiveView:
     def recovered(self, since_s: float, now_s: float, *, replicas: bool = False) -> bool:
         """Whether users are served: every required lane up, its recovery held, for `settle` since `since_s`, by recent answers.
 
-        With `replicas`, or an objective for them, every replica answers by itself as well.
+        With `replicas`, or an objective for them, every replica answers by itself as well; where none can be asked, nobody knows.
         """
         replicas = replicas or self.scenario.objectives.time_to_redundancy is not None
         kinds = (*REQUIRED_KINDS, "replica") if replicas else REQUIRED_KINDS
         needed = [lane for lane in self._live.values() if lane.info.kind in kinds]
         # Sooner than a healthy answer takes, a question that hangs cannot be told from one that is being answered.
         least_s = max([self.scenario.settle.total_seconds(), *(lane.limit.silence_s for lane in needed)])
+        if replicas and not any(lane.info.kind == "replica" for lane in needed):
+            return False
         if not needed or now_s - since_s < least_s:
             return False
         return all(self._well(lane, since_s, now_s) for lane in needed)

@@ -132,6 +132,9 @@ def _of_longest(scenario: Scenario, observed: Observed, after: tuple[Interruptio
     if held is not None and worst.end.lo_s >= held:
         return ServiceState(replace(base, censored_after_s=_since(worst.start, held)), after)
     if held is not None and worst.end.hi_s > held:
+        rto, least_s = scenario.objectives.rto, _since(worst.start, worst.end.lo_s)
+        if rto is not None and least_s > rto.total_seconds():  # too late, whoever brought the answers back
+            return ServiceState(replace(base, recovered=None, censored_after_s=least_s), after)
         return ServiceState(base, after, "right answers came back about when the fault ended: whether by themselves is not known")
     return ServiceState(replace(base, recovery_time=duration(worst.start, worst.end), from_fault=from_fault), after)
 

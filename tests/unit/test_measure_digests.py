@@ -115,10 +115,13 @@ def replace_digest(sample: DigestSample, digest: str) -> DigestSample:
 
 def test_answers_of_the_mixed_window() -> None:
     """r0 answers twice a second; those between two looks that differ are possible, no more."""
-    mixed = found(looks([(12.5, 20.5, OLD)]), answers()).mixed
+    mixed = found([*looks(), *looks([(12.5, 20.5, OLD)], SERVES)], answers()).mixed
     assert mixed is not None
     assert (mixed.lo, mixed.hi, mixed.answers) == (13, 19, 37)
     assert mixed.lo <= 16 <= mixed.hi
+    on_disk = found(looks([(12.5, 20.5, OLD)]), answers()).mixed
+    assert on_disk is not None
+    assert (on_disk.lo, on_disk.hi) == (0, 19)  # it may answer from memory
     nobody = found(looks([(12.5, 20.5, OLD)]), answers(backends=["", "elsewhere"])).mixed
     assert nobody is not None
     assert (nobody.lo, nobody.hi) == (0, nobody.answers)
@@ -148,6 +151,15 @@ def test_a_look_that_took_long_and_failed_takes_nothing_from_what_was_known_befo
     mixed = found([*looks([(12.5, 20.5, OLD)]), *served, slow], answers()).mixed
     assert mixed is not None
     assert (mixed.lo, mixed.hi) == (0, 4)  # at 16.5 s, 17 s, 17.5 s and 18 s
+
+
+def test_what_was_served_while_looks_failed_for_long_is_not_known() -> None:
+    served = [each for each in looks(kind=SERVES) if not (each.replica == "r0" and 15.5 < each.lo_s < 27)]
+    slow = [DigestSample(SERVES, "r0", "id of r0", lo_s, lo_s + 5.5, "", "no answer") for lo_s in (15.6, 21.2)]
+    mixed = found([*looks([(12.5, 20.5, OLD)]), *served, *slow], answers()).mixed
+    assert mixed is not None
+    assert mixed.lo == 0
+    assert mixed.hi > 10
 
 
 def test_what_differs_is_named() -> None:

@@ -147,6 +147,18 @@ def test_what_came_back_only_when_the_fault_expired_did_not_recover(back_s: floa
     assert censored is not None or "about when the fault ended" in found.missing["recovery_time"]
 
 
+@pytest.mark.parametrize(("rto_s", "late"), [(60, False), (5, True)])
+def test_answers_that_come_back_about_when_the_fault_ends_may_be_too_late_in_any_case(rto_s: float, *, late: bool) -> None:
+    given_fault = Fault("process-hang", Held())  # type: ignore[arg-type]
+    faults = (fault(10.0, recovering_s=25.0, undo={"kind": "process-hang", "deadline_s": 8.0}),)
+    drill = scenario(faults=(given_fault,), objectives=Objectives(rto=timedelta(seconds=rto_s)))
+    found = measured([Trouble(10.3, 18.0, "never")], faults=faults, scenario=drill)
+    assert found.recovery.recovery_time is None
+    assert (found.recovery.censored_after_s is not None) == late
+    if late:
+        assert found.recovery.censored_after_s == pytest.approx(7.6, abs=0.3)
+
+
 def test_a_kill_that_only_the_undo_made_good_was_not_recovered_from() -> None:
     held = Held()
     held.instant = True

@@ -201,7 +201,8 @@ def test_streams_cut(seen: Streams | None, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("seen", "verdict", "words"),
     [
-        (Streams(20, 20, 0, 0, 3.0), "passed", "was 3 s, of 20 that were open; 3 s were allowed."),
+        (Streams(20, 20, 0, 0, 3.0, at_stake=2), "passed", "was 3 s, of 20 that were open; 3 s were allowed."),
+        (Streams(20, 20, 0, 0, 3.0), "inconclusive", "no answer says of which replica it is"),
         (Streams(20, 18, 2, 0, 3.1, at_stake=1), "failed", "was 3.1 s"),
         (Streams(20, 18, 2, 0, 6.0), "failed", "was more than 6 s"),  # after twice what is allowed a stream is given up
         (Streams(20, 20, 0, 0, 0.1, at_stake=0), "inconclusive", "none was open on a target"),
