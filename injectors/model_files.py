@@ -220,7 +220,9 @@ class CredentialExpire(FileFault):
 class ModelStoreOutage(NetworkPartition):
     """The store that models are fetched from goes silent for the targets."""
 
-    peers: Annotated[tuple[str, ...], "the store: its role or component name; in containers also HOST:PORT"] = ("model-store",)
+    peers: Annotated[tuple[str, ...], "the store: its role or component name; in containers also HOST:PORT, that whole host"] = (
+        "model-store",
+    )
 
     kind: ClassVar[str] = "model-store-outage"
     summary: ClassVar[str] = "the targets get no answer from the store that models come from"

@@ -21,7 +21,7 @@ SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, co
 SILENCE_LIMIT_S = 5.0
 ANSWERS = {"answered", "closed"}  # an orderly end is a sign of life, too
 PEERS = (
-    "the other side: roles or component names, `client`, in containers also HOST:PORT of what is no part of the service; none: "
+    "the other side: roles or component names, `client`, in containers also HOST:PORT of what is no part of the service (that whole host, and the port tells where it is proven); none: "
     "everybody with a link to the target"
 )
 

@@ -1,4 +1,4 @@
-"""`make drills`: every shipped scenario at full length on the demo service, plain and hardened, held against the table of
+"""`make drills`: every shipped scenario that the demo can be drilled with there at full length, plain and hardened, held against the table of
 expected.py; prints a line for each, and exits with 1 where one contradicts it."""
 
 import argparse

@@ -12,7 +12,12 @@ from blackstart.tests.command import Blackstart
 from blackstart.tests.drills.expected import EXPECTED, WITH_A_GPU, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
-UNDER_LOAD = {"kv-cache-exhaustion", "recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
+UNDER_LOAD = {
+    "health-probe-flap",
+    "kv-cache-exhaustion",
+    "recovery-stampede",
+    "rollout-drain",
+}  # what they find hangs on how quickly the demo answers
 # As the other kind of demo; `make drills` shows both. What could restart a busy engine is there hardened only.
 SAME = {("router-or-epp-kill", "hardened"), ("tcp-reset-midstream", "hardened"), ("health-probe-flap", "plain")}
 ALONE = pytest.mark.alone
