@@ -130,7 +130,7 @@ class FileFault(Injector):
             now = platform.current(target.name)
             if not put_back.get(prior["id"]) or now is None:
                 continue
-            if _newcomers(now, prior, platform) if now.identity == target.identity else _started_damaged(now, prior, platform):
+            if newcomers(now, prior, platform) if now.identity == target.identity else _started_damaged(now, prior, platform):
                 platform.restart(now)
         if foreign:
             raise ForeignChange("; ".join(foreign))
@@ -226,7 +226,7 @@ def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
     return started_s is not None and any(each is not None and started_s < each for each in changed)
 
 
-def _newcomers(now: Target, prior: JSON, platform: Platform) -> bool:
+def newcomers(now: Target, prior: JSON, platform: Platform) -> bool:
     """Whether a process within it came after the plan and stays, such as a worker in the place of one that died, or the first one of a
     container that was started again in its pod: it may have loaded the damage.
     """

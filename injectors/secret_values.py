@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from .artefacts import newcomers
 from .base import Differs, Evidence, ForeignChange, NotYet, Refusal, Undo
 from .platforms.base import Platform, PlatformError, Target
+from .platforms.object_guard import AS_BEFORE
 from .values import JSON
 
 Change = Callable[[bytes], bytes]
 WRITTEN = "sha256 of the file that the kubelet writes, read inside the pod"
 KEPT = "sha256 of the Secret's value, by the API server"
-PUT_BACK = "put back"
 
 
 class SecretValues(Protocol):
@@ -23,13 +24,15 @@ class SecretValues(Protocol):
         """Arm a guard, then change. Raises PlatformError."""
 
     def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
-        """Undo, from any process, as often as wished; `undone`, or `foreign` where somebody else changed it since."""
+        """Undo, from any process, as often as wished: under `each` an answer for every change, in their order. It is `undone`, with a
+        `reason`, or `foreign` where somebody else changed it since.
+        """
 
     def missing(self, fault: str, changes: Sequence[JSON]) -> str:
         """Which change is not there, by the API server's word, or why no guard is; empty: all are."""
 
     def left(self, changes: Sequence[JSON]) -> str:
-        """What of ours is still there; empty: nothing."""
+        """What of ours is still there, or why a value that was read just now is not what it was; empty: all are as before."""
 
 
 def values_of(platform: Platform) -> SecretValues:
@@ -45,7 +48,11 @@ def planned(targets: tuple[Target, ...], paths: Mapping[str, str], platform: Pla
     for change in changes:
         if change["before"] == change["ours"]:
             raise Refusal(f"not injecting: what {change['object']} holds is worthless already")
-    return Undo(targets, {"paths": dict(paths), "changes": changes})
+    try:
+        own = {target.name: list(platform.own(target)) for target in targets}
+    except PlatformError as error:
+        raise Refusal(f"not injecting: {error}") from error
+    return Undo(targets, {"paths": dict(paths), "changes": changes, "own": own})
 
 
 def inject(undo: Undo, platform: Platform, changed: Change) -> None:
@@ -70,14 +77,27 @@ def verify(undo: Undo, platform: Platform) -> Evidence:
 
 
 def recover(undo: Undo, platform: Platform) -> None:
-    """Put it back; then what started meanwhile, and so may hold the worthless one in memory, starts again. Raises ForeignChange."""
-    answer = values_of(platform).end(undo.fault, undo.prior["changes"])
-    if answer["event"] == "foreign":
-        raise ForeignChange(str(answer["why"]))
-    for target in undo.targets if answer.get("reason") == PUT_BACK else ():
-        now = platform.current(target.name)
-        if now is not None and now.identity != target.identity:
-            platform.restart(now)
+    """Put it back; then what started meanwhile, and so may hold the worthless one in memory, starts again. Raises ForeignChange.
+
+    Whoever put it back: a guard has nobody start again, nor has an undo that was cut off. Only what was never changed nobody can hold.
+    """
+    changes, foreign = undo.prior["changes"], []
+    planned_as = {target.name: target for target in undo.targets}
+    for change, answer in zip(changes, values_of(platform).end(undo.fault, changes)["each"], strict=True):
+        if answer["event"] == "foreign":
+            foreign.append(str(answer["why"]))
+        elif answer["reason"] != AS_BEFORE:
+            for name in change["targets"]:
+                _start_again(planned_as[name], undo.prior["own"][name], platform)
+    if foreign:
+        raise ForeignChange("; ".join(foreign))
+
+
+def _start_again(target: Target, own: Sequence[str], platform: Platform) -> None:
+    """Where it, or a process in it, came since the plan."""
+    now = platform.current(target.name)
+    if now is not None and (now.identity != target.identity or newcomers(now, {"own": own}, platform)):
+        platform.restart(now)
 
 
 def verify_recovered(undo: Undo, platform: Platform) -> Evidence:

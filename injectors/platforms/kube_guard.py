@@ -6,6 +6,7 @@ All that a guard is made of carries one name, the labels of blackstart, and is r
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from typing import Any
 
 from ..values import JSON
 from . import object_guard
-from .base import PlatformError, Unsupported, came
+from .base import PlatformError, Unavailable, Unsupported, came
 from .kube_api import ApiError, Forbidden, KubeApi, place
 from .kube_own_pods import BATCH, own_pod, packed, why
 from .kube_pods import ready
 from .kube_records import LEASES, OURS, RUN, SELECTOR, lease_of
 from .kube_rights import bound
-from .object_guard import MARK, MOVED_ON, Answer, at, digest_of, pointer, revert
+from .object_guard import MARK, MOVED_ON, VERSION, Answer, MovedOn, at, digest_of, pointer, restored, revert
 
 ARMED_S, GONE_S, LOOK_EVERY_S = 90.0, 60.0, 0.25  # an image may have to be pulled
 SILENCE_S = 45.0
@@ -80,31 +81,26 @@ class Guards:
 
     def end(self, fault: str, changes: Sequence[JSON]) -> JSON:
         """Undo the changes, the latest first, from any process and as often as wished; then the guard goes. Raises PlatformError."""
-        told: JSON = {"event": "undone", "reason": "nothing was changed"}
+        answers: list[JSON] = []
         problems = []
         for change in reversed(changes):  # one that cannot be put back keeps no other from it
             try:
-                answer = revert(change, self._ask)
-                told = answer if told["event"] != "foreign" else told
+                answers.insert(0, revert(change, self._ask))
             except (object_guard.Failed, PlatformError) as error:
                 problems.append(error)
         if problems:
             raise problems[0] if isinstance(problems[0], PlatformError) else PlatformError("; ".join(map(str, problems)))
         self._remove(name_of(fault), beyond=any("/namespaces/" not in change["object"] for change in changes))
-        return told
+        first = answers[0] if answers else {"event": "undone", "reason": "nothing was changed"}
+        return {**next((each for each in answers if each["event"] == "foreign"), first), "each": answers}
 
     def abandon(self, run: str) -> None:
-        """Remove every guard of that run, which puts back first what it still holds."""
-        jobs, _ = self.api.items(place("jobs", self.namespace, group=BATCH), labels=SELECTOR)
-        for each in jobs:
+        """Remove every guard of that run, which puts back first what it still holds. Copies of values stay: there may be no other."""
+        for each in self.api.items(place("jobs", self.namespace, group=BATCH), labels=SELECTOR)[0]:
             if (each["metadata"].get("annotations") or {}).get(RUN) == run:
                 self._remove(each["metadata"]["name"], beyond=False)
                 with suppress(Forbidden):  # who may not has made none there
                     self._remove(each["metadata"]["name"], beyond=True)
-        with suppress(Forbidden):
-            for each in self.api.items(place("secrets", self.namespace), labels=SELECTOR)[0]:
-                if run_of((each["metadata"].get("annotations") or {}).get(MARK, "")) == run:
-                    self.api.delete(place("secrets", self.namespace, each["metadata"]["name"]))
 
     def seen(self, change: JSON) -> bool:
         """Whether it is there, by the API server's word."""
@@ -123,8 +119,14 @@ class Guards:
         if change["how"] == "object":
             self.api.create(change["object"].rpartition("/")[0], change["body"])
             return
-        if change["how"] == "value":
-            self._keep(change)
+        was = self._keep(change) if change["how"] == "value" else None
+        try:
+            self._patch(change)
+        finally:  # also where its answer was lost
+            if was is not None:
+                self._assure_kept(change, was)
+
+    def _patch(self, change: JSON) -> None:
         for left in reversed(range(TRIES)):
             found = self.api.get(change["object"])
             try:
@@ -139,12 +141,30 @@ class Guards:
             else:
                 return
 
-    def _keep(self, change: JSON) -> None:
-        """What a value is before it is changed, in a Secret of ours."""
-        value = at(self.api.get(change["object"]), change["path"])
+    def _keep(self, change: JSON) -> str:
+        """What a value is before it is changed, in a Secret of ours; also returned, as the API has it."""
+        found = self.api.get(change["object"])
+        value: str = at(found, change["path"])
         home, _, name = change["kept"].rpartition("/")
-        meta = {**self._meta(name), "annotations": {MARK: change["mark"]}}
+        meta = {**self._meta(name), "annotations": {MARK: change["mark"], VERSION: found["metadata"]["resourceVersion"]}}
         self.api.create(home, {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {"value": value}})
+        return value
+
+    def _assure_kept(self, change: JSON, was: str) -> None:
+        """A guard that ended while this machine slept found all as before, and took the copy away: then `was` goes back at once."""
+        limit = time.monotonic() + GONE_S
+        while True:
+            try:
+                if self.api.there(change["kept"]):
+                    return
+                if self.seen(change):
+                    restored(change, change["body"], was, self._ask)
+                break
+            except (MovedOn, object_guard.Failed, Unavailable) as error:
+                if time.monotonic() >= limit:
+                    raise PlatformError(f"what {change['object']} was, {change['kept']}, may be gone: {error}") from error
+                time.sleep(LOOK_EVERY_S)
+        raise PlatformError(f"the guard was over before {change['object']} was changed; it does not have our value any more")
 
     def _ask(self, method: str, path: str, body: Any) -> Answer:
         try:
@@ -238,14 +258,12 @@ def _operations(change: JSON, found: JSON) -> list[JSON]:
     path, meta = change["path"], found["metadata"]
     value = at(found, path)
     same = [{"op": "test", "path": f"/metadata/{key}", "value": meta[key]} for key in ("uid", "resourceVersion")]
-    if meta["uid"] != change["uid"] or (change["how"] == "field" and value != change["before"]):
+    seen = digest_of(value) if change["how"] == "value" else value
+    if meta["uid"] != change["uid"] or ("before" in change and seen != change["before"]):
         raise PlatformError(f"{change['object']} has changed since it was planned")
-    if change["how"] == "value":
-        if digest_of(value) != change["before"]:
-            raise PlatformError(f"{change['object']} has changed since it was planned")
-        return [*same, {"op": "replace", "path": pointer(path), "value": change["body"]}]
-    if change["how"] == "field":
-        return [*same, *_parents(found, path), {"op": "add", "path": pointer(path), "value": change["ours"]}]
+    if change["how"] != "item":
+        ours = change["body" if change["how"] == "value" else "ours"]
+        return [*same, *_parents(found, path), {"op": "add", "path": pointer(path), "value": ours}]
     added = [change["item"]] if value is None else change["item"]
     return [
         *same,

@@ -82,7 +82,7 @@ CHANGES = {
         Right("", "nodes", ("get", "list"), everywhere=True),
         Right("coordination.k8s.io", "leases", ("get",), everywhere=True),
     ),
-    "secret": (Right("", "secrets", ("get", "list", "create", "patch", "delete")),),
+    "secret": (Right("", "secrets", ("get", "create", "patch", "delete")),),
     "evict": (Right("", "pods/eviction", ("create",)),),
 }
 

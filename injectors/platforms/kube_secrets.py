@@ -93,12 +93,19 @@ class ClusterSecrets:
         return f"{gone} has another value than ours" if gone else self.guards.unguarded(fault)
 
     def left(self, changes: Sequence[JSON]) -> str:
-        for change in changes:
-            if self.guards.seen(change):
-                return f"{change['object']} still has our value"
-            if self.api.there(change["kept"]):
-                return f"{change['kept']}, which has what {change['object']} was, is still there"
-        return ""
+        return next(filter(None, map(self._differs, changes)), "")
+
+    def _differs(self, change: JSON) -> str:
+        """By the API server's word, whose value it is now; empty: what it was."""
+        what, found = change["object"], self.api.there(change["object"])
+        digest = digest_of(at(found, change["path"]))
+        if digest == change["ours"]:
+            return f"{what} still has our value"
+        if self.api.there(change["kept"]):
+            return f"{change['kept']}, which has what {what} was, is still there"
+        if found is None:
+            return f"{what} is gone: not by us"
+        return "" if digest == change["before"] else f"{what} has {digest}, before {change['before']}: not by us"
 
 
 def _packed(changed: Change, value: str) -> str:

@@ -32,9 +32,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Callable, NamedTuple
 
 MARK = "blackstart/fault"
+VERSION = "blackstart/version"  # on a kept Secret: the resourceVersion that the other one had before its value was changed
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 ARMED = "/tmp/armed"  # noqa: S108 - a volume of the pod's own; its readiness probe looks for it
 LOOK_EVERY_S, AGAIN_S, ANSWER_S = 3.0, 2.0, 20.0
+AS_BEFORE = "it was as before"
 OK = range(200, 300)
 MOVED_ON = {409, 422}
 ROUNDS, ROUND_S = 5, 0.2
@@ -68,13 +70,13 @@ def revert(change: dict[str, Any], ask: Ask) -> dict[str, Any]:
     refused = ""
     for _ in range(ROUNDS):
         status, found, _at = ask("GET", change["object"], None)
-        if status == 404:
-            return {"event": "undone", "reason": "it is gone"}
-        if status not in OK:
+        if status not in OK and status != 404:
             raise Failed("GET %s: %s" % (change["object"], said(found)))
-        if change["how"] != "object" and found["metadata"]["uid"] != change["uid"]:
-            return {"event": "undone", "reason": "another object stands in its place"}
         try:
+            if status == 404:
+                return let_go(change, found, "it is gone", ask)
+            if change["how"] != "object" and found["metadata"]["uid"] != change["uid"]:
+                return let_go(change, found, "another object stands in its place", ask)
             return HOW[change["how"]](change, found, ask)
         except MovedOn as moved:  # read again; one that is refused for good says so each time
             refused = str(moved)
@@ -85,7 +87,7 @@ def revert(change: dict[str, Any], ask: Ask) -> dict[str, Any]:
 def revert_field(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any]:
     value = at(found, change["path"])
     if value == change["before"]:
-        return {"event": "undone", "reason": "it was as before"}
+        return {"event": "undone", "reason": AS_BEFORE}
     if value != change["ours"]:
         what = (".".join(map(str, change["path"])), change["object"], json.dumps(value))
         return {"event": "foreign", "why": "%s of %s is %s, neither ours nor as before" % what}
@@ -118,21 +120,52 @@ def revert_object(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> di
 
 def revert_value(change: dict[str, Any], found: dict[str, Any], ask: Ask) -> dict[str, Any]:
     """`kept` is there from before the change until it is put back; without it nothing of ours is there."""
-    value, path, what = at(found, change["path"]), pointer(change["path"]), "the value of " + change["object"]
-    status, kept, _ = ask("GET", change["kept"], None)
-    if status not in OK and status != 404:
-        raise Failed("GET %s: %s" % (change["kept"], said(kept)))
+    value, what, kept = at(found, change["path"]), "the value of " + change["object"], kept_for(change, ask)
     ours = digest_of(value) == change["ours"]
-    if status == 404:
+    if kept is None:
         if ours:  # or just being put back by somebody else
             raise MovedOn("what %s was, %s, is gone" % (what, change["kept"]))
         return {"event": "undone", "reason": "nothing of ours is there"}
-    if not ours and digest_of(value) != change["before"]:
+    if ours:
+        told = restored(change, value, kept["data"]["value"], ask)
+        drop(change, kept, ask)
+        return told
+    if digest_of(value) != change["before"]:
         return {"event": "foreign", "why": "%s is neither ours nor as before; what it was is in %s" % (what, change["kept"])}
-    back = [{"op": "test", "path": path, "value": value}, {"op": "replace", "path": path, "value": kept["data"]["value"]}]
-    told = patched(change, back, ask) if ours else {"event": "undone", "reason": "it was as before"}
+    drop(change, kept, ask)
+    now = at(ask("GET", change["object"], None).body, change["path"])
+    if digest_of(now) == change["ours"]:  # changed while the copy went; a change after this look finds none (kube_guard.py)
+        return restored(change, now, kept["data"]["value"], ask)
+    never = found["metadata"]["resourceVersion"] == kept["metadata"]["annotations"][VERSION]
+    return {"event": "undone", "reason": AS_BEFORE if never else "it is as before again"}
+
+
+def let_go(change: dict[str, Any], found: Any, reason: str, ask: Ask) -> dict[str, Any]:
+    """What we changed is not there any more, so that nobody needs what it was; unless what took its place has our value."""
+    kept = kept_for(change, ask) if change["how"] == "value" else None
+    if kept and digest_of(at(found, change["path"])) == change["ours"]:
+        return {"event": "foreign", "why": "another %s has our value; what it was is in %s" % (change["object"], change["kept"])}
+    if kept:
+        drop(change, kept, ask)
+    return {"event": "undone", "reason": reason}
+
+
+def kept_for(change: dict[str, Any], ask: Ask) -> dict[str, Any] | None:
+    """The Secret that has what a value was; None: it is gone. Raises Failed."""
+    status, kept, _ = ask("GET", change["kept"], None)
+    if status not in OK and status != 404:
+        raise Failed("GET %s: %s" % (change["kept"], said(kept)))
+    return kept if status in OK else None
+
+
+def drop(change: dict[str, Any], kept: dict[str, Any], ask: Ask) -> None:
     revert_object({"object": change["kept"], "mark": kept["metadata"]["annotations"][MARK]}, kept, ask)
-    return told
+
+
+def restored(change: dict[str, Any], value: str, was: str, ask: Ask) -> dict[str, Any]:
+    """`value` is ours, `was` takes its place, both as the API has them. Raises MovedOn, Failed."""
+    path = pointer(change["path"])
+    return patched(change, [{"op": "test", "path": path, "value": value}, {"op": "replace", "path": path, "value": was}], ask)
 
 
 def digest_of(value: str | None) -> str:

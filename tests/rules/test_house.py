@@ -20,6 +20,7 @@ PROGRAMS = {
     "injectors/file_agent.py",
     "injectors/gpu_agent.py",
     "injectors/net_agent.py",
+    "injectors/platforms/object_guard.py",
     "injectors/proxy.py",
     "drills/measure/prober.py",
     "scenarios/demo/service.py",

@@ -1,64 +1,16 @@
 """A value of a Secret is changed and put back by digests alone, never over somebody else's change: the rules, on objects in memory."""
 
-import base64
-import json
 from typing import Any
 
 import pytest
 from blackstart.injectors.model_files import CredentialExpire
 from blackstart.injectors.platforms import object_guard
 from blackstart.injectors.platforms.base import Means
-from blackstart.injectors.platforms.kube_guard import KEPT, _rule
+from blackstart.injectors.platforms.kube_guard import _rule
 from blackstart.injectors.platforms.kube_pods import secret_of, uses_secret
 from blackstart.injectors.platforms.kube_rights import needed
-from blackstart.injectors.platforms.object_guard import MARK, Answer, Failed, digest_of, revert
-
-PATH, KEPT_AT = "/api/v1/namespaces/models/secrets/hub", f"/api/v1/namespaces/models/secrets/{KEPT}1"
-
-
-def packed(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-BEFORE, OURS = packed("hf_right"), packed("hf_wrong")
-CHANGE = {
-    "how": "value",
-    "object": PATH,
-    "uid": "u",
-    "path": ["data", "a/token"],
-    "kept": KEPT_AT,
-    "before": digest_of(BEFORE),
-    "ours": digest_of(OURS),
-}
-
-
-class Objects:
-    """What an API server does with these requests."""
-
-    def __init__(self, value: str, *, kept: bool) -> None:
-        self.there: dict[str, Any] = {PATH: {"metadata": {"uid": "u"}, "data": {"a/token": value, "other": "x"}}}
-        if kept:
-            self.there[KEPT_AT] = {"metadata": {"uid": "k", "annotations": {MARK: "run.1"}}, "data": {"value": BEFORE}}
-
-    def __call__(self, method: str, path: str, body: Any) -> Answer:
-        if path not in self.there:
-            return Answer(404, {}, 0.0)
-        if method == "DELETE":
-            del self.there[path]
-        for each in body if method == "PATCH" else ():
-            *keys, last = [key.replace("~1", "/") for key in each["path"].split("/")[1:]]
-            place = self.there[path]
-            for key in keys:
-                place = place[key]
-            if each["op"] == "test" and place[last] != each["value"]:
-                return Answer(422, {}, 0.0)
-            if each["op"] == "replace":
-                place[last] = each["value"]
-        return Answer(200, json.loads(json.dumps(self.there.get(path, {}))), 0.0)
-
-    @property
-    def value(self) -> str:
-        return str(self.there[PATH]["data"]["a/token"])
+from blackstart.injectors.platforms.object_guard import AS_BEFORE, Failed, revert
+from blackstart.tests.unit.small_cluster import BEFORE, CHANGE, KEPT_AT, OURS, PATH, ROTATED, Objects
 
 
 def test_it_is_put_back_once_and_what_it_was_is_not_kept_any_longer() -> None:
@@ -77,14 +29,52 @@ def test_what_was_never_changed_stays(kept: bool) -> None:
 
 
 def test_a_new_value_of_somebody_else_is_left_alone_and_the_old_one_is_kept() -> None:
-    objects = Objects(packed("hf_rotated"), kept=True)
+    objects = Objects(ROTATED, kept=True)
     answer = revert(CHANGE, objects)
     assert answer["event"] == "foreign"
     assert KEPT_AT in answer["why"]
-    assert (objects.value, list(objects.there)) == (packed("hf_rotated"), [PATH, KEPT_AT])
-    after = Objects(packed("hf_rotated"), kept=False)  # after an undo that was proven
+    assert (objects.value, list(objects.there)) == (ROTATED, [PATH, KEPT_AT])
+    after = Objects(ROTATED, kept=False)  # after an undo that was proven
     assert revert(CHANGE, after)["event"] == "undone"
-    assert after.value == packed("hf_rotated")
+    assert after.value == ROTATED
+
+
+def test_what_is_gone_needs_no_copy() -> None:
+    objects = Objects(OURS, kept=True)
+    del objects.there[PATH]
+    assert revert(CHANGE, objects) == {"event": "undone", "reason": "it is gone"}
+    assert objects.there == {}
+    assert revert(CHANGE, objects)["event"] == "undone"
+
+
+def test_another_one_in_its_place_is_left_alone_and_needs_no_copy() -> None:
+    objects = Objects(ROTATED, kept=True)
+    objects.there[PATH]["metadata"]["uid"] = "another"
+    assert revert(CHANGE, objects) == {"event": "undone", "reason": "another object stands in its place"}
+    assert (objects.value, list(objects.there)) == (ROTATED, [PATH])
+
+
+def test_another_one_that_was_made_with_our_value_leaves_the_only_copy() -> None:
+    objects = Objects(OURS, kept=True)
+    objects.there[PATH]["metadata"]["uid"] = "another"
+    answer = revert(CHANGE, objects)
+    assert (answer["event"], KEPT_AT in answer["why"]) == ("foreign", True)
+    assert (objects.value, list(objects.there)) == (OURS, [PATH, KEPT_AT])
+
+
+def test_what_is_changed_while_its_copy_goes_is_put_back_from_what_was_read() -> None:
+    objects = Objects(BEFORE, kept=True)
+    objects.after["DELETE", KEPT_AT] = lambda: objects.become(OURS)
+    assert revert(CHANGE, objects)["reason"] == "put back"
+    assert (objects.value, list(objects.there)) == (BEFORE, [PATH])
+
+
+def test_never_changed_is_said_only_where_it_is_known() -> None:
+    assert revert(CHANGE, Objects(BEFORE, kept=True))["reason"] == AS_BEFORE
+    objects = Objects(BEFORE, kept=True)
+    for value in (OURS, BEFORE):  # an undo that was cut off before it removed the copy
+        objects.become(value)
+    assert revert(CHANGE, objects) == {"event": "undone", "reason": "it is as before again"}
 
 
 def test_what_was_kept_and_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
