@@ -72,7 +72,10 @@ static struct flock byte_of(struct process *p, int type) {
   return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = sizeof(struct state) + (p - s->process), .l_len = 1};
 }
 
+static char holding[PROCESSES]; /* entries whose byte is locked here, which F_OFD_GETLK does not tell */
+
 static int lives_there(struct process *p) {
+  if (holding[p - s->process]) return 1;
   struct flock asked = byte_of(p, F_WRLCK);
   return !fcntl(file, F_OFD_GETLK, &asked) && asked.l_type != F_UNLCK;
 }
@@ -92,13 +95,14 @@ static int lives(int pid) {
 static void forget(struct process *p) {
   struct flock freed = byte_of(p, F_UNLCK);
   fcntl(file, F_OFD_SETLK, &freed);
+  holding[p - s->process] = 0;
   memset(p, 0, sizeof *p);
 }
 
 static void lock(void) {
   flock(file, LOCK_EX);
   for (int i = 0; i < PROCESSES; i++)
-    if (s->process[i].pid && !(s->process[i].room == here() ? lives(s->process[i].pid) : lives_there(&s->process[i])))
+    if (s->process[i].pid && !(lives_there(&s->process[i]) && (s->process[i].room != here() || lives(s->process[i].pid))))
       forget(&s->process[i]);
 }
 
@@ -114,6 +118,7 @@ static struct process *own(int gpu, int pid) {
     *room = (struct process){pid, gpu, 0, here()};
     struct flock held = byte_of(room, F_WRLCK);
     fcntl(file, F_OFD_SETLK, &held);
+    holding[room - s->process] = 1;
   }
   return room;
 }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,7 +179,8 @@ class Finder:
         if not seen <= known:
             self.memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             alive = {process.identity for process in table.values()}
-            whole = self.memory.with_suffix(f".{os.getpid()}")  # a reader sees all of it or what was there before
+            # A reader sees all of it or what was there before, and the digest lane looks at the same time.
+            whole = self.memory.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             whole.write_text(json.dumps(sorted(seen | known & alive)), encoding="utf-8")
             whole.replace(self.memory)
         return shared | {process.pid for process in table.values() if process.identity in known}
