@@ -4,6 +4,7 @@ from ..injectors.base import Injector
 from ..injectors.load import LoadFault, Served
 from ..injectors.model_files import ModelFault
 from .language.documents import profile
+from .measure.prober import joined
 from .service import Service
 
 
@@ -20,7 +21,7 @@ def served(service: Service) -> Served:
     """Where users ask, and what the engine's profile calls requests under way."""
     metrics = profile(service.engine).metrics if service.engine else None
     endpoint = service.endpoint
+    asked = Served(joined(endpoint.url, "/v1/completions") if endpoint.url else None, endpoint.protocol, endpoint.model)
     if metrics is None or metrics.port is not None:
-        return Served(endpoint.url, endpoint.protocol, endpoint.model)
-    under_way = (*metrics.running, *metrics.queued)
-    return Served(endpoint.url, endpoint.protocol, endpoint.model, metrics.path, under_way, metrics.asked)
+        return asked
+    return asked._replace(metrics_path=metrics.path, under_way=(*metrics.running, *metrics.queued), asked=metrics.asked)

@@ -9,7 +9,8 @@ REQUEST has `fault` (id), `state` (path of the undo record), `deadline_s`, `leas
 undo record is on disk before the fault starts. The fault ends when standard input closes, when the lease is not renewed (by a
 line `renew`), when the deadline on CLOCK_MONOTONIC passes, or on SIGTERM, SIGINT, SIGHUP; the record is removed after the undo
 succeeded. With `detached`, a closed standard input does not end it, and only the lease tells that nobody cares any more. Every line on standard output is a JSON object with `event`: effective, undone, refused (exit 3), failed (exit 1), foreign (exit 4: somebody
-else changed what the fault had changed, and nothing was put back over it).
+else changed what the fault had changed, and nothing was put back over it). What the clients of send-load were answered lies in STATE.seen
+while the fault holds.
 
 One file, Python 3.8 and the standard library only, and so longer than others: it is piped whole into containers that have
 nothing but python3 (`python3 -c 'the bytes of this file' VERB REQUEST`).
@@ -149,6 +150,26 @@ def die_with_parent() -> None:
             ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
 
 
+def forked(work: Callable[[], None]) -> int:
+    """The pid of a child that does that work and ends with the agent (Linux).
+
+    Whatever fails in it, the child does not return from here: it would take itself for the agent, and undo what the living one holds.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        die_with_parent()
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
 # --- holding --------------------------------------------------------------------------------------------------------------
 
 
@@ -230,10 +251,21 @@ def copies(path: str, body: Record) -> list[str]:
 
 
 def forget(path: str, body: Record) -> None:
+    """The record goes last: as long as it is there, somebody removes the rest."""
+    names = [path + ".seen.new", path + ".seen"]
     for each in copies(path, body):
-        for name in (each + ".new", each):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                os.remove(name)
+        names += [each + ".new", each]
+    for name in names:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.remove(name)
+
+
+def show(path: str, **facts: Any) -> None:
+    """What was counted, for whoever looks; a disk that is full ends no fault."""
+    with suppress(OSError):
+        with open(path + ".seen.new", "w", encoding="utf-8") as new:
+            json.dump({**facts, "t": time.monotonic()}, new)
+        os.replace(path + ".seen.new", path + ".seen")
 
 
 class Verb(NamedTuple):
@@ -390,11 +422,9 @@ def burn_prepare(request: Record) -> Record:
     return {"processes": []}
 
 
-def burn(gate: int, share: float, parent: int) -> None:
+def burn(gate: int, opener: int, share: float, parent: int) -> None:
     """In a worker: wait for the word, then compute for `share` of every period; ends with the agent."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    die_with_parent()
+    os.close(opener)  # so that the gate reads as closed when the agent dies before it gave the word
     if not os.read(gate, 1):
         return
     while os.getppid() == parent:
@@ -408,12 +438,7 @@ def burn_apply(request: Record, held: Held) -> Record:
     gate, opener = os.pipe()
     parent = os.getpid()
     for _ in range(request["workers"]):
-        worker = os.fork()
-        if worker == 0:
-            signal.set_wakeup_fd(-1)
-            os.close(opener)  # so that the gate reads as closed when the agent dies before it gave the word
-            burn(gate, request["share"], parent)
-            os._exit(0)
+        worker = forked(lambda: burn(gate, opener, request["share"], parent))
         held.record["processes"].append(identity(worker))
     held.keep()
     os.write(opener, b"!" * request["workers"])
@@ -434,70 +459,116 @@ def burn_undo(record: Record) -> Record:
 # --- send-load: url, model, words, answer, clients, limit_s, pause_s ------------------------------------------------------
 
 MOST_CLIENTS = 1024
+BYTES_OF_WORD = 15  # "word " three times over: in the question, in its JSON and in what is sent
+LITTLE = 16 << 20  # so much is taken even where nobody says what is available
+START_S = 30.0  # clients that do not all stand by then never will
+SEEN_EVERY_S = 0.25
+STARTED = "started"
 
 
 def load_prepare(request: Record) -> Record:
-    if not 1 <= request["clients"] <= MOST_CLIENTS:
-        raise Refused("%d clients; 1 to %d make sense from one process" % (request["clients"], MOST_CLIENTS))
+    clients, words = request["clients"], request["words"]
+    if not 1 <= clients <= MOST_CLIENTS:
+        raise Refused("%d clients; 1 to %d make sense from one process" % (clients, MOST_CLIENTS))
+    needed = clients * words * BYTES_OF_WORD
+    if needed > LITTLE:
+        available = available_memory()
+        most = available - memory_reserve(available)
+        if needed > most:
+            raise Refused(
+                "%d clients with questions of %d words take %d bytes; of %d available ones at most %d can be taken, so that 10 %% and "
+                "512 MiB stay free: ask for fewer clients or shorter questions"
+                % (clients, words, needed, available, max(0, most))
+            )
     return {"processes": []}
 
 
-def ask(request: Record, number: int) -> None:
-    """One client, in a thread of its own: asks, reads the answer to its end, asks again; backs off when it gets none."""
-    from http.client import HTTPConnection, HTTPException, HTTPSConnection  # noqa: PLC0415 - no other verb needs them
+def answered(request: Record, opening: str) -> str:
+    """The status of the answer to one question, which is read to its end."""
+    from http.client import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - no other verb needs them
     from urllib.parse import urlsplit  # noqa: PLC0415
 
-    url, asked = urlsplit(request["url"]), 0
+    url = urlsplit(request["url"])
     connected = HTTPSConnection if url.scheme == "https" else HTTPConnection
+    prompt = "%s %s" % (opening, "word " * request["words"])
+    body = {"model": request["model"], "prompt": prompt, "max_tokens": request["answer"]}
+    connection = connected(str(url.hostname), url.port, timeout=request["limit_s"])
+    try:
+        connection.request("POST", url.path, json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        while answer.read(65536):
+            pass
+        return str(answer.status)
+    finally:
+        connection.close()
+
+
+def ask(request: Record, number: int, go: Any, got: Any) -> None:
+    """One client, in a thread of its own: asks, says what it got, asks again; backs off after anything but an answer."""
+    go.wait()
+    asked = 0
     while True:
         asked += 1
-        prompt = "%d %d %s" % (
-            number,
-            asked,
-            "word " * request["words"],
-        )  # no two begin alike: nothing kept of one serves another
-        body = {"model": request["model"], "prompt": prompt, "max_tokens": request["answer"]}
-        connection, answered = connected(str(url.hostname), url.port, timeout=request["limit_s"]), False
         try:
-            connection.request("POST", url.path, json.dumps(body), {"content-type": "application/json"})
-            answer = connection.getresponse()
-            while answer.read(65536):
-                pass
-            answered = answer.status == 200
-        except (OSError, HTTPException):
-            pass
-        finally:
-            connection.close()
-        if not answered:
+            what = answered(request, "%d %d" % (number, asked))  # no two begin alike: nothing kept of one serves another
+        except Exception as problem:  # noqa: BLE001 - a client that ended would be missed by nobody
+            what = type(problem).__name__
+        got.put(what)
+        if what != "200":
             time.sleep(request["pause_s"])
 
 
-def load_worker(gate: int, request: Record) -> None:
-    """In a process of its own, whose death ends all clients at once: for as long as the agent lives."""
-    import threading  # noqa: PLC0415 - no other verb needs it
+def load_worker(request: Record, path: str, gate: int, tell: int) -> None:
+    """In a process of its own, whose death ends all clients at once: for as long as the agent lives.
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    die_with_parent()
+    Nobody is asked anything before all clients stand, or where one cannot be had: then `tell` says why.
+    """
+    import threading  # noqa: PLC0415 - no other verb needs them
+    from queue import SimpleQueue  # noqa: PLC0415
+
     if not os.read(gate, 1):
         return
-    for client in range(request["clients"]):
-        threading.Thread(target=ask, args=(request, client), daemon=True).start()
-    os.read(gate, 1)  # the agent holds the other end and never writes again: this returns when it is gone
+    go, clients = threading.Event(), request["clients"]
+    got: Any = SimpleQueue()
+    for client in range(clients):
+        try:
+            threading.Thread(target=ask, args=(request, client, go, got), daemon=True).start()
+        except (RuntimeError, MemoryError) as problem:
+            os.write(tell, ("only %d of %d clients can be had: %s" % (client, clients, problem or "no memory")).encode("utf-8"))
+            return
+    os.write(tell, STARTED.encode("utf-8"))
+    go.set()
+    answers: dict[str, int] = {}
+    while not select.select([gate], [], [], SEEN_EVERY_S)[0]:  # the agent never writes again: it can be read when that is gone
+        for _ in range(got.qsize()):
+            what = got.get()
+            answers[what] = answers.get(what, 0) + 1
+        show(path, answers=answers)
 
 
 def load_apply(request: Record, held: Held) -> Record:
     gate, opener = os.pipe()
-    worker = os.fork()
-    if worker == 0:
-        signal.set_wakeup_fd(-1)
+    told, tell = os.pipe()
+
+    def work() -> None:
         os.close(opener)
-        load_worker(gate, request)
-        os._exit(0)
-    held.record["processes"].append(identity(worker))
+        os.close(told)
+        load_worker(request, held.path, gate, tell)
+
+    held.record["processes"].append(identity(forked(work)))
     held.keep()
+    os.close(tell)  # so that `told` reads as closed when the worker is gone
     os.write(opener, b"!")
     os.close(gate)
+    limit = time.monotonic() + START_S
+    while not select.select([told], [], [], 0)[0]:
+        if time.monotonic() > limit:
+            raise Failed("%d clients did not all stand within %g s" % (request["clients"], START_S))
+        held.go_on(0.005)
+    said = os.read(told, 4096).decode("utf-8", "replace")
+    os.close(told)
+    if said != STARTED:
+        raise Failed(said or "the process of the clients ended before they all stood")
     return {"clients": request["clients"]}
 
 

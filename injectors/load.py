@@ -1,7 +1,8 @@
 """Faults that are load: long-context-flood, traffic-surge. Clients of blackstart's own ask the service at its own endpoint, all at once.
 
 An agent on this machine holds the clients: they end with it, at its deadline, or when it is told. That the service has them is told by
-the service alone: what each replica says of requests under way, compared with what it said before.
+the service: what each replica says of requests under way, compared with what it said before. That they are ours is told by what the
+clients were answered, which the agent counts: others' traffic alone proves nothing.
 """
 
 import re
@@ -10,11 +11,12 @@ import urllib.request
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from http.client import HTTPException
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from .artefacts import refuse_elsewhere
-from .base import Differs, Evidence, FaultError, Injector, NotYet, Privilege, Refusal, Undo
+from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import no_agent_left
 from .lifecycle import end_agent
 from .means import CLIENTS, Means
@@ -25,14 +27,17 @@ METRICS = "the service's own metrics"
 LOOKS, LOOK_EVERY_S = 8, 0.2  # one look may fall on a moment when nothing is under way, or much
 ANSWER_S = 2.0
 LEAST_RISE = 0.125  # of the clients: the others are refused by a service that sheds load, or are on their way
+LEAST_ASKED = 0.5  # of the words that were answered: an engine may count a question before or after it is answered
+TAKEN, SHED = "200", ("429", "503")  # what a service answers that has had the question
+STALE_S = 5.0  # clients that nobody has heard of for so long are gone, or hang
 WORDS_OF_ANSWER = 64
 LIMIT_S = 30.0  # for an answer; then a client gives up and asks again
 PAUSE_S = 1.0  # after a refusal, as a client that backs off has it
 
 
 class Served(NamedTuple):
-    """What only the service file knows: where users ask, for which model, and what the engine calls requests under way (gauges) and
-    the tokens of all prompts (counters).
+    """What only the service file knows: the URL that is asked for completions, for which model, and what the engine calls requests
+    under way (gauges) and the tokens of all prompts (counters).
     """
 
     url: str | None
@@ -43,18 +48,29 @@ class Served(NamedTuple):
     asked: tuple[str, ...] = ()
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """The ability of a platform to read what an agent has counted, past its process."""
+
+    def agent_seen(self, fault: str, target: Target) -> JSON | None:
+        """What the agent of that fault last wrote down, with `t` (its clock's seconds) and `age_s`; None: nothing."""
+
+
 class LoadFault(Injector):
     """So many clients at once. Subclasses say what each of them asks."""
 
     done_by: ClassVar[Means] = CLIENTS
     proven_by: ClassVar[str] = (
-        "the service's own metrics: more requests than before are running or waiting, or (where it sheds load) more tokens are asked"
+        "the service's own metrics: more requests than before are running or waiting, or (where it sheds load) more tokens are asked; and "
+        "its clients were answered with 200, 429 or 503"
     )
     undone_by: ClassVar[str] = (
-        "the agent and all its clients end, by the process table; the service says that no more requests are under way than before"
+        "the agent and all its clients end, by the process table; what the service says is under way then is told, and judged by the "
+        "objectives"
     )
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.API
+    patience: ClassVar[timedelta] = timedelta(seconds=LIMIT_S + 10)  # the first answer of a service that is slow counts, too
     clients: int
     served: Served | None
 
@@ -93,41 +109,80 @@ class LoadFault(Injector):
         return Undo(targets, {**prior, "before": before._asdict(), "url": served.url, "model": served.model})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
-        url = str(undo.prior["url"]).rstrip("/") + "/v1/completions"
-        question = {"url": url, "model": undo.prior["model"], "words": self.words(), "answer": WORDS_OF_ANSWER}
+        asked = {"url": undo.prior["url"], "model": undo.prior["model"]}
+        question = {**asked, "words": self.words(), "answer": WORDS_OF_ANSWER}
         request = {**question, "clients": self.clients, "limit_s": LIMIT_S, "pause_s": PAUSE_S}
         platform.agent_begin(undo.fault, undo.targets[0], "send-load", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         """More is under way, the least of some looks against the most of those before: what comes and goes by itself proves nothing. Or
-        more than twice as much is asked as before, and a whole question more: a service that sheds load has little under way.
+        more than twice as much is asked as before, and what the clients were answered besides, at least a whole question: a service that
+        sheds load has little under way. And some of the clients reached it.
         """
-        del platform
-        now, before = _again(undo, NotYet)
+        earlier = _counted(undo, platform)
+        try:
+            now, before = looked(undo.prior), Seen(**undo.prior["before"])
+        except OSError as error:
+            raise NotYet(str(error)) from error
+        got = Got.since(earlier, _counted(undo, platform))
         waiting = min(now.under_way) >= max(before.under_way) + max(1.0, LEAST_RISE * self.clients)
-        asking = bool(undo.prior["counters"]) and now.asked_per_s >= 2 * before.asked_per_s + self.words()
-        if not waiting and not asking:
-            raise NotYet(f"{_told(now, before)}; {self.clients} clients more ask it")
-        return Evidence(METRICS, _told(now, before), {"before": before._asdict(), "now": now._asdict()})
+        more_per_s = self.words() * max(1.0, LEAST_ASKED * got.taken_per_s)
+        asking = TAKEN in got.answers and bool(undo.prior["counters"]) and now.asked_per_s >= 2 * before.asked_per_s + more_per_s
+        said = f"{_told(now, before)}; {self.clients} clients {got.told()}"
+        if not got.reached or not (waiting or asking):
+            raise NotYet(said)
+        return Evidence(METRICS, said, {"before": before._asdict(), "now": now._asdict(), "clients": got._asdict()})
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         end_agent(undo, undo.targets[0], platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        """By the process table nobody asks any more; what the clients had asked may still be computed for a while."""
-        no_agent_left(undo, platform)
-        now, before = _again(undo, Differs)
-        if min(now.under_way) > max(before.under_way):
-            raise Differs(f"still {_told(now, before)}")
-        return Evidence(METRICS, _told(now, before), {"before": before._asdict(), "now": now._asdict()})
+        """By the process table nobody asks any more. What is still computed of what the clients had asked, and whether the service bore
+        it at all, is no fault of ours left behind: it is said, and the objectives judge it.
+        """
+        gone, before = no_agent_left(undo, platform), Seen(**undo.prior["before"])
+        try:
+            now = looked(undo.prior)
+        except OSError as error:
+            return replace(gone, detail=f"{gone.detail}; {error}", facts={"before": before._asdict(), "not_told": str(error)})
+        still = "still " if min(now.under_way) > max(before.under_way) else ""
+        facts = {"before": before._asdict(), "now": now._asdict()}
+        return replace(gone, detail=f"{gone.detail}; {still}{_told(now, before)}", facts=facts)
 
 
-def _again(undo: Undo, otherwise: type[FaultError]) -> "tuple[Seen, Seen]":
-    """What the service says now, and what it said before."""
-    try:
-        return looked(undo.prior), Seen(**undo.prior["before"])
-    except OSError as error:
-        raise otherwise(str(error)) from error
+class Got(NamedTuple):
+    """What the clients got since they began: how often each status, or the name of an error. `taken_per_s`: how many questions in a
+    second were answered while the service was looked at. `age_s`: how old that is; None where they have not been heard of.
+    """
+
+    answers: Mapping[str, int]
+    taken_per_s: float
+    age_s: float | None
+
+    @classmethod
+    def since(cls, earlier: JSON | None, now: JSON | None) -> "Got":
+        if now is None:
+            return cls({}, 0.0, None)
+        over_s = now["t"] - earlier["t"] if earlier else 0.0
+        taken = now["answers"].get(TAKEN, 0) - earlier["answers"].get(TAKEN, 0) if earlier else 0
+        return cls(now["answers"], taken / over_s if over_s > 0 else 0.0, now["age_s"])
+
+    @property
+    def reached(self) -> bool:
+        """Whether the service has had a question of ours, and the clients are still there."""
+        return self.age_s is not None and self.age_s <= STALE_S and any(status in self.answers for status in (TAKEN, *SHED))
+
+    def told(self) -> str:
+        """What follows on `32 clients`."""
+        if self.age_s is None or self.age_s > STALE_S:
+            return "have not been heard of" + (f" for {self.age_s:.0f} s" if self.age_s else "")
+        return "got " + (", ".join(f"{what} ({times} times)" for what, times in self.answers.items()) or "no answer yet")
+
+
+def _counted(undo: Undo, platform: Platform) -> JSON | None:
+    if not isinstance(platform, Counting):
+        raise Refusal(f"not injecting: platform {platform.name} cannot read what clients were answered")
+    return platform.agent_seen(undo.fault, undo.targets[0])
 
 
 def _told(now: "Seen", before: "Seen") -> str:
@@ -164,12 +219,15 @@ def metrics_of(url: str) -> str:
 
 
 def told(text: str, names: Iterable[str]) -> float:
-    """The sum of all values under these names in Prometheus' text format. Raises OSError where there are none."""
+    """The sum of all values under these names in Prometheus' text format. Raises OSError where there are none, or no numbers."""
     pattern = "|".join(map(re.escape, names))
     values = re.findall(rf"^(?:{pattern})(?:\{{[^}}]*\}})? ([0-9.eE+-]+)", text, re.MULTILINE)
     if not values:
         raise OSError(f"the service's metrics tell nothing of {', '.join(names)}")
-    return sum(map(float, values))
+    try:
+        return sum(map(float, values))
+    except ValueError as error:
+        raise OSError(f"the service's metrics tell no number of {', '.join(names)}: {error}") from error
 
 
 @dataclass(frozen=True)

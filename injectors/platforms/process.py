@@ -219,6 +219,9 @@ class ProcessPlatform(LocalFiles, AloneHere):
         """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives."""
         return self.agents.usage(fault, target)
 
+    def agent_seen(self, fault: str, target: Target) -> JSON | None:
+        return self.agents.seen(fault, target)
+
     def target_usage(self, target: Target) -> Usage | None:
         """The same of the target with its descendants."""
         found = [used for identity in self._belonging(target) if (used := usage(identity))]
@@ -237,7 +240,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
         return self.agents.look("saturate-gpu", {"pids": self.pids(target), "fault": fault, "opencl": opencl})
 
     def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
-        return self.agents.seen(fault, target)
+        return self.agent_seen(fault, target)
 
     # --- links ---
 

@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 import os
+import signal
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from blackstart.injectors import load
 from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
-from blackstart.injectors.load import LongContextFlood, Served, TrafficSurge, looked
+from blackstart.injectors.load import LongContextFlood, Served, TrafficSurge, looked, metrics_of, told
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
 from blackstart.injectors.testing import check_injector
@@ -42,9 +44,8 @@ def service(tmp_path, port):
 
 
 def served(port: int) -> Served:
-    return Served(
-        f"http://127.0.0.1:{port}", "openai", "tiny", "/metrics", ("requests_running", "requests_waiting"), ("prompt_tokens",)
-    )
+    url, names = f"http://127.0.0.1:{port}/v1/completions", ("requests_running", "requests_waiting")
+    return Served(url, "openai", "tiny", "/metrics", names, ("prompt_tokens",))
 
 
 def connections(port: int) -> int:
@@ -79,9 +80,75 @@ def test_what_was_there_before_proves_nothing(service, port):
             injector.recover(busy, platform)
 
 
-def asked(port: int) -> dict:
-    what = {"url": f"http://127.0.0.1:{port}/v1/completions", "model": "tiny", "words": 8, "answer": 1}
+def asked(port: int, path: str = "/v1/completions") -> dict:
+    what = {"url": f"http://127.0.0.1:{port}{path}", "model": "tiny", "words": 8, "answer": 1}
     return {**what, "clients": CLIENTS, "limit_s": 5.0, "pause_s": 0.1}
+
+
+def until(condition, what):
+    limit = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < limit, f"waited 30 s for {what}"
+        time.sleep(0.02)
+
+
+def under_way(port: int) -> float:
+    return told(metrics_of(f"http://127.0.0.1:{port}/metrics"), ["requests_running"])
+
+
+def without_load(platform, port, fault):
+    """The record of a fault before which nothing was under way."""
+    names = served(port)
+    prior = {"metrics": [f"http://127.0.0.1:{port}/metrics"], "names": list(names.under_way), "counters": list(names.asked)}
+    return Undo((platform.current("r0"),), {**prior, "before": {"under_way": [0.0], "asked_per_s": 0.0}}, fault)
+
+
+def test_others_traffic_is_no_proof_where_our_clients_never_reached_the_service(service, port, monkeypatch):
+    monkeypatch.setattr(load, "LOOK_EVERY_S", 0.05)
+    injector = TrafficSurge(clients=CLIENTS, served=served(port))
+    with closing(service()) as platform:
+        lost = without_load(platform, port, "check.lost")
+        (target,) = lost.targets
+        try:
+            platform.agent_begin("check.others", target, "send-load", asked(port), 30.0)
+            until(lambda: under_way(port) > CLIENTS // 2, "others")
+            with pytest.raises(NotYet, match=f"{CLIENTS} clients have not been heard of$"):
+                injector.verify(lost, platform)
+            platform.agent_begin("check.lost", target, "send-load", asked(port, "/v1/v1/completions"), 30.0)
+            until(lambda: (platform.agent_seen("check.lost", target) or {}).get("answers"), "what its clients got")
+            with pytest.raises(NotYet, match=rf"{CLIENTS} clients got 404 \(\d+ times\)$"):
+                injector.verify(lost, platform)
+        finally:
+            platform.agent_end("check.lost", target)
+            platform.agent_end("check.others", target)
+        assert platform.agent_seen("check.lost", target) is None
+
+
+@pytest.fixture
+def slow_service(tmp_path, port):
+    """It computes on for an hour what nobody waits for any more."""
+    yield from serving(tmp_path, port, "1000", "3600")
+
+
+def test_what_the_service_still_has_or_no_longer_tells_is_no_fault_left_behind(slow_service, port, monkeypatch):
+    monkeypatch.setattr(load, "LOOK_EVERY_S", 0.02)
+    injector = TrafficSurge(clients=CLIENTS, served=served(port))
+    with closing(slow_service()) as platform:
+        undo = without_load(platform, port, "check.busy")
+        (target,) = undo.targets
+        try:
+            platform.agent_begin(undo.fault, target, "send-load", asked(port), 30.0)
+            until(lambda: under_way(port) == CLIENTS, "all clients")
+        finally:
+            injector.recover(undo, platform)
+        evidence = injector.verify_recovered(undo, platform)
+        assert evidence.source == "kernel accounting"
+        assert f"no agent is left beside r0; still {CLIENTS} to {CLIENTS} requests are under way" in evidence.detail
+        platform.signal(target, signal.SIGKILL)
+        until(lambda: platform.state(target) == "gone", "its death")
+        evidence = injector.verify_recovered(undo, platform)
+        assert "no agent is left beside r0; http://127.0.0.1" in evidence.detail
+        assert "does not tell what is under way" in evidence.facts["not_told"]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +199,7 @@ def test_a_service_that_sheds_the_load_proves_it_by_what_is_asked(tmp_path, port
                 evidence = proven(injector, undo, platform)
                 assert max(evidence.facts["now"]["under_way"]) <= 1
                 assert evidence.facts["now"]["asked_per_s"] > 100
+                assert evidence.facts["clients"]["answers"].keys() >= {"200", "429"}
             finally:
                 injector.recover(undo, platform)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -42,8 +44,11 @@ def state(tmp_path):
 
 
 @contextmanager
-def held(verb, state, **request):
-    """An agent that holds a fault; its first line is read. It is killed afterwards, whatever the test did to it."""
+def held(verb, state, *, limit=None, **request):
+    """An agent that holds a fault; its first line is read. It is killed afterwards, whatever the test did to it.
+
+    `limit` is called in it before it begins.
+    """
     state.parent.mkdir(exist_ok=True)
     body = {"fault": "run.0", "state": str(state), "deadline_s": 120.0, "lease_s": None, **request}
     with subprocess.Popen(
@@ -52,6 +57,7 @@ def held(verb, state, **request):
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
+        preexec_fn=limit,  # noqa: PLW1509 - limits are set in the agent alone, and this process has one thread
     ) as process:
         try:
             process.said = json.loads(process.stdout.readline() or "{}")
@@ -199,13 +205,16 @@ def test_workers_die_with_a_killed_agent(state):
         assert not state.exists()
 
 
+def load(where, clients):
+    return {"url": where, "model": "tiny", "words": 3, "answer": 1, "clients": clients, "limit_s": 60, "pause_s": 0.1}
+
+
 def test_clients_die_with_a_killed_agent(state):
     """Nothing but their own connections shows them; those are gone with them."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(LIMIT_S)
         where = f"http://127.0.0.1:{server.getsockname()[1]}/v1/completions"
-        asked = {"url": where, "model": "tiny", "words": 3, "answer": 1, "clients": 1, "limit_s": 60, "pause_s": 0.1}
-        with held("send-load", state, **asked) as process:
+        with held("send-load", state, **load(where, 1)) as process:
             connection, _ = server.accept()
             with connection:
                 connection.settimeout(LIMIT_S)
@@ -217,7 +226,59 @@ def test_clients_die_with_a_killed_agent(state):
 
 
 def test_more_clients_than_one_process_can_be_are_refused(state):
-    assert "1 to 1024 make sense" in refusal("send-load", state, clients=1025)
+    assert "1 to 1024 make sense" in refusal("send-load", state, **load("http://127.0.0.1:1/", 1025))
+
+
+def test_load_that_takes_more_memory_than_there_is_to_spare_is_refused(state):
+    words = 2 * agent.available_memory() // (1024 * agent.BYTES_OF_WORD)
+    why = refusal("send-load", state, **{**load("http://127.0.0.1:1/", 1024), "words": words})
+    assert f"1024 clients with questions of {words} words take {1024 * words * 15} bytes" in why
+    assert "stay free" in why
+    assert agent.load_prepare({"clients": 1024, "words": 1000}) == {"processes": []}
+
+
+def few_threads():
+    """For some hundreds, each with a stack of 8 MiB."""
+    resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+
+
+def test_clients_that_cannot_all_be_had_are_the_agent_s_failure(state):
+    """Nobody is asked anything, and nothing is left."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"http://127.0.0.1:{server.getsockname()[1]}/v1/completions"
+        with held("send-load", state, limit=few_threads, **load(where, 1024)) as process:
+            assert process.said["event"] == "failed"
+            assert re.search(r"only \d+ of 1024 clients can be had: can't start new thread", process.said["why"])
+            assert process.wait(LIMIT_S) == 1
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert list(state.parent.iterdir()) == []
+
+
+def test_what_clients_got_is_counted_until_the_undo(state):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"http://127.0.0.1:{server.getsockname()[1]}/v1/completions"
+    seen = Path(f"{state}.seen")
+    with held("send-load", state, **load(where, 2)) as process:
+        wait_for(seen.exists, "what the clients got")
+        assert json.loads(seen.read_text())["answers"].keys() == {"ConnectionRefusedError"}
+        process.stdin.close()
+        assert process.wait(LIMIT_S) == 0
+    assert list(state.parent.iterdir()) == []
+
+
+def test_a_child_that_fails_is_never_taken_for_the_agent():
+    """It would go through the agent's own undo."""
+    code = (
+        "import os\n"
+        "from blackstart.injectors import agent\n"
+        "child = agent.forked(lambda: 1 // 0)\n"
+        "print('here', os.WEXITSTATUS(os.waitpid(child, 0)[1]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "here 1\n", "")
 
 
 def test_memory_reserve_is_kept(state):
