@@ -2018,7 +2018,6 @@ def missing(loaded: Callable[[], Library]) -> str:
 def look_by_nvml(found: Record) -> None:
     try:
         nvml = Nvml()
-        found["hardware"] = "simulated" if nvml.library.simulated else "real"
         handles, found["broken"] = nvml.devices()
         for handle, parent in handles:
             try:
@@ -2066,7 +2065,7 @@ def look(request: Record) -> int:
     all that hold the fault.
     """
     last_resort(LOOK_S)
-    found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": "", "hardware": "real"}
+    found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": ""}
     found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices", "shimmed")})
     fault, pids, holding = request.get("fault", ""), list(request.get("pids", ())), agents()
     found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=[pid for pid in holding if holding[pid] == fault])

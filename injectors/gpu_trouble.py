@@ -66,7 +66,7 @@ class GpuThrottle(Injector):
         wanted = round(max(least, now * self.power))
         if wanted >= now:
             raise Refusal(f"not injecting: {uuid} is limited to {now:g} W, and {least:g} W is the least that can be set")
-        return {"device": uuid, "hardware": seen["hardware"], "before_w": now, "limit_w": wanted}
+        return {"device": uuid, "hardware": gpu["hardware"], "before_w": now, "limit_w": wanted}
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:

@@ -54,7 +54,7 @@ class Beside:
         words = dict.fromkeys(("nvml", "cuda", "kfd", "hip", "opencl"), "")
         environment = {str(TARGET): {"CUDA_VISIBLE_DEVICES": UUID}}
         seen = {**words, "gpus": [self.found], "broken": [], "amd": [], "amd_broken": [], "environment": environment}
-        return {**seen, "root": True, "hardware": "real"}
+        return {**seen, "root": True}
 
     def accelerator_seen(self, *_: object) -> dict[str, Any]:
         return {"stopped": "", "age_s": 0.0, **(self.measured or {})}
