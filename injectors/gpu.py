@@ -30,9 +30,7 @@ from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
 LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
-SLACK = (
-    64 << 20
-)  # bytes by which more may be free than was to be left: a driver's own granularity; never over half of what is held
+SLACK = 64 << 20  # bytes by which more may be free than was to be left (a driver's granularity); at most half of what is held
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = (
     "the target's own GPU or slice of one (MIG) by its UUID, AMD's as GPU-UNIQUE_ID or PCI-ADDRESS, needed where it has several; or "
