@@ -25,10 +25,17 @@ def built(folder: Path) -> Path:
         raise Refused(
             [f"the CUDA shim is built where a C compiler is, and here is none of {', '.join(COMPILERS)}; apt-get install gcc"]
         )
-    folder.mkdir(parents=True, exist_ok=True)
     library = folder.absolute() / LIBRARY
     command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SHIM)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise Refused([f"the CUDA shim is not built by {compiler} within {BUILD_S:g} s; try when the machine is idle"]) from None
+    except OSError as problem:
+        raise Refused(
+            [f"the CUDA shim cannot be built in {folder}: {problem}; name a folder that this user may write to"]
+        ) from problem
     if done.returncode:
         raise Refused([f"the CUDA shim cannot be built by {compiler}: {done.stderr.strip()[-500:]}"])
     return library

@@ -1,12 +1,14 @@
-/* Between a program and libcuda: every call of the driver goes through here, and fails as on a GPU that is lost while a control file
- * says so. Loaded by the dynamic linker as an auditing library (rtld-audit(7)), which shows it every symbol as it is bound, those that
- * are looked up by dlsym among them; those that cuGetProcAddress gives out are replaced there.
+/* Between a program and libcuda: what the linker binds of the driver, and what cuGetProcAddress gives out, goes through here, and fails as
+ * on a GPU that is lost while a control file says so. Loaded by the dynamic linker as an auditing library (rtld-audit(7)), which shows it
+ * every symbol as it is bound, those that are looked up by dlsym among them; those that cuGetProcAddress gives out are replaced there.
+ * These pass: cuGetProcAddress itself, calls that only tell what something is, and what is reached through the tables of cuGetExportTable.
  *
  *     LD_AUDIT=/path/libblackstart_cuda.so BLACKSTART_CUDA=/path/control PROGRAM
  *
  * The control file is made when the program starts: 40 bytes of the boot's id, the moment of CLOCK_MONOTONIC in nanoseconds up to which
  * the GPU is lost (0: it is not), and the code that calls then return. Past that moment, or after another boot, calls go through again
- * whoever died meanwhile. Nothing is locked, nothing is counted; calls of NVML are left alone.
+ * whoever died meanwhile. A file that is there already and neither empty nor of that size is somebody's: it is left alone, and all calls
+ * go through. Nothing is locked, nothing is counted; calls of NVML are left alone.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -16,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,11 +43,18 @@ static void reading(const char *path, char *into, size_t size) {
   if (file >= 0) close(file);
 }
 
+/* Whether that file is a control file, or becomes one by this. */
+static int ours(int file) {
+  struct stat there;
+  if (fstat(file, &there)) return 0;
+  return there.st_size == sizeof(struct control) || (!there.st_size && !ftruncate(file, sizeof(struct control)));
+}
+
 static void opened(void) {
   const char *path = getenv("BLACKSTART_CUDA");
   int file = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
   if (file < 0) return;
-  void *found = ftruncate(file, sizeof(struct control)) ? MAP_FAILED : mmap(NULL, sizeof(struct control), PROT_READ, MAP_SHARED, file, 0);
+  void *found = ours(file) ? mmap(NULL, sizeof(struct control), PROT_READ, MAP_SHARED, file, 0) : MAP_FAILED;
   if (found != MAP_FAILED) control = found;
   reading("/proc/sys/kernel/random/boot_id", boot, sizeof boot - 1);
   close(file);

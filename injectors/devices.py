@@ -77,15 +77,17 @@ def _own(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON
     if not wanted and seen["nvml"] and seen["kfd"]:
         raise Refusal(f"not injecting: {seen['nvml']}; {seen['kfd']}; so nobody tells which GPU is {target.name}'s")
     of_amd = is_amd(wanted) if wanted else bool(amd or (not on_nvidia and not seen["gpus"] and not seen["kfd"]))
-    return own_amd(seen, target, pids, wanted) if of_amd else own_gpu(seen, target, pids, wanted)
+    if of_amd:
+        return own_amd(seen, target, pids, wanted)
+    if seen["cuda"] and not seen["nvml"]:
+        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver")
+    return own_gpu(seen, target, pids, wanted)
 
 
 def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
-    """What NVML tells of the target's one GPU or slice. Raises Refusal."""
+    """What NVML tells of the target's one GPU or slice, whether or not CUDA could work on it. Raises Refusal."""
     if seen["nvml"]:
         raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s")
-    if seen["cuda"]:
-        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver")
     gpus: list[JSON] = seen["gpus"]
     own = [gpu for gpu in gpus if pids & {process["pid"] for process in gpu["processes"]}]
     how = f"{target.name}'s processes are on" if own else f"{target.name}'s environment shows it"
@@ -117,7 +119,7 @@ def _refuse_unless_shareable(gpu: JSON, pids: set[int], *, shared: bool) -> None
         raise Refusal(
             f"not injecting: processes share {gpu['uuid']} through MPS, where one that is killed can take the others' work along"
         )
-    others = [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]
+    others = others_on(gpu, pids)
     if others and not shared and not any(process["here"] for process in gpu["processes"]):
         raise Refusal(
             f"not injecting: {gpu['uuid']} is used by pid {', '.join(others)} of the host, which cannot be told apart from in here; if these "
@@ -129,10 +131,20 @@ def _refuse_unless_shareable(gpu: JSON, pids: set[int], *, shared: bool) -> None
         )
 
 
+def others_on(gpu: JSON, pids: set[int]) -> list[str]:
+    """Pids of those on a GPU that are neither the target's nor agents of blackstart, as an earlier fault of the drill has one there."""
+    return [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids and not process["agent"]]
+
+
 def _held(gpu: JSON, pids: set[int]) -> int | None:
-    """Bytes of the target's own; None where NVML does not tell them, or tells pids of the host, of which any may be the target's."""
-    told = [process["bytes"] for process in gpu["processes"] if process["pid"] in pids]
-    return sum(told) if None not in told and all(process["here"] for process in gpu["processes"]) else None
+    """Bytes of the target's own, without an agent's that is among its processes (in a container).
+
+    None where NVML does not tell them, tells pids of the host, of which any may be the target's, or lists nobody although memory is in use.
+    """
+    told = [process["bytes"] for process in gpu["processes"] if process["pid"] in pids and not process["agent"]]
+    hidden = not gpu["processes"] and gpu["used_bytes"] > 0
+    known = None not in told and not hidden and all(process["here"] for process in gpu["processes"])
+    return sum(told) if known else None
 
 
 def _visible(seen: JSON, target: Target) -> list[JSON]:

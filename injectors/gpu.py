@@ -30,7 +30,7 @@ from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
 LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
-SLACK = 64 << 20  # bytes by which what is free may differ from what was to be left: a driver's own granularity
+SLACK = 64 << 20  # bytes by which more may be free than was to be left (a driver's granularity); at most half of what is held
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = (
     "the target's own GPU or slice of one (MIG) by its UUID, AMD's as GPU-UNIQUE_ID or PCI-ADDRESS, needed where it has several; or "
@@ -171,7 +171,7 @@ class GpuMemoryFill(Injector):
             free = each["total_bytes"] - (each["used_bytes"] or 0)
             if free - leave < LEAST_TAKEN:
                 raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
-            if each["used_bytes"] is None and (why := _short(free - leave, target, platform)):
+            if each.get("on_host_memory") and (why := _short(free - leave, target, platform)):
                 raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
             if accelerators(platform).agents_go_along and _has_most(each):
                 raise Refusal(
@@ -219,12 +219,15 @@ class GpuMemoryFill(Injector):
             return f"are resident; the next allocation: {fact['next_allocation']}", fact, source
         gpu, mine = on_gpu(undo, target, platform)
         free = gpu["total_bytes"] - gpu["used_bytes"]
-        if free > seen["leave_bytes"] + SLACK:
-            by = teller(prior["device"])
+        by, held = teller(prior["device"]), seen["held_bytes"]
+        if free > seen["leave_bytes"] + min(SLACK, held // 2):
             raise NotYet(f"{free} bytes of {prior['device']} are free by {by}, and {seen['leave_bytes']} were to be left")
+        own = gpu["used_bytes"] if mine["bytes"] is None else mine["bytes"]
+        if own < LEAST_RESIDENT * held:
+            whose = "are in use" if mine["bytes"] is None else f"are pid {mine['pid']}'s"
+            raise NotYet(f"{own} bytes of {prior['device']} {whose} by {by}, and the agent says that it has taken {held}")
         fact |= {"pid": mine["pid"], "agent_bytes": mine["bytes"], "free_bytes": free}
         fact |= {"used_bytes": [prior["used_bytes"], gpu["used_bytes"]]}
-        by = teller(prior["device"])
         return f"are held beside {target.name}; {by} tells {free >> 20} MiB free", fact, by
 
     def recover(self, undo: Undo, platform: Platform) -> None:

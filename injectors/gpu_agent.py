@@ -19,9 +19,11 @@ device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit):
 waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
 memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
 `device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it. lose-gpu:
-`controls`, files by which cuda_shim.c has all calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
+`controls`, files by which cuda_shim.c has calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
 log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
 look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
+
+A driver that hangs is waited for no longer than LOOK_S by look, UNDO_LIMIT_S by undo: the kernel ends the process then.
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
 Memory is allocated plainly, never managed (oversubscription can hang a device), and no kernel lasts longer than some 10 ms.
@@ -39,6 +41,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import json
+import mmap
 import os
 import re
 import select
@@ -50,6 +53,8 @@ from contextlib import suppress
 from typing import Any, Callable, ClassVar, Dict, NamedTuple
 
 UNDO_S = 10.0  # how long an undo may take before another process does it instead
+UNDO_LIMIT_S = 4 * UNDO_S  # of `undo`: the agent's own, until it is killed, another one beside this, and this
+LOOK_S = 60.0  # a driver that was not loaded before takes some seconds
 SLICE_S = 0.010  # what one kernel takes: short, so that the victim's own kernels get between and an end comes at once
 STUCK_S = 20.0  # a device that has not finished such a kernel by then hangs
 MOST_OWED_S = 0.25  # what was missed while the device was busy with others is not made up for beyond this
@@ -59,6 +64,7 @@ WATCH_EVERY_S = 0.5
 CHUNKS = (256 << 20, 32 << 20, 2 << 20)  # allocations, the largest first
 HOST_RESERVE, HOST_RESERVE_SHARE = 512 << 20, 0.10  # of the machine's memory, where a device uses that
 KERNEL = os.environ.get("BLACKSTART_KERNEL_ROOT", "")  # empty: the kernel that this runs on
+SIMULATED = "blackstart_simulated"  # a symbol by which a driver's library says so of itself
 Record = Dict[str, Any]  # plain JSON; what undo needs, and nothing else
 
 
@@ -163,7 +169,7 @@ class Library:
         else:
             raise Refused("%s cannot be loaded (%s)" % (name, problems[0])) from problems[0]
         self.name, self.codes = name, codes
-        self.simulated = hasattr(self.library, "blackstart_simulated") or bool(KERNEL)
+        self.simulated = hasattr(self.library, SIMULATED) or bool(KERNEL)
 
     def has(self, function: str) -> bool:
         return hasattr(self.library, function)
@@ -363,6 +369,7 @@ class Nvml:
         with suppress(Failed):  # many devices do not tell
             shared = self.processes(handle, "MPSCompute")
         processes, shares = {**shared, **self.processes(handle, "Compute")}, self.shares(handle)
+        idle = 0 if shares else None  # who is not among those whose kernels ran had none
         return {
             "uuid": self.text("nvmlDeviceGetUUID", handle),
             "pci": self.pci(gpu),
@@ -379,7 +386,7 @@ class Nvml:
             "utilisation": self.utilisation(handle),
             "compute_mode": self.perhaps("nvmlDeviceGetComputeMode", gpu),
             "mps": bool(shared),
-            "processes": [{"pid": pid, "bytes": size, "sm": shares.get(pid)} for pid, size in sorted(processes.items())],
+            "processes": [{"pid": pid, "bytes": size, "sm": shares.get(pid, idle)} for pid, size in sorted(processes.items())],
             "hardware": "simulated" if self.library.simulated else "real",
         }
 
@@ -1142,7 +1149,7 @@ class OpenCl:
 
     def kernels(self, wanted: str) -> list[str]:
         if wanted == "tensor":
-            raise Refused("OpenCL has no kernel of kind tensor; only the CUDA driver has")
+            raise Refused("OpenCL has no kernel of kind tensor; CUDA and HIP have, for chips with tensor or matrix cores")
         return ["fma"]
 
     def open(self, kernels: list[str]) -> None:
@@ -1441,13 +1448,13 @@ def last_resort(seconds: float) -> None:
 
     No thread of ours could: a library that hangs while it is loaded keeps the interpreter.
     """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whatever was inherited
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def hold(name: str, request: Record) -> int:
     """Do it, keep it up until an ending, let go. Returns the exit status."""
     ending = Ending(request["deadline_s"], request.get("lease_s"))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     last_resort(request["deadline_s"] + UNDO_S)
     try:
         held = begin(name, request, ending)
@@ -1518,6 +1525,7 @@ def put_back(path: str, body: Record, reason: str, why: str = "") -> int:
 
 def undo(path: str) -> int:
     """End the agent of that record if it lives: with it all is gone. A record that is not there is success."""
+    last_resort(UNDO_LIMIT_S)
     body = load(path)
     if body and body["boot"] == boot() and pid_of(body["agent"]):
         send(body["agent"], signal.SIGTERM)
@@ -1766,14 +1774,14 @@ def limit_prepare(request: Record, held: Held) -> Record:
     if not lowest.value <= wanted <= highest.value:
         allowed = (lowest.value / 1000, highest.value / 1000)
         raise Refused("%g W for %s; it takes %g to %g" % (request["limit_w"], request["device"], *allowed))
-    return {"device": request["device"], "before_mw": limit_of(nvml, handle), "ours_mw": wanted}
+    return {"device": request["device"], "before_mw": limit_of(nvml, handle), "ours_mw": wanted, "settled": False}
 
 
 def limit_apply(request: Record, held: Held) -> Record:
     nvml, record = Nvml(), held.body["record"]
     handle = nvml.handle(request["device"])
     nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["ours_mw"]))
-    record["ours_mw"] = limit_of(nvml, handle)  # a driver may round it, and what is rounded is still ours
+    record.update(ours_mw=limit_of(nvml, handle), settled=True)  # a driver may round it, and what is rounded is still ours
     held.keep()
     held.show(hardware="simulated" if nvml.library.simulated else "real", device=request["device"])
     return {"device": request["device"], "limit_w": record["ours_mw"] / 1000}
@@ -1787,12 +1795,13 @@ def shown_on(request: Record, held: Held) -> None:
 
 
 def limit_undo(record: Record) -> None:
+    """Of an agent that died before it had read back what the driver made of its limit (`settled`), any but the one before is its own."""
     nvml = Nvml()
     handle = nvml.handle(record["device"])
     now = limit_of(nvml, handle)
     if now == record["before_mw"]:
         return
-    if now != record["ours_mw"]:
+    if record["settled"] and now != record["ours_mw"]:
         words = (record["device"], now / 1000, record["ours_mw"] / 1000)
         raise Foreign("%s has a limit of %g W, where %g had been set; it was left alone" % words)
     nvml.library.call("nvmlDeviceSetPowerManagementLimit", handle, ctypes.c_uint(record["before_mw"]))
@@ -1817,7 +1826,7 @@ def control_of(path: str) -> int:
     """The same by its path. Raises Failed where it is none."""
     try:
         with open(path, "rb") as file:
-            return until_of(file.read(CONTROL.size))
+            return until_of(file.read(CONTROL.size + 1))  # of another size it is somebody's, and the shim leaves it alone as well
     except (OSError, struct.error) as problem:
         raise Failed("%s is no control file of the CUDA shim: %s" % (path, problem)) from problem
 
@@ -1943,27 +1952,58 @@ def environment_of(pid: int) -> Record:
     return {name.decode(): value.decode("utf-8", "replace") for name, _, value in pairs if name.decode("latin-1") in NAMES}
 
 
-def cuda_of(pid: int) -> Record | None:
-    """Of a process that has CUDA's driver loaded: whether the shim stands before it, and its control file; None: it has no CUDA."""
+def mapped_by(pid: int) -> set[str]:
+    """Paths of all files that a process has mapped; none where it may not be looked at, or is gone."""
     with suppress(OSError), open("/proc/%d/maps" % pid, encoding="utf-8", errors="replace") as text:
-        files = {os.path.basename(line.rstrip("\n").partition("/")[2]) for line in text}
-        if any(name.startswith("libcuda.so") for name in files):
-            shim = any(name.startswith("libblackstart_cuda") for name in files)
-            return {"pid": pid, "shim": shim, "control": environment_of(pid).get("BLACKSTART_CUDA", "")}
-    return None
+        return {"/" + line.rstrip("\n").partition("/")[2] for line in text if "/" in line}
+    return set()
 
 
-def holds(pid: int, fault: str) -> bool:
-    """Whether that process is an agent of this program with that fault, by its command line."""
-    with suppress(OSError, ValueError, IndexError), open("/proc/%d/cmdline" % pid, "rb") as text:
+def named(paths: set[str], beginning: str) -> str:
+    """The first of these files whose name begins so; empty: there is none."""
+    return next((path for path in sorted(paths) if os.path.basename(path).startswith(beginning)), "")
+
+
+def hardware_of(pid: int, driver: str) -> str:
+    """What the driver that a process has loaded from that file says of itself: real or simulated; empty: it cannot be read."""
+    if KERNEL:
+        return "simulated"
+    path, access = "/proc/%d/root%s" % (pid, driver), mmap.ACCESS_READ
+    with suppress(OSError, ValueError), open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=access) as text:
+        return "simulated" if text.find(SIMULATED.encode() + b"\0") >= 0 else "real"
+    return ""
+
+
+def cuda_of(pid: int) -> Record | None:
+    """Of a process that has CUDA's driver loaded: `hardware` as that says, whether the shim stands before it, its `control` file as a whole
+    path, and whether the shim has it `open`; None: it has no CUDA, or may not be looked at.
+    """
+    paths = mapped_by(pid)
+    driver = named(paths, "libcuda.so")
+    if not driver:
+        return None
+    said = environment_of(pid).get("BLACKSTART_CUDA", "")
+    control = os.path.realpath(os.path.join("/proc/%d/cwd" % pid, said)) if said else ""
+    shim = bool(named(paths, "libblackstart_cuda"))
+    return {"pid": pid, "hardware": hardware_of(pid, driver), "shim": shim, "control": control, "open": control in paths}
+
+
+def fault_of(pid: int) -> str:
+    """The fault that this process holds as an agent of this program, by its command line; empty: it is none."""
+    with suppress(OSError, ValueError, IndexError, AttributeError), open("/proc/%d/cmdline" % pid, "rb") as text:
         words = text.read().rstrip(b"\0").split(b"\0")
-        return words[-2].decode() in VERBS and json.loads(words[-1].decode("utf-8")).get("fault") == fault
-    return False
+        if words[-2].decode() in VERBS:
+            return str(json.loads(words[-1].decode("utf-8")).get("fault", ""))
+    return ""
 
 
-def agents_of(fault: str) -> list[int]:
-    """By the process table and not by records: these may be lost while an agent goes on."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and holds(int(name), fault)] if fault else []
+def everybody() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def agents() -> dict[int, str]:
+    """Pid and fault of each, by the process table and not by records: these may be lost while an agent goes on."""
+    return {pid: fault for pid in everybody() for fault in [fault_of(pid)] if fault}
 
 
 def missing(loaded: Callable[[], Library]) -> str:
@@ -1978,7 +2018,6 @@ def missing(loaded: Callable[[], Library]) -> str:
 def look_by_nvml(found: Record) -> None:
     try:
         nvml = Nvml()
-        found["hardware"] = "simulated" if nvml.library.simulated else "real"
         handles, found["broken"] = nvml.devices()
         for handle, parent in handles:
             try:
@@ -2002,35 +2041,50 @@ def look_by_kernel(found: Record) -> None:
         found["kfd"] = str(problem)
 
 
+def look_by_opencl(found: Record) -> None:
+    try:
+        found["devices"] = OpenClDevices().seen()
+    except (Refused, Failed) as problem:
+        found["opencl"] = str(problem)
+
+
+def look_for_cuda(found: Record, pids: list[int]) -> None:
+    """Which of these processes have CUDA, and, where one has the shim, which others have it as well."""
+    found["processes"] = [seen for pid in pids for seen in [cuda_of(pid)] if seen]
+    if any(seen["shim"] for seen in found["processes"]):
+        others = (cuda_of(pid) for pid in everybody() if pid not in (*pids, os.getpid()))
+        found["shimmed"] = [seen for seen in others if seen and seen["shim"]]
+
+
 def look(request: Record) -> int:
     """What there is, as one JSON object. `nvml`, `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty; `gpus` as NVML tells
-    (`broken`: what is wrong with those it tells nothing of), `amd` and `amd_broken` as the kernel tells, `devices` of OpenCL,
-    `environment` of pids, `processes`: which of them have CUDA loaded, and the shim before it, `unwritable`: why nothing gets into the
-    kernel's log, `logged`: its lines that name the fault (null: it cannot be read), `agents`: pids of all that hold the fault.
+    (`broken`: what is wrong with those it tells nothing of), `amd` and `amd_broken` as the kernel tells, `devices` of OpenCL; of each process
+    there whether it is an agent of this fault (`ours`), or of any (`agent`), and `here`: whether its pid is one of these. `environment` of
+    pids, `processes`: which of them have CUDA loaded, and the shim before it, `shimmed`: who else has the shim, where one of them has it,
+    `unwritable`: why nothing gets into the kernel's log, `logged`: its lines that name the fault (null: it cannot be read), `agents`: pids of
+    all that hold the fault.
     """
-    found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": "", "hardware": "real"}
-    found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices")})
-    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=agents_of(request.get("fault", "")))
+    last_resort(LOOK_S)
+    found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": ""}
+    found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices", "shimmed")})
+    fault, pids, holding = request.get("fault", ""), list(request.get("pids", ())), agents()
+    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=[pid for pid in holding if holding[pid] == fault])
     look_by_nvml(found)
     look_by_kernel(found)
-    for process in (process for gpu in (*found["gpus"], *found["amd"]) for process in gpu["processes"]):
-        process["here"] = os.path.exists("/proc/%d" % process["pid"])  # else these are pids of another namespace, the host's
-        process["ours"] = process["pid"] in found["agents"]
     found["cuda"] = missing(lambda: Library("libcuda.so.1", CUDA_CODES))
     found["hip"] = missing(lambda: Library("libamdhip64.so", HIP_CODES, HIP_NAMES)) or missing(hiprtc)
     if request.get("opencl"):
-        try:
-            found["devices"] = OpenClDevices().seen()
-        except (Refused, Failed) as problem:
-            found["opencl"] = str(problem)
-    for process in (process for device in found["devices"] if device["kind"] == "gpu" for process in device["processes"]):
-        process["ours"] = process["pid"] in found["agents"]
+        look_by_opencl(found)
+    gpus = [*found["gpus"], *found["amd"], *(device for device in found["devices"] if device["kind"] == "gpu")]
+    for process in (process for gpu in gpus for process in gpu["processes"]):
+        here = os.path.exists("/proc/%d" % process["pid"])  # else these are pids of another namespace, the host's
+        process.update(here=here, ours=process["pid"] in found["agents"], agent=process["pid"] in holding)
     found["unwritable"] = unwritable()
     found["logged"] = None
     with suppress(OSError):
-        found["logged"] = logged(request["fault"]) if request.get("fault") else []
-    found["environment"] = {str(pid): environment_of(pid) for pid in request.get("pids", ())}
-    found["processes"] = [seen for pid in request.get("pids", ()) for seen in [cuda_of(pid)] if seen]
+        found["logged"] = logged(fault) if fault else []
+    found["environment"] = {str(pid): environment_of(pid) for pid in pids}
+    look_for_cuda(found, pids)
     os.write(1, (json.dumps(found) + "\n").encode("utf-8"))
     return 0
 

@@ -61,7 +61,7 @@ class GpuHealthSignal(Injector):
                 raise Refusal(
                     f"not injecting: NVML does not tell where {gpu['uuid']} is on the bus, by which the driver names it"
                 )
-            signals[target.name] = {"device": gpu["uuid"], "pci": gpu["pci"], "hardware": seen["hardware"]}
+            signals[target.name] = {"device": gpu["uuid"], "pci": gpu["pci"], "hardware": gpu["hardware"]}
         return Undo(targets, {"signals": signals})
 
     def inject(self, undo: Undo, platform: Platform) -> None:

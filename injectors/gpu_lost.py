@@ -1,4 +1,4 @@
-"""gpu-lost: CUDA calls fail in a service that was started with a shim before its driver (cuda_shim.c)."""
+"""gpu-lost: CUDA calls fail in a service that was started with a shim before its driver."""
 
 import http.client
 import struct
@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar
 from . import gpu_agent
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .devices import accelerators
+from .gpu_proof import least_real
 from .lifecycle import end_agent
 from .means import SHIMMED, Means
 from .platforms.base import Platform, PlatformError, Target, came
@@ -28,7 +29,7 @@ RIGHT = 200
 
 @dataclass(frozen=True)
 class GpuLost(Injector):
-    """Let the shim in each target's processes refuse every call of CUDA's driver."""
+    """Let the shim in each target's processes refuse the calls of CUDA's driver that pass through it."""
 
     health: Annotated[
         str, "a path at which each target by itself answers 200 where it can work, and something else where it cannot"
@@ -54,11 +55,12 @@ class GpuLost(Injector):
         return () if self.health.startswith("/") else (f"`health` is {self.health}, and a path begins with /; write /health",)
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        controls, hardware = {}, "real"
+        controls, told = {}, set()
         for target in targets:
             look = accelerators(platform).accelerators(target, "", opencl=False)
             controls[target.name] = _controls(look["processes"], target)
-            hardware = look["hardware"] if hardware == "real" else hardware
+            _refuse_shared(controls[target.name], look["shimmed"], target)
+            told |= _hardware(look["processes"], target)
             if not target.details.get("url"):
                 raise Refusal(f"not injecting: nothing says where {target.name} answers by itself; give its `port` or `url`")
             if (answer := self._health(target)) and answer[0] != RIGHT:
@@ -68,7 +70,7 @@ class GpuLost(Injector):
                     f"not injecting: nothing would start {target.name} again if it ends; give its `start` command, or say "
                     "`supervised: true` where something else starts it"
                 )
-        return Undo(targets, {"controls": controls, "hardware": hardware})
+        return Undo(targets, {"controls": controls, "hardware": least_real(told)})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -146,7 +148,32 @@ def _controls(processes: list[JSON], target: Target) -> list[str]:
         raise Refusal(f"not injecting: pid {', '.join(bare)} of {target.name} uses CUDA without the shim before it; {how}")
     if bare := [str(each["pid"]) for each in processes if not each["control"]]:
         raise Refusal(f"not injecting: pid {', '.join(bare)} of {target.name} has no BLACKSTART_CUDA in its environment; {how}")
+    if deaf := next((each for each in processes if not each["open"]), None):
+        raise Refusal(
+            f"not injecting: the shim in pid {deaf['pid']} of {target.name} does not heed {deaf['control']}, which was there and no control "
+            f"file, could not be made, or is gone since; {how}, the latter naming a file that is not there yet"
+        )
     return sorted({each["control"] for each in processes})
+
+
+def _refuse_shared(controls: list[str], others: list[JSON], target: Target) -> None:
+    """Its own file is a target's for itself: whoever else has it, another target too, would be hit along. Raises Refusal."""
+    for each in others:
+        if each["control"] in controls:
+            raise Refusal(
+                f"not injecting: pid {each['pid']}, which is none of {target.name}'s, has BLACKSTART_CUDA={each['control']} as well, and its "
+                "CUDA calls would fail along; start each replica with a file of its own there"
+            )
+
+
+def _hardware(processes: list[JSON], target: Target) -> set[str]:
+    """What the drivers that its processes have loaded say of themselves. Raises Refusal where one cannot be asked."""
+    if dumb := [str(each["pid"]) for each in processes if not each["hardware"]]:
+        raise Refusal(
+            f"not injecting: the libcuda that pid {', '.join(dumb)} of {target.name} has loaded cannot be read, so nobody tells whether its "
+            "GPU is a real one; run blackstart as root, or start it again if its driver was replaced since"
+        )
+    return {each["hardware"] for each in processes}
 
 
 def _until(target: Target, path: str, platform: Platform) -> int:

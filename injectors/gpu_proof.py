@@ -17,7 +17,10 @@ LEAST_REAL = ("simulated", "opencl-cpu", "real")
 
 def hardware(undo: Undo) -> str:
     """What the report says of it: real, opencl-cpu or simulated; the least real of them."""
-    found = {device["hardware"] for device in undo.prior["devices"].values()}
+    return least_real({device["hardware"] for device in undo.prior["devices"].values()})
+
+
+def least_real(found: set[str]) -> str:
     return next(word for word in LEAST_REAL if word in found)
 
 

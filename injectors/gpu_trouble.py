@@ -1,13 +1,14 @@
-"""Troubles of accelerators themselves: gpu-throttle; and gpu-lost (gpu_lost.py) and gpu-health-signal (gpu_health.py)."""
+"""Troubles of accelerators themselves: gpu-throttle; and, in families of their own, gpu-lost and gpu-health-signal."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
-from .devices import accelerators, own_gpu
+from .devices import accelerators, others_on, own_gpu
 from .gpu_health import GpuHealthSignal
 from .gpu_lost import GpuLost
+from .gpu_proof import NVML
 from .lifecycle import end_agent
 from .means import AGENT, Means
 from .opencl_devices import OPENCL
@@ -15,7 +16,6 @@ from .platforms.base import Platform, Target
 from .values import JSON, Share
 
 __all__ = ["GpuHealthSignal", "GpuLost", "GpuThrottle"]
-NVML = "NVML"
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class GpuThrottle(Injector):
             raise Refusal(f"not injecting: NVML tells no limits of power of {uuid}, so none can be set")
         if not seen["root"]:
             raise Refusal(f"not injecting: only root may set the limit of power of {uuid}; run blackstart as root")
-        if others := [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]:
+        if others := others_on(gpu, pids):
             raise Refusal(f"not injecting: {uuid} is also used by pid {', '.join(others)}, no target's")
         wanted = round(max(least, now * self.power))
         if wanted >= now:
             raise Refusal(f"not injecting: {uuid} is limited to {now:g} W, and {least:g} W is the least that can be set")
-        return {"device": uuid, "hardware": seen["hardware"], "before_w": now, "limit_w": wanted}
+        return {"device": uuid, "hardware": gpu["hardware"], "before_w": now, "limit_w": wanted}
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:

@@ -9,7 +9,9 @@ VENDORS = {0x10DE: ("cuda", "NVIDIA"), 0x1002: ("hip", "AMD")}  # whose GPUs hav
 
 
 def opencl_device(seen: JSON, target: Target, pids: set[int], wanted: str | None, *, shared: bool) -> JSON:
-    """What devices.py keeps of it; of a GPU also `pci` and `uuid`, and `used_bytes` as far as the kernel tells. Raises Refusal."""
+    """What devices.py keeps of it, and whether it is `on_host_memory`; of a GPU also `pci` and `uuid`. `used_bytes` is None where the kernel
+    does not tell it of all that have it open. Raises Refusal.
+    """
     if seen["opencl"]:
         raise Refusal(f"not injecting: {seen['opencl']}")
     listed = {device["device"]: device for device in seen["devices"]}
@@ -20,16 +22,18 @@ def opencl_device(seen: JSON, target: Target, pids: set[int], wanted: str | None
     found = {"device": device["device"], "name": device["name"], "total_bytes": device["total_bytes"]}
     if device["kind"] == "cpu":
         simulated = device["hardware"] == "simulated"
-        return {**found, "hardware": "simulated" if simulated else "opencl-cpu", "used_bytes": None, "target_bytes": None}
+        found |= {"hardware": "simulated" if simulated else "opencl-cpu", "on_host_memory": True}
+        return {**found, "used_bytes": None, "target_bytes": None}
     _refuse_unless_safe(seen, device, pids, shared=shared)
-    told = {process["pid"]: process["bytes"] for process in device["processes"]}
-    own = [told[pid] for pid in pids & told.keys()]
+    told = [process["bytes"] for process in device["processes"]]
+    own = [process["bytes"] for process in device["processes"] if process["pid"] in pids and not process["agent"]]
     return {
         **found,
         "hardware": device["hardware"],
         "pci": device["pci"],
         "uuid": device["uuid"],
-        "used_bytes": None if device["on_host_memory"] else sum(size or 0 for size in told.values()),
+        "on_host_memory": device["on_host_memory"],
+        "used_bytes": None if device["on_host_memory"] or None in told else sum(told),
         "target_bytes": sum(own) if own and None not in own else None,
     }
 
@@ -69,7 +73,7 @@ def _refuse_unless_safe(seen: JSON, gpu: JSON, pids: set[int], *, shared: bool) 
         raise Refusal(
             f"not injecting: the kernel tells no temperature of {name} at {gpu['pci']} (hwmon), so nothing could stop the fault"
         )
-    others = [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids]
+    others = [str(process["pid"]) for process in gpu["processes"] if process["pid"] not in pids and not process["agent"]]
     if others and not shared:
         raise Refusal(
             f"not injecting: {name} is also used by pid {', '.join(others)}, no target's; with `shared: true` these are hit as well"

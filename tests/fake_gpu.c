@@ -27,7 +27,7 @@ struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, tem
 struct process { int pid, gpu; u64 bytes, room; };
 struct busy { int pid, gpu; u64 room; double from, to; };
 struct state {
-  int gpus, at, fail_code, fail_after, host, untold, step_mw, asked, written, version, chip, swapped;
+  int gpus, at, fail_code, fail_after, host, untold, step_mw, asked, written, version, chip, swapped, idle;
   char fail[64];
   struct gpu gpu[GPUS];
   struct process process[PROCESSES];
@@ -173,6 +173,7 @@ void fake_set_limit_w(int i, int watts) { s->gpu[i].set_mw = watts * 1000; }
 void fake_container(void) { s->host = 1 << 23; } /* pids are told as on a host, beyond all that is here */
 void fake_untold(void) { s->untold = 1; } /* nobody tells how many bytes a process has */
 void fake_step_w(int watts) { s->step_mw = watts * 1000; } /* a limit of power is rounded down to a multiple of it */
+void fake_idle(int pid) { s->idle = pid; } /* NVML does not tell its share of the work */
 void fake_integrated(int i) { s->gpu[i].integrated = 1; }
 void fake_process(int i, int pid, u64 mib) { lock(), own(i, pid)->bytes = mib << 20, unlock(); }
 void fake_fail(const char *name, int code, int after) { strcpy(s->fail, name), s->fail_code = code, s->fail_after = after; }
@@ -346,7 +347,7 @@ int nvmlDeviceGetProcessUtilization(struct gpu *g, struct utilisation *rows, uns
   unsigned n = 0;
   lock();
   for (int i = 0; i < PROCESSES && n < *count; i++)
-    if (s->process[i].pid && s->process[i].gpu == of(g))
+    if (s->process[i].pid && s->process[i].gpu == of(g) && s->process[i].pid != s->idle)
       rows[n++] = (struct utilisation){told(&s->process[i]), since, share(of(g), s->process[i].pid, s->process[i].room), 0, 0, 0};
   unlock();
   return *count = n, n ? 0 : 6;

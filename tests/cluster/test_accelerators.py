@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     assert gpus.share(0) > 10
     kill_quietly(process)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if folder.name.encode() in (words := path.read_bytes()) and b"fill-gpu" in words:
-            os.kill(int(path.parent.name), 9)
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that has ended meanwhile
+            if folder.name.encode() in (words := path.read_bytes()) and b"fill-gpu" in words:
+                os.kill(int(path.parent.name), 9)
     monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
     second = tmp_path / "second"
     second.mkdir()

@@ -428,6 +428,22 @@ def test_only_the_limit_of_before_is_an_undo(after, simulated, fakes):
             injector.verify(undo, platform)
 
 
+def test_beside_the_agent_of_an_earlier_fault_a_later_one_is_planned_and_proven(simulated):
+    """Of one drill, on the same replica; a later fault is planned again right before it is injected."""
+    with closing(simulated()) as platform:
+        first, second = GpuSaturate(duty=Share(0.3)), GpuMemoryFill(leave=Size(1 << 30))
+        undone = [(first, planned(first, platform))]
+        first.inject(undone[0][1], platform)
+        proven(first, undone[0][1], platform)
+        undone.append((second, planned(second, platform)))
+        second.inject(undone[1][1], platform)
+        pids = {proven(injector, undo, platform).facts["targets"]["r0"]["pid"] for injector, undo in undone}
+        assert len(pids) == len(undone)
+        for injector, undo in reversed(undone):
+            injector.recover(undo, platform)
+            injector.verify_recovered(undo, platform)
+
+
 # --- refusals, before anything changes ---
 
 

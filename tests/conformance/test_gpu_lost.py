@@ -12,12 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from blackstart.commands import cuda_shim
 from blackstart.drills.refusal import Refused
+from blackstart.drills.verdict import ExitCode
+from blackstart.injectors import gpu_agent
 from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.gpu_agent import CONTROL
 from blackstart.injectors.gpu_lost import GpuLost
@@ -111,7 +113,7 @@ def test_a_killed_agent_leaves_a_fault_that_ends_by_itself_and_that_recover_ends
     opened, port = replica
     with closing(opened()) as platform:
         injector = GpuLost()
-        for deadline_s, told in ((2.0, False), (60.0, True)):
+        for deadline_s, told in ((6.0, False), (60.0, True)):  # time enough to find the agent, end it and ask the service
             undo = planned(platform, deadline_s)
             injector.inject(undo, platform)
             (pid,) = agents(tmp_path, "lose-gpu")
@@ -123,7 +125,7 @@ def test_a_killed_agent_leaves_a_fault_that_ends_by_itself_and_that_recover_ends
                     injector.verify_recovered(undo, platform)
                 with closing(opened()) as fresh:
                     injector.recover(undo, fresh)
-            until("calls to go through again", lambda: said(port).endswith("bytes are free"), 5 if not told else 0.5)
+            until("calls to go through again", lambda: said(port).endswith("bytes are free"), 10 if not told else 0.5)
             injector.recover(undo, platform)
             injector.verify_recovered(undo, platform)
         assert list((tmp_path / "state" / "agents").glob("*.json*")) == []
@@ -157,9 +159,62 @@ def test_a_service_without_the_shim_is_refused_with_how_to_start_it(with_shim, s
             assert f"pid {pid} of r0 {why}; build it (python -m blackstart.commands.cuda_shim FOLDER)" in str(problem.value)
 
 
+@contextmanager
+def using_cuda(environment: dict[str, str]) -> Iterator[int]:
+    """The pid of a process that has CUDA's driver loaded and waits."""
+    program = "import ctypes, sys; ctypes.CDLL('libcuda.so.1'); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env={**os.environ, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\n"
+        yield process.pid
+        process.stdin.close()
+
+
+def test_a_control_file_that_another_process_has_as_well_is_refused(replica, shim, tmp_path):
+    """As where it stands in an environment that several replicas share: CUDA would fail in all of them. Under whatever name it has there."""
+    opened, _ = replica
+    drivers = {"LD_LIBRARY_PATH": str(tmp_path / "fake"), "LD_AUDIT": str(shim)}
+    own = str(tmp_path / "fake" / ".." / "control")
+    with closing(opened()) as platform:
+        with using_cuda({**drivers, "BLACKSTART_CUDA": str(tmp_path / "another")}):
+            planned(platform)
+        with using_cuda({**drivers, "BLACKSTART_CUDA": own}) as pid, pytest.raises(Refusal) as problem:
+            planned(platform)
+        why = f"pid {pid}, which is none of r0's, has BLACKSTART_CUDA={tmp_path}/control as well, and its CUDA calls would fail along"
+        assert why in str(problem.value)
+        (tmp_path / "fake" / "libnvidia-ml.so.1").unlink()
+        assert planned(platform).prior["hardware"] == "simulated"  # by the driver that is loaded, and not by NVML
+
+
+def test_a_file_of_somebody_elses_is_left_alone(shim, tmp_path):
+    """By the shim, which is inactive then, and by the agent."""
+    letter = tmp_path / "letter"
+    drivers = {**FakeGpus(tmp_path / "fake").environment, "LD_AUDIT": str(shim)}
+    for content in (b"Dear reader,", b"x" * CONTROL.size + b"\n"):
+        letter.write_bytes(content)
+        with using_cuda({**drivers, "BLACKSTART_CUDA": str(letter)}) as pid:
+            seen = gpu_agent.cuda_of(pid)
+        assert (seen["shim"], seen["control"], seen["open"], seen["hardware"]) == (True, str(letter), False, "simulated")
+        with pytest.raises(gpu_agent.Failed, match="is no control file of the CUDA shim"):
+            gpu_agent.lose_prepare({"controls": [str(letter)], "deadline_s": 1.0}, None)
+        assert letter.read_bytes() == content
+
+
 def test_without_a_compiler_the_shim_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match="built where a C compiler is, and here is none of cc, gcc, clang"):
+        cuda_shim.built(tmp_path)
+
+
+def test_a_shim_that_cannot_be_built_there_or_in_time_is_refused_by_name(tmp_path, monkeypatch, capsys):
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    compiler.chmod(0o755)
+    assert cuda_shim.main([str(compiler / "inside")]) == ExitCode.USAGE
+    assert f"cannot be built in {compiler}/inside: " in "".join(capsys.readouterr().err.splitlines())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(cuda_shim, "BUILD_S", 0.1)
+    with pytest.raises(Refused, match=rf"the CUDA shim is not built by {compiler} within 0.1 s"):
         cuda_shim.built(tmp_path)
 
 
@@ -189,6 +244,7 @@ def test_functions_that_the_driver_itself_gives_out_go_through_the_shim(shim, tm
             return json.loads(asked.stdout.readline())
 
         assert answers() == [36, 5, 0]
+        assert gpu_agent.cuda_of(asked.pid)["hardware"] == "real"  # for all that this driver says of itself
         lose(control)
         assert answers() == [999, 999, 0]
         lose(control, b"")

@@ -70,7 +70,7 @@ def of_both(nvidia: list[dict], of_amd: list[dict], wanted: str | None = None) -
     for each in (*nvidia, *of_amd):
         each.update(more)
         for process in each["processes"]:
-            process["here"] = True
+            process.update(here=True, agent=False)
     seen = {**seen_of(of_amd), "gpus": nvidia}
     return devices_of((R0,), Beside(seen), wanted, shared=False)["r0"]["device"]
 

@@ -1,0 +1,197 @@
+"""Whose memory and work on a GPU count, by what is told of it: before a fault for its plan, and while it holds for its proof."""
+
+from typing import Any
+
+import pytest
+from blackstart.injectors.base import Injector, NotYet, Refusal, Undo
+from blackstart.injectors.devices import devices_of
+from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
+from blackstart.injectors.gpu_lost import GpuLost
+from blackstart.injectors.gpu_trouble import GpuThrottle
+from blackstart.injectors.opencl_devices import opencl_device
+from blackstart.injectors.platforms.base import Target
+from blackstart.injectors.values import Share, Size
+
+R0 = Target("pid:10@1", "r0", "replica")
+TARGET, AGENT, STRANGER = 10, 20, 99
+UUID, MIB = "GPU-0", 1 << 20
+TOTAL = 4096 * MIB
+OPENCL_GPU = {
+    "device": "opencl:0",
+    "kind": "gpu",
+    "name": "A",
+    "vendor": 0x8086,
+    "pci": "0000:03:00.0",
+    "uuid": None,
+    "hardware": "real",
+}
+OPENCL_GPU |= {"total_bytes": TOTAL, "temperature_c": 40, "on_host_memory": False}
+
+
+def process(pid: int, size: int | None = 300 * MIB, sm: int | None = None, **more: bool) -> dict[str, Any]:
+    return {"pid": pid, "bytes": size, "sm": sm, "here": True, "agent": pid == AGENT, "ours": False, **more}
+
+
+def gpu(*processes: dict[str, Any], used: int = 800 * MIB, **more: object) -> dict[str, Any]:
+    words = ("parent", "utilisation", "power_w", "sm_mhz", "temperature_c")
+    known = {"uuid": UUID, "name": "A", "hardware": "real", "compute_mode": 0, "mps": False, "total_bytes": TOTAL}
+    limits = {"power_limit_w": 700.0, "power_least_w": 200.0}
+    return {**dict.fromkeys(words), **known, **limits, "used_bytes": used, "processes": list(processes), **more}
+
+
+class Beside:
+    """A platform that sees that one GPU, on which the processes `pids` are the target's, and what an agent has measured."""
+
+    name, agents_go_along = "here", False
+
+    def __init__(self, found: dict[str, Any], pids: tuple[int, ...] = (TARGET,), measured: dict[str, Any] | None = None) -> None:
+        self.found, self.own, self.measured = found, pids, measured
+
+    def pids(self, _: Target) -> tuple[int, ...]:
+        return self.own
+
+    def accelerators(self, *_: object, **__: object) -> dict[str, Any]:
+        words = dict.fromkeys(("nvml", "cuda", "kfd", "hip", "opencl"), "")
+        environment = {str(TARGET): {"CUDA_VISIBLE_DEVICES": UUID}}
+        seen = {**words, "gpus": [self.found], "broken": [], "amd": [], "amd_broken": [], "environment": environment}
+        return {**seen, "root": True}
+
+    def accelerator_seen(self, *_: object) -> dict[str, Any]:
+        return {"stopped": "", "age_s": 0.0, **(self.measured or {})}
+
+
+# --- the plan ---
+
+
+def target_bytes(found: dict[str, Any], pids: tuple[int, ...] = (TARGET,)) -> int | None:
+    return devices_of((R0,), Beside(found, pids), None, shared=False)["r0"]["target_bytes"]
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate(), GpuMemoryFill(), GpuThrottle()], ids=lambda injector: injector.kind)
+def test_an_agent_of_an_earlier_fault_is_no_stranger(injector: Injector) -> None:
+    """A later fault of the drill is planned again while the earlier one holds; who is neither target nor agent still counts."""
+    injector.plan((R0,), Beside(gpu(process(TARGET), process(AGENT))))
+    with pytest.raises(Refusal, match=f"is also used by pid {STRANGER}, no target's"):
+        injector.plan((R0,), Beside(gpu(process(TARGET), process(AGENT), process(STRANGER))))
+
+
+def test_an_agent_on_an_opencl_gpu_is_no_stranger_and_has_nothing_of_the_targets() -> None:
+    for pids in ({TARGET}, {TARGET, AGENT}):
+        seen = {"opencl": "", "devices": [{**OPENCL_GPU, "processes": [process(TARGET), process(AGENT)]}]}
+        found = opencl_device(seen, R0, pids, None, shared=False)
+        assert (found["target_bytes"], found["used_bytes"]) == (300 * MIB, 600 * MIB)
+    seen["devices"][0]["processes"].append(process(STRANGER))
+    with pytest.raises(Refusal, match=f"is also used by pid {STRANGER}, no target's"):
+        opencl_device(seen, R0, {TARGET}, None, shared=False)
+
+
+def test_where_the_kernel_tells_no_memory_of_an_opencl_gpu_the_target_may_have_most_of_it() -> None:
+    """Nor is it taken for the machine's own memory."""
+    device = {**OPENCL_GPU, "processes": [process(TARGET, None)]}
+    found = opencl_device({"opencl": "", "devices": [device]}, R0, {TARGET}, None, shared=False)
+    assert (found["target_bytes"], found["used_bytes"], found["on_host_memory"]) == (None, None, False)
+    assert GpuMemoryFill().bites(Undo((R0,), {"devices": {"r0": found}})) == "on-restart"
+
+
+def test_an_agent_in_the_targets_container_has_nothing_of_the_targets() -> None:
+    assert target_bytes(gpu(process(TARGET), process(AGENT)), (TARGET, AGENT)) == 300 * MIB
+
+
+def test_where_nobody_is_listed_though_memory_is_in_use_nobody_tells_whose_it_is() -> None:
+    assert target_bytes(gpu(used=3000 * MIB)) is None
+    assert target_bytes(gpu(used=0)) == 0
+    injector = GpuMemoryFill()
+    for used, bites in ((3000 * MIB, "on-restart"), (500 * MIB, "now")):
+        assert injector.bites(injector.plan((R0,), Beside(gpu(used=used)))) == bites
+
+
+def test_without_cuda_only_what_cuda_does_is_refused() -> None:
+    """A limit of power is NVML's."""
+    platform = Beside(gpu(process(TARGET)))
+    there = platform.accelerators()
+    platform.accelerators = lambda *_, **__: {**there, "cuda": "libcuda.so.1 cannot be loaded", "hip": "", "devices": []}
+    assert GpuThrottle().plan((R0,), platform).prior["limits"]["r0"]["device"] == UUID
+    with pytest.raises(Refusal, match=r"libcuda.so.1 cannot be loaded, and the fault is done by the CUDA driver"):
+        GpuSaturate().plan((R0,), platform)
+
+
+SHIMMED = {"pid": TARGET, "hardware": "real", "shim": True, "control": "/run/r0", "open": True}
+
+
+@pytest.mark.parametrize(
+    ("of_target", "of_others", "why"),
+    [
+        ({"open": False}, (), "the shim in pid 10 of r0 does not heed /run/r0, which was there and no control file"),
+        (
+            {"hardware": ""},
+            (),
+            "the libcuda that pid 10 of r0 has loaded cannot be read, so nobody tells whether its GPU is a real one",
+        ),
+        ({}, ("/run/r1", "/run/r0"), "pid 51, which is none of r0's, has BLACKSTART_CUDA=/run/r0 as well"),
+        ({}, ("/run/r1",), "nothing says where r0 answers by itself"),  # which comes after all that
+    ],
+)
+def test_a_lost_gpu_is_refused_where_the_shim_would_not_do_just_that(
+    of_target: dict, of_others: tuple[str, ...], why: str
+) -> None:
+    platform = Beside(gpu())
+    others = [{**SHIMMED, "pid": 50 + n, "control": control} for n, control in enumerate(of_others)]
+    seen = {"processes": [{**SHIMMED, **of_target}], "shimmed": others}
+    platform.accelerators = lambda *_, **__: seen
+    with pytest.raises(Refusal) as problem:
+        GpuLost().plan((R0,), platform)
+    assert why in str(problem.value)
+
+
+# --- the proof ---
+
+
+def undo() -> Undo:
+    prior = {"device": UUID, "hardware": "real", "used_bytes": 500 * MIB, "pids": [TARGET]}
+    return Undo((R0,), {"devices": {"r0": prior}}, "f.1")
+
+
+def mine(size: int | None, sm: int | None = None) -> dict[str, Any]:
+    return process(AGENT, size, sm, ours=True)
+
+
+@pytest.mark.parametrize(("sm", "whole", "proven"), [(60, 60, True), (0, 100, False), (None, 100, True), (None, 10, False)])
+def test_the_work_of_others_is_no_proof_where_shares_are_told(sm: int | None, whole: int, proven: bool) -> None:
+    """An agent that is not among those whose kernels ran has a share of 0; where nobody's is told the whole GPU's counts."""
+    marks = [[0.0, 0.0], [2.0, 1.0]]
+    platform = Beside(
+        gpu(process(TARGET, sm=100), mine(300 * MIB, sm), utilisation=whole), measured={"marks": marks, "kinds": []}
+    )
+    injector = GpuSaturate(duty=Share(0.5))
+    if proven:
+        assert injector.verify(undo(), platform).facts["targets"]["r0"]["pid"] == AGENT
+    else:
+        with pytest.raises(NotYet, match=f"{UUID} is at {sm if sm is not None else whole} % by NVML, of 50% asked for"):
+            injector.verify(undo(), platform)
+
+
+HELD, LEAVE = 1000 * MIB, 256 * MIB
+
+
+def filled(size: int | None, free: int, held: int = HELD) -> Beside:
+    measured = {"held_bytes": held, "total_bytes": TOTAL, "leave_bytes": LEAVE}
+    return Beside(gpu(process(TARGET, TOTAL - free - held), mine(size), used=TOTAL - free), measured=measured)
+
+
+def test_memory_is_proven_by_what_the_agent_has_of_it() -> None:
+    injector = GpuMemoryFill(leave=Size(LEAVE))
+    assert injector.verify(undo(), filled(HELD + 300 * MIB, LEAVE)).facts["targets"]["r0"]["agent_bytes"] == HELD + 300 * MIB
+    assert injector.verify(undo(), filled(None, LEAVE)).facts["targets"]["r0"]["agent_bytes"] is None
+    said = f"and the agent says that it has taken {HELD}"
+    with pytest.raises(NotYet, match=f"{300 * MIB} bytes of {UUID} are pid {AGENT}'s by NVML, {said}"):
+        injector.verify(undo(), filled(300 * MIB, LEAVE))
+    with pytest.raises(NotYet, match=f"{TOTAL - LEAVE} bytes of {UUID} are in use by NVML, and the agent says that it has taken"):
+        injector.verify(undo(), filled(None, LEAVE, held=TOTAL))
+
+
+def test_little_memory_is_not_proven_by_what_was_free_before() -> None:
+    """What may be free beyond what was to be left is less than what the agent says that it has taken."""
+    injector, little = GpuMemoryFill(leave=Size(LEAVE)), 16 * MIB
+    assert injector.verify(undo(), filled(None, LEAVE + MIB, little)).source == "NVML"
+    with pytest.raises(NotYet, match=f"{LEAVE + little} bytes of {UUID} are free by NVML, and {LEAVE} were to be left"):
+        injector.verify(undo(), filled(None, LEAVE + little, little))
