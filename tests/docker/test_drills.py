@@ -25,11 +25,9 @@ SHOWN = {  # one for each means; all of them: tests/drills/all_scenarios.py --on
         "store-loss",
         "version-skew",
     ),
-    "hardened": ("control-plane-and-dns-down", "replica-kill-midstream", "rollout-drain", "router-worker-partition"),
+    "hardened": ("replica-kill-midstream", "rollout-drain", "router-worker-partition"),
 }
-# What they find hangs on how quickly the demo answers. Plain, broken names fail it however quick it is.
-UNDER_LOAD = {"rollout-drain", "router-worker-partition"}
-QUICK = {("hardened", "control-plane-and-dns-down")}
+UNDER_LOAD = {"rollout-drain", "router-worker-partition"}  # what they find hangs on how quickly the demo answers
 
 plain = pytest.mark.parametrize("kind", ["plain"])
 
@@ -189,7 +187,7 @@ def test_measured_from_a_container_on_the_service_s_network(blackstart: Blacksta
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        pytest.param(kind, name, marks=pytest.mark.alone if name in UNDER_LOAD or (kind, name) in QUICK else ())
+        pytest.param(kind, name, marks=pytest.mark.alone if name in UNDER_LOAD else ())
         for kind, names in SHOWN.items()
         for name in names
     ],

@@ -164,7 +164,7 @@ def test_a_service_that_is_not_running_is_refused(blackstart: Blackstart, nginx:
         assert "nothing of service weather is running (looked for web); start it" in done.err
     looked = blackstart("doctor", "--service", service)
     assert looked.code == 2
-    assert f"{nginx.url} does not answer" in looked.out
+    assert f"{nginx.url}/ does not answer" in looked.out
     asked = blackstart("init", "drills", "--from-url", nginx.url)
     assert asked.code == 2
     assert "nothing answers" in asked.err
