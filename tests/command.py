@@ -49,13 +49,14 @@ class Done:
         return {reason["code"] for reason in self.result["reasons"]}
 
     def told_nothing(self) -> bool:
-        """Whether chance decided that, and the drill says so: the machine was too busy for a prober, or for the service before any fault;
+        """Whether chance decided that, and the drill says so: the machine was too busy for a prober, or for the service before or at the fault;
         or of four streams none was open on the replica that was hit, one time in sixteen.
         """
         if self.code != INCONCLUSIVE:
             return False
         streams = self.result["measurements"]["streams"] or {}
-        busy = any("void by its own fault" in reason["text"] for reason in self.result["reasons"])
+        chance = ("void by its own fault", "already down when the first fault was injected")
+        busy = any(words in reason["text"] for words in chance for reason in self.result["reasons"])
         return busy or bool({"prober-untrusted", "not-steady"} & self.codes()) or streams.get("at_stake") == 0
 
 
