@@ -20,6 +20,7 @@ from blackstart.tests.unit.models import write_onnx
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / ".venv" / "servers" / "bin" / "mlserver"
 ONNX = Path(__file__).with_name("onnx")
+WAITING = 2
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready")
 MOUNTED, MODELS, PORT = "/servers", "/models", 8080  # in a container: the environment of mlserver, read only; the model's folder
 LIBRARIES = "lib/python3.11/site-packages"  # of the image's own python
@@ -146,10 +147,12 @@ def down(result: dict[str, Any]) -> set[str]:
 
 
 def never_noticed(result: dict[str, Any]) -> bool:
-    """Whether no health endpoint, of the service or of a replica, told of the fault."""
-    told = result["measurements"]["time_to_detect"]
-    assert told.keys() >= {*HEALTH}
-    return not any(told.values())
+    """Whether no health endpoint, of the service or of a replica, told of the fault. That a busy machine kept a question or two waiting
+    is no such word.
+    """
+    assert result["measurements"]["time_to_detect"].keys() >= {*HEALTH}
+    bad = [each["classes"] for each in result["outages"] if each["lane"].startswith("health:")]
+    return not any(sum(each.values()) > WAITING or any(word.startswith("status-") for word in each) for each in bad)
 
 
 def right(url: str, service: Path) -> bool:
