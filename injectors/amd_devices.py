@@ -3,19 +3,17 @@
 import re
 from collections.abc import Mapping
 
+from . import gpu_agent
 from .base import Refusal
 from .platforms.base import Target
 from .values import JSON
 
-AMD_NAME = re.compile(
-    r"(GPU-[0-9a-f]{16}|PCI-[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$"
-)  # by unique_id or place; NVML's are longer
 ROCR_VISIBLE = "ROCR_VISIBLE_DEVICES"
 HIP_VISIBLE = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")  # HIP heeds the second where the first is not set
 
 
 def is_amd(device: str) -> bool:
-    return bool(AMD_NAME.match(device))
+    return bool(re.match(gpu_agent.AMD_NAME, device))
 
 
 def on_amd(seen: JSON, pids: set[int]) -> list[JSON]:

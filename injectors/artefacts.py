@@ -12,11 +12,11 @@ from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
 from .platforms.base import Platform, PlatformError, Target, Unavailable
+from .platforms.container_files import FIRST
 from .values import JSON
 
 MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
-FIRST = 1  # pid of a container's first process, inside it
 STAYS_S = 1.0  # a process that is there for so long is no passing one
 DIGEST = "sha256 of the file, read by the platform"
 

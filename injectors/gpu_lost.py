@@ -81,7 +81,7 @@ class GpuLost(Injector):
         facts: JSON = {}
         for target in undo.targets:
             now, answer = platform.current(target.name), self._health(target)
-            if accelerators(platform).accelerator_seen(undo.fault, target) is None:
+            if accelerators(platform).agent_seen(undo.fault, target) is None:
                 raise NotYet(f"no agent has {target.name}'s CUDA calls fail")
             if answer[0] == RIGHT and (now is None or now.identity != target.identity):
                 raise Overcome(f"{target.identity} is gone since, and what stands for {target.name} is well")

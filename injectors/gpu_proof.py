@@ -27,7 +27,7 @@ def least_real(found: set[str]) -> str:
 def measured(undo: Undo, target: Target, platform: Platform) -> JSON:
     """What the device's runtime measured for the agent. Raises NotYet where there is no agent, or it has let go."""
     device = undo.prior["devices"][target.name]["device"]
-    seen = accelerators(platform).accelerator_seen(undo.fault, target)
+    seen = accelerators(platform).agent_seen(undo.fault, target)
     if seen and seen["stopped"]:
         raise NotYet(f"the agent let go of {device} by itself: {seen['stopped']}")
     if seen is None or seen["age_s"] > STALE_S:

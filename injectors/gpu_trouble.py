@@ -6,16 +6,12 @@ from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .devices import accelerators, others_on, own_gpu
-from .gpu_health import GpuHealthSignal
-from .gpu_lost import GpuLost
 from .gpu_proof import NVML
 from .lifecycle import end_agent
 from .means import AGENT, Means
 from .opencl_devices import OPENCL
 from .platforms.base import Platform, Target
 from .values import JSON, Share
-
-__all__ = ["GpuHealthSignal", "GpuLost", "GpuThrottle"]
 
 
 @dataclass(frozen=True)

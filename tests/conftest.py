@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from blackstart.tests.accelerators import FakeAmd, FakeGpus, FakeOpenCl
 from blackstart.tests.command import Blackstart
 
 
@@ -28,3 +30,29 @@ def blackstart(tmp_path: Path) -> Iterator[Blackstart]:
     command = Blackstart(tmp_path)
     yield command
     command.end()
+
+
+@pytest.fixture
+def amd(tmp_path: Path) -> Iterator[FakeAmd]:
+    with closing(FakeAmd(tmp_path / "amd")) as found:
+        yield found
+
+
+@pytest.fixture
+def opencl(tmp_path: Path) -> Iterator[FakeOpenCl]:
+    with closing(FakeOpenCl(tmp_path / "opencl")) as found:
+        yield found
+
+
+@pytest.fixture(params=["fakes", "amd"])
+def drivers(request: pytest.FixtureRequest) -> FakeGpus:
+    """What holds for both that speak as CUDA does; `fakes` is the test file's own."""
+    found: FakeGpus = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["fakes", "amd", "opencl"])
+def gpus(request: pytest.FixtureRequest) -> FakeGpus:
+    """What holds for every way to a GPU."""
+    found: FakeGpus = request.getfixturevalue(request.param)
+    return found

@@ -160,6 +160,13 @@ def check_step(values: Values, node: MappingNode, report: Report) -> None:
         report.add(node.place("step"), "`step` is empty", "say what to do")
 
 
+def _set_in_vain(objectives: Objectives, keys: tuple[str, ...], node: MappingNode, report: Report, why: tuple[str, str]) -> None:
+    """Say of each of these objectives that is set why it tells nothing, and what to do."""
+    for key in keys:
+        if getattr(objectives, key) is not None:
+            report.add(_inner(node.place("objectives"), key), f"`{key}` {why[0]}", why[1])
+
+
 class ScenarioCheck:
     """The whole scenario; `found` has the faults that could be read, with their places."""
 
@@ -186,10 +193,8 @@ class ScenarioCheck:
         objectives, load = values.get("objectives"), values.get("load")
         if objectives is None or load is None or load.streams:
             return
-        for name in ("streams_cut", "stream_gap"):
-            if getattr(objectives, name) is not None:
-                place = _inner(node.place("objectives"), name)
-                report.add(place, f"`{name}` cannot be missed: `load.streams` is 0", "open some, e.g. `load: {streams: 4}`")
+        why = ("cannot be missed: `load.streams` is 0", "open some, e.g. `load: {streams: 4}`")
+        _set_in_vain(objectives, ("streams_cut", "stream_gap"), node, report, why)
 
     @staticmethod
     def _digests(values: Values, node: MappingNode, report: Report) -> None:
@@ -197,10 +202,8 @@ class ScenarioCheck:
         objectives = values.get("objectives")
         if objectives is None or values.get("digest") is not None or "digest" not in values:
             return
-        for key in ("time_to_single_digest", "mixed_answers"):
-            if getattr(objectives, key) is not None:
-                place = _inner(node.place("objectives"), key)
-                report.add(place, f"`{key}` cannot be judged: no digests are compared", "add `digest: {}`")
+        why = ("cannot be judged: no digests are compared", "add `digest: {}`")
+        _set_in_vain(objectives, ("time_to_single_digest", "mixed_answers"), node, report, why)
 
     @staticmethod
     def _blast_radius(target: Selector, limit: BlastRadius, node: MappingNode, report: Report) -> None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..platforms import model_sight
 from . import read
 from .layout import HEADER_LIMIT, FileSource, Tensor, Unreadable
 
 SCHEMA = "blackstart.manifest/v1"
-NAME = "blackstart-manifest.json"
+NAME = model_sight.MANIFEST
 CHUNK = 1 << 20
-HELD = ".blackstart-"  # in the names of what a fault keeps beside the file that it holds
+HELD = model_sight.HELD
 Progress = Callable[[str, int, int], None]  # file, bytes of all files read so far, bytes of all files
 
 

@@ -87,7 +87,7 @@ class Accelerators(Protocol):
         `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty. Raises PlatformError.
         """
 
-    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
+    def agent_seen(self, fault: str, target: Target) -> JSON | None:
         """What the device's runtime measured for the agent of that fault, as gpu_agent.py writes it down, with `age_s`; None: nothing."""
 
 

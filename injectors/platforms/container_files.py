@@ -130,7 +130,7 @@ class ContainerFiles(LookedContents, Generic[W]):
         request = {"pids": self.pids(target), "fault": fault, "opencl": opencl}
         return told(self.doors, self._where(target), program("saturate-gpu").name, ("look", request), DRIVER_S)
 
-    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
+    def agent_seen(self, fault: str, target: Target) -> JSON | None:
         where = self._container(target)
         found: JSON | None = look(self.doors, where, "seen", {"prefix": prefix(fault, target)})["seen"] if where else None
         return found

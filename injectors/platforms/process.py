@@ -239,9 +239,6 @@ class ProcessPlatform(LocalFiles, AloneHere):
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         return self.agents.look("saturate-gpu", {"pids": self.pids(target), "fault": fault, "opencl": opencl})
 
-    def accelerator_seen(self, fault: str, target: Target) -> JSON | None:
-        return self.agent_seen(fault, target)
-
     # --- links ---
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blackstart.drills.loading import load_service
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.tests.cluster import mlserver
 from blackstart.tests.cluster.conftest import volumes_of
 from blackstart.tests.cluster.mlserver import all_stand, restarts
 from blackstart.tests.cluster.steps import everything_ours, namespace_of
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.mlservers import HEALTH, PORT, down, drill, never_noticed, quick, right
+from blackstart.tests.servers.mlservers import PORT, check_known, down, drill, never_noticed, quick, right
 
 ONE, ON_ONE = "mlserver-0", "target: {names: [mlserver-0]}"
 
@@ -41,16 +40,7 @@ def service(standing: Path, api: KubeApi) -> Iterator[Path]:
 def test_init_and_doctor_know_it(blackstart: Blackstart, service: Path) -> None:
     written = blackstart("init", "first", "--from-cluster", "statefulset/mlserver", "--namespace", namespace_of(service))
     assert written.code == 0, written.err
-    file = blackstart.folder / "first" / "service.yaml"
-    found = load_service(file)
-    assert (found.engine, found.endpoint.protocol, found.endpoint.model) == ("mlserver", "kserve-v2", "small")
-    assert set(found.health) == set(HEALTH)
-    looked = blackstart("doctor", "--service", file)
-    assert looked.code == 0, looked.out
-    assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in looked.out
-    assert ":8080/v2/health/ready answers 200" in looked.out
-    assert "engine: mlserver-0/engine (pod:" in looked.out
-    assert "worker: mlserver-0/worker (pod:" in looked.out
+    check_known(blackstart, blackstart.folder / "first" / "service.yaml", "mlserver-0", "pod")
 
 
 @pytest.mark.timeout(120)

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from blackstart.injectors.base import Differs, NotYet, Refusal, Undo
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
-from blackstart.injectors.gpu_trouble import GpuLost, GpuThrottle
+from blackstart.injectors.gpu_lost import GpuLost
+from blackstart.injectors.gpu_trouble import GpuThrottle
 from blackstart.injectors.platforms import local_agents
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
-from blackstart.tests.accelerators import AMD_OTHER, AMD_WHOLE, MIB_OF, OTHER, SLICE, WHOLE, FakeAmd, FakeGpus, FakeOpenCl, pocl
+from blackstart.tests.accelerators import AMD_OTHER, AMD_WHOLE, MIB_OF, OTHER, SLICE, WHOLE, FakeGpus, pocl
 from blackstart.tests.conformance.test_process_faults import agents, resident, victim
 
 MIB = 1 << 20
@@ -65,30 +66,6 @@ def simulated(tmp_path, fakes):
         with closing(opened()) as platform:
             fakes.process(0, platform.current("r0").details["pid"], OWN_MIB)
         yield opened
-
-
-@pytest.fixture
-def amd(tmp_path):
-    with closing(FakeAmd(tmp_path / "amd")) as found:
-        yield found
-
-
-@pytest.fixture
-def opencl(tmp_path):
-    with closing(FakeOpenCl(tmp_path / "opencl")) as found:
-        yield found
-
-
-@pytest.fixture(params=["fakes", "amd"])
-def drivers(request):
-    """What holds for both that speak as CUDA does."""
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(params=["fakes", "amd", "opencl"])
-def gpus(request):
-    """What holds for every way to a GPU."""
-    return request.getfixturevalue(request.param)
 
 
 def opened_beside(folder: Path, gpus: FakeGpus) -> Iterator[Opened]:

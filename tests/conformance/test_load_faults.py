@@ -5,7 +5,6 @@ import functools
 import os
 import signal
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from blackstart.injectors.load import LongContextFlood, Served, TrafficSurge, lo
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
 from blackstart.injectors.testing import check_injector
+from blackstart.tests.command import until
+from blackstart.tests.conformance.test_accelerator_faults import proven
 from blackstart.tests.conformance.test_process_faults import free_port
 
 VICTIM = Path(__file__).parents[1] / "load_victim.py"
@@ -85,13 +86,6 @@ def asked(port: int, path: str = "/v1/completions") -> dict:
     return {**what, "clients": CLIENTS, "limit_s": 5.0, "pause_s": 0.1}
 
 
-def until(condition, what):
-    limit = time.monotonic() + 30.0
-    while not condition():
-        assert time.monotonic() < limit, f"waited 30 s for {what}"
-        time.sleep(0.02)
-
-
 def under_way(port: int) -> float:
     return told(metrics_of(f"http://127.0.0.1:{port}/metrics"), ["requests_running"])
 
@@ -111,11 +105,11 @@ def test_others_traffic_is_no_proof_where_our_clients_never_reached_the_service(
         (target,) = lost.targets
         try:
             platform.agent_begin("check.others", target, "send-load", asked(port), 30.0)
-            until(lambda: under_way(port) > CLIENTS // 2, "others")
+            until("others", lambda: under_way(port) > CLIENTS // 2)
             with pytest.raises(NotYet, match=f"{CLIENTS} clients have not been heard of$"):
                 injector.verify(lost, platform)
             platform.agent_begin("check.lost", target, "send-load", asked(port, "/v1/v1/completions"), 30.0)
-            until(lambda: (platform.agent_seen("check.lost", target) or {}).get("answers"), "what its clients got")
+            until("what its clients got", lambda: (platform.agent_seen("check.lost", target) or {}).get("answers"))
             with pytest.raises(NotYet, match=rf"{CLIENTS} clients got 404 \(\d+ times\)$"):
                 injector.verify(lost, platform)
         finally:
@@ -138,14 +132,14 @@ def test_what_the_service_still_has_or_no_longer_tells_is_no_fault_left_behind(s
         (target,) = undo.targets
         try:
             platform.agent_begin(undo.fault, target, "send-load", asked(port), 30.0)
-            until(lambda: under_way(port) == CLIENTS, "all clients")
+            until("all clients", lambda: under_way(port) == CLIENTS)
         finally:
             injector.recover(undo, platform)
         evidence = injector.verify_recovered(undo, platform)
         assert evidence.source == "kernel accounting"
         assert f"no agent is left beside r0; still {CLIENTS} to {CLIENTS} requests are under way" in evidence.detail
         platform.signal(target, signal.SIGKILL)
-        until(lambda: platform.state(target) == "gone", "its death")
+        until("its death", lambda: platform.state(target) == "gone")
         evidence = injector.verify_recovered(undo, platform)
         assert "no agent is left beside r0; http://127.0.0.1" in evidence.detail
         assert "does not tell what is under way" in evidence.facts["not_told"]
@@ -202,13 +196,3 @@ def test_a_service_that_sheds_the_load_proves_it_by_what_is_asked(tmp_path, port
                 assert evidence.facts["clients"]["answers"].keys() >= {"200", "429"}
             finally:
                 injector.recover(undo, platform)
-
-
-def proven(injector, undo, platform):
-    limit = time.monotonic() + injector.patience.total_seconds()
-    while True:
-        try:
-            return injector.verify(undo, platform)
-        except NotYet:
-            if time.monotonic() > limit:
-                raise

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blackstart.drills.loading import load_service
 from blackstart.injectors.platforms.docker_api import DockerApi
 from blackstart.tests.command import Blackstart, until
 from blackstart.tests.docker.mlserver import PROJECT, healthy, name, running
 from blackstart.tests.docker.victims import container, helpers, processes
-from blackstart.tests.servers.mlservers import HEALTH, PORT, down, drill, never_noticed, quick, right
+from blackstart.tests.servers.mlservers import PORT, check_known, down, drill, never_noticed, quick, right
 
 SPAWNED = "multiprocessing.spawn"
 ONE, ON_ONE = "mlserver-1", "target: {names: [mlserver-1]}"
@@ -45,16 +44,7 @@ def test_init_doctor_and_plan_know_it(blackstart: Blackstart, service: Path, api
     assert written.code == 0, written.err
     assert "one container's own address, which hides what the others do" in written.err
     assert "take `url: http://mlserver:8080` (on network blackstart-mlserver) with `probe: {from: in-network}`" in written.err
-    file = blackstart.folder / "first" / "service.yaml"
-    found = load_service(file)
-    assert (found.engine, found.endpoint.protocol, found.endpoint.model) == ("mlserver", "kserve-v2", "small")
-    assert set(found.health) == set(HEALTH)
-    looked = blackstart("doctor", "--service", file)
-    assert looked.code == 0, looked.out
-    assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in looked.out
-    assert ":8080/v2/health/ready answers 200" in looked.out
-    assert "engine: mlserver-1/engine (container:" in looked.out
-    assert "worker: mlserver-1/worker (container:" in looked.out
+    check_known(blackstart, blackstart.folder / "first" / "service.yaml", "mlserver-1", "container")
     alone = drill(
         blackstart.folder, "damage", [f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}"], "{quality_loss: 0}"
     )

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from blackstart.drills.loading import load_service
+from blackstart.tests.command import Blackstart
 from blackstart.tests.servers.machine import demanded, free_ports, living, scenario
 from blackstart.tests.unit.models import write_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / ".venv" / "servers" / "bin" / "mlserver"
 ONNX = Path(__file__).with_name("onnx")
-WAITING = 2
+WAITING = 2  # questions that a busy machine may keep waiting
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready")
 MOUNTED, MODELS, PORT = "/servers", "/models", 8080  # in a container: the environment of mlserver, read only; the model's folder
 LIBRARIES = "lib/python3.11/site-packages"  # of the image's own python
@@ -153,6 +155,19 @@ def never_noticed(result: dict[str, Any]) -> bool:
     assert result["measurements"]["time_to_detect"].keys() >= {*HEALTH}
     bad = [each["classes"] for each in result["outages"] if each["lane"].startswith("health:")]
     return not any(sum(each.values()) > WAITING or any(word.startswith("status-") for word in each) for each in bad)
+
+
+def check_known(blackstart: Blackstart, file: Path, target: str, identity: str) -> None:
+    """What `init` wrote there, and what `doctor` says of it: the engine, its health endpoints, its processes by role in that target."""
+    found = load_service(file)
+    assert (found.engine, found.endpoint.protocol, found.endpoint.model) == ("mlserver", "kserve-v2", "small")
+    assert set(found.health) == set(HEALTH)
+    looked = blackstart("doctor", "--service", file)
+    assert looked.code == 0, looked.out
+    assert "yes  engine               MLServer, as of 1.7.1, known by its answer to /v2" in looked.out
+    assert ":8080/v2/health/ready answers 200" in looked.out
+    assert f"engine: {target}/engine ({identity}:" in looked.out
+    assert f"worker: {target}/worker ({identity}:" in looked.out
 
 
 def right(url: str, service: Path) -> bool:

@@ -61,7 +61,7 @@ class Beside:
     def accelerators(self, *_: object, **__: object) -> dict:
         return self.seen
 
-    def accelerator_seen(self, *_: object) -> None:
+    def agent_seen(self, *_: object) -> None:
         return None
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,6 @@ from blackstart.tests.accelerators import (
     WHOLE,
     FakeAmd,
     FakeGpus,
-    FakeOpenCl,
     missing,
     pocl,
 )
@@ -123,30 +122,6 @@ def told(gpus: FakeGpus, **request: object) -> list[dict]:
 @pytest.fixture
 def fakes(tmp_path):
     return FakeGpus(tmp_path / "fake", sliced=True)
-
-
-@pytest.fixture
-def amd(tmp_path):
-    with closing(FakeAmd(tmp_path / "amd")) as found:
-        yield found
-
-
-@pytest.fixture
-def opencl(tmp_path):
-    with closing(FakeOpenCl(tmp_path / "opencl")) as found:
-        yield found
-
-
-@pytest.fixture(params=["fakes", "amd"])
-def drivers(request):
-    """What holds for both that speak as CUDA does."""
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(params=["fakes", "amd", "opencl"])
-def gpus(request):
-    """What holds for every way to a GPU."""
-    return request.getfixturevalue(request.param)
 
 
 # --- kernels ---

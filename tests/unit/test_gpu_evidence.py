@@ -56,7 +56,7 @@ class Beside:
         seen = {**words, "gpus": [self.found], "broken": [], "amd": [], "amd_broken": [], "environment": environment}
         return {**seen, "root": True}
 
-    def accelerator_seen(self, *_: object) -> dict[str, Any]:
+    def agent_seen(self, *_: object) -> dict[str, Any]:
         return {"stopped": "", "age_s": 0.0, **(self.measured or {})}
 
 
