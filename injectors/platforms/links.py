@@ -80,14 +80,20 @@ class LinkControl:
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the links with a target at one end and, at the other, one of the peers: a component's name, a role, or
-        `client`; without peers, anybody.
+        `client`; without peers, anybody. Raises Unsupported where one of the peers, or without peers one of the targets, has none.
         """
         names = {target.name.partition("/")[0] for target in targets}
-
-        def joins(one: str, other: str) -> bool:
-            return one in names and (not peers or other in peers or self.roles.get(other) in peers)
-
-        return tuple(link.name for link in self.by_name.values() if joins(link.to, link.from_) or joins(link.from_, link.to))
+        ends = [(link.name, near, far) for link in self.by_name.values() for near, far in _both_ways(link) if near in names]
+        joined = [each for each in ends if not peers or {each[2], self.roles.get(each[2])} & {*peers}]
+        met = {word for _, _, far in joined for word in (far, self.roles.get(far))}
+        unmet = [peer for peer in peers if peer not in met]
+        untouched = sorted(names - {near for _, near, _ in joined})
+        if unmet or untouched:
+            raise Unsupported(
+                f"no link proxy stands between {', '.join(untouched or sorted(names))} and {', '.join(unmet or peers) or 'anybody'}; declare it "
+                "under process.links ({name, from, to, listen}) and start injectors/proxy.py there"
+            )
+        return tuple(dict.fromkeys(name for name, _, _ in joined))
 
     def link_begin(self, fault: str, link: str, rule: JSON, deadline_s: float) -> JSON:
         """Put one rule on a link and hold it; returns the proxy's record of it.
@@ -152,3 +158,7 @@ class LinkControl:
 
     def _control(self, link: str) -> Control:
         return Control(link, self.runtime / f"link-{self._link(link).listen}.sock")
+
+
+def _both_ways(link: Link) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (link.to, link.from_), (link.from_, link.to)

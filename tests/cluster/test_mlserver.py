@@ -6,6 +6,7 @@ which asks KServe's own health endpoints, starts nothing again.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi
@@ -14,14 +15,32 @@ from blackstart.tests.cluster.conftest import volumes_of
 from blackstart.tests.cluster.mlserver import all_stand, restarts
 from blackstart.tests.cluster.steps import everything_ours, namespace_of
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.mlservers import PORT, check_known, down, drill, never_noticed, quick, right
+from blackstart.tests.servers.mlservers import (
+    PORT,
+    check_known,
+    check_refused_alone,
+    check_unmoved,
+    down,
+    drill,
+    never_noticed,
+    quick,
+    right,
+)
 
 ONE, ON_ONE = "mlserver-0", "target: {names: [mlserver-0]}"
 
 
+def address(pod: dict[str, Any]) -> str:
+    return f"http://{pod['status']['podIP']}:{PORT}"
+
+
 @pytest.fixture(scope="module")
-def standing(api: KubeApi, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    volumes = tmp_path_factory.mktemp("volumes")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("volumes")
+
+
+@pytest.fixture(scope="module")
+def standing(api: KubeApi, image: str, volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with (
         volumes_of(api, volumes) as storage_class,
         mlserver.running(api, image, storage_class, tmp_path_factory.mktemp("mlserver")) as file,
@@ -41,6 +60,20 @@ def test_init_and_doctor_know_it(blackstart: Blackstart, service: Path) -> None:
     written = blackstart("init", "first", "--from-cluster", "statefulset/mlserver", "--namespace", namespace_of(service))
     assert written.code == 0, written.err
     check_known(blackstart, blackstart.folder / "first" / "service.yaml", "mlserver-0", "pod")
+
+
+def test_damage_while_they_serve_does_nothing_and_is_refused_alone(
+    blackstart: Blackstart, service: Path, volumes: Path, api: KubeApi
+) -> None:
+    """Of all files: which pod has which is the scheduler's affair."""
+    check_refused_alone(blackstart, service, ONE)
+    before, addresses = restarts(api, namespace_of(service)), [address(pod) for pod in mlserver.pods(api, namespace_of(service))]
+    files = sorted(volumes.glob("*/small/model.onnx"))
+    assert len(files) == len(addresses) == mlserver.REPLICAS
+    for file in files:
+        for url in addresses:
+            check_unmoved(file, url, service)
+    assert restarts(api, namespace_of(service)) == before
 
 
 @pytest.mark.timeout(120)
@@ -98,4 +131,4 @@ def test_a_pod_that_starts_with_damaged_weights_serves_them_although_others_serv
     assert after[ONE][0] != before[ONE][0]
     assert after["mlserver-1"] == before["mlserver-1"]
     (pod,) = (each for each in mlserver.pods(api, namespace_of(service)) if each["metadata"]["name"] == ONE)
-    until("right answers", lambda: right(f"http://{pod['status']['podIP']}:{PORT}", service))
+    until("right answers", lambda: right(address(pod), service))

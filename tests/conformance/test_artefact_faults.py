@@ -18,7 +18,7 @@ from blackstart.injectors import file_agent, registry
 from blackstart.injectors.base import Differs, ForeignChange, Injector, Overcome, Refusal
 from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelStoreOutage
-from blackstart.injectors.platforms.base import Target
+from blackstart.injectors.platforms.base import Target, Unsupported
 from blackstart.injectors.testing import check_injector
 from blackstart.tests.conformance.test_link_and_model_faults import Service, ask, link_down, planned, soon, started, target
 from blackstart.tests.unit import models
@@ -319,7 +319,9 @@ def test_a_store_that_is_silent(service: Service) -> None:
         assert "silent" in soon(lambda: injector.verify(undo, platform)).detail  # type: ignore[attr-defined]
         injector.recover(undo, platform)
         assert ask(service.ports["client-r0"], 5.0)[0] == "ok"
-        with pytest.raises(Refusal, match=r"no link proxy stands between r0 and model-store; declare it under process\.links"):
+        with pytest.raises(
+            Unsupported, match=r"no link proxy stands between r0 and model-store; declare it under process\.links"
+        ):
             ModelStoreOutage().plan(target(platform), platform)
 
 

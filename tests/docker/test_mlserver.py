@@ -10,8 +10,19 @@ import pytest
 from blackstart.injectors.platforms.docker_api import DockerApi
 from blackstart.tests.command import Blackstart, until
 from blackstart.tests.docker.mlserver import PROJECT, healthy, name, running
-from blackstart.tests.docker.victims import container, helpers, processes
-from blackstart.tests.servers.mlservers import PORT, check_known, down, drill, never_noticed, quick, right
+from blackstart.tests.docker.victims import container, helpers, processes, root
+from blackstart.tests.servers.mlservers import (
+    MODELS,
+    PORT,
+    check_known,
+    check_refused_alone,
+    check_unmoved,
+    down,
+    drill,
+    never_noticed,
+    quick,
+    right,
+)
 
 SPAWNED = "multiprocessing.spawn"
 ONE, ON_ONE = "mlserver-1", "target: {names: [mlserver-1]}"
@@ -45,12 +56,17 @@ def test_init_doctor_and_plan_know_it(blackstart: Blackstart, service: Path, api
     assert "one container's own address, which hides what the others do" in written.err
     assert "take `url: http://mlserver:8080` (on network blackstart-mlserver) with `probe: {from: in-network}`" in written.err
     check_known(blackstart, blackstart.folder / "first" / "service.yaml", "mlserver-1", "container")
-    alone = drill(
-        blackstart.folder, "damage", [f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}"], "{quality_loss: 0}"
-    )
-    planned = blackstart("plan", alone, "--service", service)
-    assert planned.code == 2
-    assert "bites only when mlserver-1 starts again" in planned.err
+
+
+def address(api: DockerApi) -> str:
+    return str(container(api, name(1))["NetworkSettings"]["Networks"][PROJECT]["IPAddress"])
+
+
+def test_damage_while_it_serves_does_nothing_and_is_refused_alone(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
+    check_refused_alone(blackstart, service, ONE)
+    before = workers(api)
+    check_unmoved(root(api, name(1)) / MODELS[1:] / "small" / "model.onnx", f"http://{address(api)}:{PORT}", service)
+    assert workers(api) == before
 
 
 @pytest.mark.timeout(120)
@@ -96,5 +112,4 @@ def test_a_worker_that_died_comes_back_with_the_damage_and_its_container_goes_fo
     until("a worker that has read the whole file", lambda: workers(api) not in ([], [worker]))
     wrong = [each for each in done.result["outages"] if each["classes"].get("wrong-answer")]
     assert f"replica:{ONE}" in {each["lane"] for each in wrong}
-    address = container(api, name(1))["NetworkSettings"]["Networks"][PROJECT]["IPAddress"]
-    until("right answers", lambda: right(f"http://{address}:{PORT}", service))
+    until("right answers", lambda: right(f"http://{address(api)}:{PORT}", service))

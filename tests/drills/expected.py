@@ -54,6 +54,9 @@ EXPECTED = {
         (*BRIEF, "objectives.rto=8s", "faults[0].for=12s", "faults[1].for=12s", "observe=15s"),
         ("kubernetes", "docker"),
     ),
+    "api-server-unreachable": Expected(
+        "passed", "rto", (*BRIEF, "faults[0].for=6s", "faults[1].for=6s", "observe=12s"), ("kubernetes",)
+    ),
     "health-probe-flap": Expected("passed", "streams_cut", (*BRIEF, "faults[0].for=6s", "observe=12s")),
     "gpu-node-drain": Expected("failed", "streams_cut", (*BRIEF, "objectives.rto=30s", "observe=60s"), ("kubernetes",)),
     "prefill-decode-partition": Expected("refused", "", (), ()),  # the demo has no such roles

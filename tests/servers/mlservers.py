@@ -170,6 +170,36 @@ def check_known(blackstart: Blackstart, file: Path, target: str, identity: str) 
     assert f"worker: {target}/worker ({identity}:" in looked.out
 
 
+def check_refused_alone(blackstart: Blackstart, file: Path, target: str) -> None:
+    """Damage without a restart is no drill: the model is in memory, and every service would pass."""
+    fault = f"{{kind: model-corrupt, mutation: exponent-msb, target: {{names: [{target}]}}}}"
+    planned = blackstart("plan", drill(blackstart.folder, "damage", [fault], "{quality_loss: 0}"), "--service", file)
+    assert planned.code == 2
+    assert f"bites only when {target} starts again" in planned.err
+
+
+def check_unmoved(model: Path, url: str, service: Path) -> None:
+    """By half of the file gone under it, in place: one that had it mapped would die of that. The file is put back."""
+    whole = model.read_bytes()
+    with model.open("r+b") as file:
+        file.truncate(len(whole) // 2)
+        try:
+            assert right(url, service)
+            assert all_healthy(url)
+        finally:
+            file.write(whole)
+
+
+def all_healthy(url: str) -> bool:
+    try:
+        for path in HEALTH:
+            with urllib.request.urlopen(url + path, timeout=5):
+                pass
+    except OSError:
+        return False
+    return True
+
+
 def right(url: str, service: Path) -> bool:
     """Whether the server there gives the first golden answer of that file, asked past any drill."""
     asked = json.loads(service.read_text(encoding="utf-8"))["golden"][0]
