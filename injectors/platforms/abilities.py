@@ -91,6 +91,16 @@ class Accelerators(Protocol):
         """What the device's runtime measured for the agent of that fault, as gpu_agent.py writes it down, with `age_s`; None: nothing."""
 
 
+@runtime_checkable
+class Dcgm(Protocol):
+    """The ability to ask DCGM's host engine on the targets' machine, past an agent's own process."""
+
+    def dcgm(self, device: str) -> JSON:
+        """Of the GPU with that UUID: `why` DCGM tells nothing of it, or empty; `gpu`, DCGM's own number of it; `xid`, the newest XID that
+        it has of it, or 0. Raises PlatformError.
+        """
+
+
 class Objects(Protocol):
     """The ability to change what a cluster itself keeps of a service, its workloads and nodes, and to have a guard at the site put
     it back when this process dies, or at the deadline. What is to be changed is planned as records that any process can undo.
