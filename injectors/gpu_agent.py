@@ -20,10 +20,11 @@ waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). f
 memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
 `device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it. lose-gpu:
 `controls`, files by which cuda_shim.c has calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
-log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back (null: none does); `dcgm`, a GPU
-by DCGM's own number and an XID, is a sample of that XID for it in DCGM's cache, and one of 0 when the fault ends (null: none).
-look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted); or `dcgm`, the
-UUID of a GPU of which only DCGM is asked.
+log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
+look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
+
+`dcgm` of log-xid is a GPU by DCGM's own number and an XID, of which a sample goes into DCGM's cache, and one of 0 when the fault ends; it or
+`line` may be null. `dcgm` of look is the UUID of a GPU of which DCGM alone is asked.
 
 A driver that hangs is waited for no longer than LOOK_S by look, UNDO_LIMIT_S by undo: the kernel ends the process then.
 

@@ -18,7 +18,7 @@ from .values import JSON
 LOST = 79  # NVIDIA's XID catalogue: GPU has fallen off the bus
 BLINDS = 119  # read in the kernel's log, it makes DCGM 4 call the driver no more (ReadEnvForFatalXids, m_skipDriverCalls)
 LOG = "the kernel's log, as another process reads it"
-DCGM = "DCGM's host engine, as another of its clients reads it (dcgmi dmon)"
+DCGM = "DCGM's host engine, as another client reads it"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ class GpuHealthSignal(Injector):
             if seen.get("xid"):
                 raise Differs(f"DCGM has {_named(seen['xid'])} as the newest of {target.name}'s GPU")
             facts[target.name] = {**undo.prior["signals"][target.name], **seen}
-        return _evidence(undo, facts, f"; its health watches, where set, remember XID {self.xid} until it starts again")
+        return _evidence(
+            undo, facts, f" (its health watches, where set, remember XID {self.xid} until the host engine starts again)"
+        )
 
     def _seen(self, undo: Undo, target: Target, platform: Platform) -> JSON:
         """What is read where the fault reports: `line`, this fault's last in the kernel's log or none, and `xid`, DCGM's newest or 0."""
@@ -156,7 +158,7 @@ def _dcgm_number(gpu: JSON, platform: Platform) -> int:
     told = _dcgm(platform).dcgm(gpu["uuid"])
     if told["why"]:
         raise Refusal(
-            f"not injecting: {told['why']}; `dcgm` needs dcgmi in PATH and a host engine (nv-hostengine) on this machine that has that GPU"
+            f"not injecting: {told['why']}; `dcgm` needs dcgmi in PATH and a standalone host engine (nv-hostengine) on this machine that has that GPU"
         )
     if told["xid"]:
         raise Refusal(
