@@ -23,6 +23,9 @@ memory; what others give back meanwhile is taken as well, so that a replica that
 log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
 look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
 
+`dcgm` of log-xid is a GPU by DCGM's own number and an XID, of which a sample goes into DCGM's cache, and one of 0 when the fault ends; it or
+`line` may be null. `dcgm` of look is the UUID of a GPU of which DCGM alone is asked.
+
 A driver that hangs is waited for no longer than LOOK_S by look, UNDO_LIMIT_S by undo: the kernel ends the process then.
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
@@ -47,6 +50,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -1870,7 +1874,7 @@ def lose_undo(record: Record) -> None:
             set_control(path, 0)
 
 
-# --- log-xid: line, over -----------------------------------------------------------------------------------------------------
+# --- log-xid: line, over, dcgm --------------------------------------------------------------------------------------------
 
 KMSG, SWITCH, WARNING = "/dev/kmsg", "/proc/sys/kernel/printk_devkmsg", "<4>"
 
@@ -1912,22 +1916,140 @@ def log_line(line: str) -> None:
         raise Failed("%s cannot be written: %s" % (KMSG, problem)) from problem
 
 
+DCGMI_S, FIND_S = 2.5, 10.0  # of a call of dcgmi, of which an undo makes three in UNDO_S; and of the one that finds GPUs
+XIDS, EVERY_XID_S = "230", 1.0  # DCGM_FI_DEV_XID_ERRORS; how often it is looked at while the fault holds
+
+
+def dcgmi(seconds: float, *words: str) -> str:
+    """What DCGM's own client says, whatever its exit status: it may be that of another part of the answer. Raises Failed."""
+    with os.fdopen(os.memfd_create("dcgmi"), "w+b") as said:  # a pipe would be read to its end, whoever else holds it open
+        try:
+            asked = subprocess.Popen(
+                ["dcgmi", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                preexec_fn=lambda: last_resort(seconds),  # noqa: PLW1509 - no other thread; the kernel ends it even when this is dead
+            )
+        except OSError as problem:
+            raise Failed("dcgmi, DCGM's client, cannot be run (%s)" % problem.strerror) from problem
+        if asked.wait() == -signal.SIGALRM:
+            raise Failed("dcgmi %s did not end within %g s: DCGM's host engine hangs" % (" ".join(words), seconds))
+        said.seek(0)
+        text = said.read().decode("utf-8", "replace")
+    if "Unable to connect to host engine" in text:  # dcgmi/Command.cpp
+        raise Failed("no host engine of DCGM (nv-hostengine) answers dcgmi on this machine")
+    return text
+
+
+def last_of(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing"])[-1].strip()
+
+
+def dcgm_gpu(uuid: str) -> int:
+    """DCGM's own number of that GPU, which need not be NVML's (dcgmi/Query.cpp: a table, one cell of words for each). Raises Failed."""
+    found: dict[str, str] = {}
+    said, number = dcgmi(FIND_S, "discovery", "-l"), ""
+    for line in said.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 4 and cells[1].isdigit():
+            number = cells[1]
+        if len(cells) == 4 and cells[2].startswith("Device UUID:"):
+            found[cells[2].split()[-1]] = number
+    if uuid not in found:
+        raise Failed("DCGM's host engine does not list %s, but %s" % (uuid, ", ".join(found) or last_of(said)))
+    return int(found[uuid])
+
+
+def newest_xid(gpu: int) -> int:
+    """DCGM's newest sample of a GPU's XIDs by their stamps; 0: there is none (dcgmi/DeviceMonitor.cpp says N/A or 0). Raises Failed.
+
+    XIDs come by events, so that a sample stays the newest until another comes (dcgmlib/src/DcgmCacheManager.cpp: RecordXidForGpu).
+    """
+    said = dcgmi(DCGMI_S, "dmon", "-e", XIDS, "-i", str(gpu), "-c", "1")
+    row = re.search(r"^\s*GPU\s+%d\s+(N/A|\d+)\s*$" % gpu, said, re.MULTILINE)
+    if not row:
+        raise Failed("DCGM does not tell the XIDs of its GPU %d: %s" % (gpu, last_of(said)))
+    return int(row.group(1)) if row.group(1).isdigit() else 0
+
+
+def give_xid(gpu: int, xid: int) -> None:
+    """A sample that is stamped with the whole second (dcgmi/DcgmiTest.cpp); of two in one second the later is the newer one."""
+    said = dcgmi(DCGMI_S, "test", "--inject", "--gpuid", str(gpu), "-f", XIDS, "-v", str(xid))
+    if "Successfully injected" not in said:
+        raise Failed("DCGM took no XID %d for its GPU %d: %s" % (xid, gpu, last_of(said)))
+
+
+def strange(gpu: int, xid: int) -> Foreign:
+    return Foreign("DCGM has XID %d as the newest of its GPU %d, which is none of this drill's; it was left alone" % (xid, gpu))
+
+
+def take_back_xid(gpu: int, xid: int, logged: bool) -> None:
+    """By a sample of 0, in a second later than all of the fault: what DCGM reads of the kernel's log gets into its cache a second late, with
+    the stamp of the line. Nobody can keep it from covering an XID that comes between the look and the sample.
+    """
+    now = newest_xid(gpu)
+    if now in (0, xid) and (now or logged):
+        time.sleep(1.0 - time.time() % 1.0)
+        give_xid(gpu, 0)
+        now = newest_xid(gpu)
+    if now not in (0, xid):
+        raise strange(gpu, now)
+    if now:
+        raise Failed("DCGM still has XID %d as the newest of its GPU %d" % (xid, gpu))
+
+
 def log_prepare(request: Record, held: Held) -> Record:
     del held  # nothing of the device is opened
-    why = unwritable()
+    why = unwritable() if request["line"] else ""
     if why:
         raise Refused(why)
-    return {"line": request["line"], "over": request["over"]}
+    standing = newest_xid(request["dcgm"]["gpu"]) if request["dcgm"] else 0
+    if standing:
+        raise Refused("DCGM has XID %d of its GPU %d already" % (standing, request["dcgm"]["gpu"]))
+    return {"line": request["line"], "over": request["over"], "dcgm": request["dcgm"]}
 
 
 def log_apply(request: Record, held: Held) -> Record:
-    log_line(request["line"])
+    if request["dcgm"]:
+        give_xid(**request["dcgm"])
+    if request["line"]:
+        log_line(request["line"])
     held.show(line=request["line"])
-    return {"line": request["line"]}
+    return {"line": request["line"], "dcgm": request["dcgm"]}
+
+
+def log_go_on(request: Record, held: Held) -> None:
+    """Without a sample (DCGM's host engine began anew) the XID is told again; not otherwise, since each is an event for whoever counts."""
+    while True:
+        held.go_on(EVERY_XID_S)
+        if request["dcgm"]:
+            gpu, xid = request["dcgm"]["gpu"], request["dcgm"]["xid"]
+            now = newest_xid(gpu)
+            if not now:
+                give_xid(gpu, xid)
+            elif now != xid:
+                raise strange(gpu, now)
+        held.show()
 
 
 def log_undo(record: Record) -> None:
-    log_line(record["over"])
+    if record["line"]:
+        log_line(record["over"])
+    if record["dcgm"]:
+        take_back_xid(record["dcgm"]["gpu"], record["dcgm"]["xid"], bool(record["line"]))
+
+
+def look_at_dcgm(uuid: str) -> int:
+    """As one JSON object: `why` DCGM tells nothing of that GPU, or empty; `gpu`, its own number of it, and `xid`, the newest or 0."""
+    found: Record = {"why": "", "gpu": None, "xid": 0}
+    try:
+        found["gpu"] = dcgm_gpu(uuid)
+        found["xid"] = newest_xid(found["gpu"])
+    except Failed as problem:
+        found["why"] = str(problem)
+    os.write(1, (json.dumps(found) + "\n").encode("utf-8"))
+    return 0
 
 
 VERBS = {
@@ -1935,7 +2057,7 @@ VERBS = {
     "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on, nothing),
     "limit-gpu": Verb(limit_prepare, limit_apply, shown_on, limit_undo),
     "lose-gpu": Verb(lose_prepare, lose_apply, shown_on, lose_undo),
-    "log-xid": Verb(log_prepare, log_apply, shown_on, log_undo),
+    "log-xid": Verb(log_prepare, log_apply, log_go_on, log_undo),
 }
 
 # --- look -------------------------------------------------------------------------------------------------------------------
@@ -2065,6 +2187,8 @@ def look(request: Record) -> int:
     all that hold the fault.
     """
     last_resort(LOOK_S)
+    if request.get("dcgm"):
+        return look_at_dcgm(request["dcgm"])
     found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": ""}
     found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices", "shimmed")})
     fault, pids, holding = request.get("fault", ""), list(request.get("pids", ())), agents()

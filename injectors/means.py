@@ -49,4 +49,6 @@ OWN: Means = {"process": "your `inject` command"}
 SHIMMED: Means = {
     "process": "a library before CUDA's driver, with which the service was started (LD_AUDIT); an agent sets until when it fails"
 }
-LOG_LINE: Means = {"process": "a line in the kernel's log (/dev/kmsg), written by an agent"}
+XID_TOLD: Means = {
+    "process": "an agent: a line in the kernel's log (/dev/kmsg), a sample in DCGM's cache (dcgmi test --inject), or both"
+}

@@ -4,13 +4,20 @@ driver of GPUs.
 
 import atexit
 import ctypes
+import fcntl
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from blackstart.injectors import gpu_agent
@@ -130,6 +137,46 @@ class FakeGpus:
 
     def close(self) -> None:
         """There is nothing to end."""
+
+
+class FakeDcgm:
+    """A host engine of DCGM that has the GPUs of FakeGpus by numbers of its own, and fake_dcgmi.py as `dcgmi` in PATH."""
+
+    numbers: ClassVar = {OTHER: 0, WHOLE: 1}
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.state, program = folder / "state.json", folder / "dcgmi"
+        program.write_text(f"#!{sys.executable} -IS\n{(HERE / 'fake_dcgmi.py').read_text()}")
+        program.chmod(0o755)
+        self.environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
+        self.become(gpus=self.numbers, samples={}, fails={}, hangs=[])
+
+    def become(self, **changed: object) -> None:
+        """`samples` by a GPU's number, each a stamp in microseconds and an XID; `fails`, what a command prints instead and exits with;
+        `hangs`, commands that never end.
+        """
+        with self.told() as now:
+            now.update(changed)
+
+    @contextmanager
+    def told(self) -> Iterator[dict]:
+        """Its state, which nobody else changes meanwhile, and which is kept as it is then."""
+        with self.state.with_name("state.json.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            now = json.loads(self.state.read_text()) if self.state.exists() else {}
+            yield now
+            self.state.write_text(json.dumps(now))
+
+    def samples(self, uuid: str = WHOLE) -> list[int]:
+        """XIDs of that GPU, the newest last."""
+        with self.told() as now:
+            return [xid for _, xid in sorted(now["samples"].get(str(self.numbers[uuid]), []))]
+
+    def happens(self, xid: int, at_s: float | None = None) -> None:
+        """WHOLE has that XID really; or had it, of which DCGM hears now."""
+        with self.told() as now:
+            now["samples"].setdefault(str(self.numbers[WHOLE]), []).append([int((at_s or time.time()) * 1e6), xid])
 
 
 class OfKernel(FakeGpus):

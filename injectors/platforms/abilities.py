@@ -73,6 +73,16 @@ class ModelSight(Protocol):
 
 
 @runtime_checkable
+class Dcgm(Protocol):
+    """The ability to ask DCGM's host engine on the targets' machine, past an agent's own process."""
+
+    def dcgm(self, device: str) -> JSON:
+        """Of the GPU with that UUID: `why` DCGM tells nothing of it, or empty; `gpu`, DCGM's own number of it; `xid`, the newest XID that
+        it has of it, or 0. Raises PlatformError.
+        """
+
+
+@runtime_checkable
 class Accelerators(Protocol):
     """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process.
 

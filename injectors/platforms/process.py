@@ -239,6 +239,9 @@ class ProcessPlatform(LocalFiles, AloneHere):
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         return self.agents.look("saturate-gpu", {"pids": self.pids(target), "fault": fault, "opencl": opencl})
 
+    def dcgm(self, device: str) -> JSON:
+        return self.agents.look("log-xid", {"dcgm": device})
+
     # --- links ---
 
     def links(self, targets: tuple[Target, ...], peers: tuple[str, ...], rule: JSON) -> tuple[str, ...]:

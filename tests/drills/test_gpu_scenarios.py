@@ -1,4 +1,4 @@
-"""The shipped scenarios of a lost GPU, on a small service whose GPU is simulated and whose kernel's log is the machine's own."""
+"""The shipped scenarios of a lost GPU, on a small service: GPU and DCGM are simulated, the kernel's log is the machine's own."""
 
 import json
 import socket
@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from blackstart.commands import cuda_shim
 from blackstart.drills.refusal import Refused
-from blackstart.tests.accelerators import HERE, WHOLE, FakeGpus, missing, needs_log
+from blackstart.tests.accelerators import HERE, WHOLE, FakeDcgm, FakeGpus, missing, needs_log
 from blackstart.tests.command import Blackstart, Done, short
 
 ONE_REPLICA = ("blast_radius.share=100%", "settle=1s")
-CONSENT = {"gpu-lost-end-to-end": "faults[1].kernel_log=true", "gpu-health-signal-only": "faults[0].kernel_log=true"}
+CONSENT = {
+    "gpu-lost-end-to-end": ("faults[1].kernel_log=true",),
+    "gpu-health-signal-only": ("faults[0].kernel_log=true", "faults[0].dcgm=true"),
+}
 BRIEF = {
     "gpu-lost-end-to-end": ("objectives.rto=3s", "faults[1].for=3s", "observe=6s"),
     "gpu-health-signal-only": ("faults[0].for=2s", "observe=3s"),
@@ -23,8 +26,8 @@ BRIEF = {
 def service(blackstart: Blackstart, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A service file of one replica on WHOLE, which runs, with the shim before its driver."""
     folder = blackstart.folder
-    fakes = FakeGpus(folder / "fake")
-    for name, value in fakes.environment.items():
+    fakes, dcgm = FakeGpus(folder / "fake"), FakeDcgm(folder / "dcgm")
+    for name, value in {**fakes.environment, **dcgm.environment}.items():
         monkeypatch.setenv(name, value)
     try:
         shim = cuda_shim.built(folder)
@@ -43,7 +46,7 @@ def service(blackstart: Blackstart, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def drilled(blackstart: Blackstart, service: Path, name: str) -> Done:
-    words = short(CONSENT[name], *ONE_REPLICA, *BRIEF[name])
+    words = short(*CONSENT[name], *ONE_REPLICA, *BRIEF[name])
     return blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=110.0)
 
 
@@ -67,6 +70,8 @@ def test_a_signal_alone_harms_nobody(blackstart: Blackstart, service: Path) -> N
     assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
     assert done.result["hardware"] == "simulated"
     (signal,) = done.result["faults"]
+    assert "NVRM: Xid (PCI:ffff:17:00): 79" in signal["evidence"]["detail"]
+    assert "DCGM has XID 79 as the newest of its GPU 1" in signal["evidence"]["detail"]
     assert signal["undo_verified"]
     assert not done.result["outages"]
 
@@ -75,4 +80,4 @@ def test_without_consent_it_is_refused_by_name(blackstart: Blackstart, service: 
     words = [word for setting in ONE_REPLICA for word in ("--set", setting)]
     done = blackstart("run", "gpu-lost-end-to-end", *words, "--service", service, "--yes")
     assert done.code == 2
-    assert "gpu-health-signal leaves a false line in this machine's kernel log" in " ".join(done.err.split())
+    assert "gpu-health-signal says something false of a GPU to whoever watches" in " ".join(done.err.split())
