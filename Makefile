@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NONE := 5 # what pytest says where no test was chosen
-# Whole drills wait more than they compute, so three of them run at once on two cores (a cluster takes its own part of these); but for
-# those that are `alone`.
-WAITING := tests/conformance tests/servers tests/drills tests/docker
+# What waits more than it computes runs three at once on two cores, and on a cluster, which takes its own part of these, two at once.
+# What touches all of a cluster is one of the first three, since no other test of the cluster runs then. At the end what has to be `alone`.
+QUICK := tests/rules tests/unit tests/conformance tests/servers tests/cluster
+DRILLS := tests/drills tests/docker
 
 .PHONY: demo test lint check bench drills docs clean
 
@@ -14,9 +15,9 @@ demo: $(VENV)/core
 
 test: $(VENV)/test $(VENV)/mlserver
 	@failed=; \
-	$(BIN)/pytest -n 2 --dist worksteal --durations 5 $(ARGS) tests/rules tests/unit || test $$? = $(NONE) || failed=1; \
-	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) $(WAITING) || test $$? = $(NONE) || failed=1; \
-	$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) tests/cluster || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone and not namespaced' $(ARGS) $(QUICK) || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) $(DRILLS) || test $$? = $(NONE) || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m namespaced $(ARGS) tests/cluster || test $$? = $(NONE) || failed=1; \
 	$(BIN)/pytest --durations 20 -m alone $(ARGS) || test $$? = $(NONE) || failed=1; \
 	test -z "$$failed"
 

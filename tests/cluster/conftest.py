@@ -1,7 +1,7 @@
 """A real cluster for the tests of this folder: the one that is named, one that runs, or one that is started for them.
 
 The demo service stands in it once, plain and then hardened, for all tests that drill it and leave it as it was. Tests that keep to a
-namespace run two at once, in groups of what they share; those that touch nodes or the API server, or that look at all runs, are `alone`.
+namespace run two at once, in groups of what they share; those of the `whole_cluster` one after another, while no other test of it runs.
 """
 
 import fcntl
@@ -32,7 +32,11 @@ STARTED_S = 110
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that need no demo first, then those on the plain one, then those on the hardened one."""
     for item in in_order(items, Path(__file__).parent):
-        item.add_marker(pytest.mark.xdist_group(demo_of(item) or item.path.stem))
+        if item.get_closest_marker("whole_cluster"):
+            item.add_marker(pytest.mark.xdist_group("whole_cluster"))
+        elif not item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.namespaced)
+            item.add_marker(pytest.mark.xdist_group(demo_of(item) or item.path.stem))
 
 
 def answers(kubeconfig: Path) -> str:

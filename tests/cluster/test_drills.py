@@ -28,7 +28,6 @@ from blackstart.tests.drills.expected import EXPECTED, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 UNDER_LOAD = {"recovery-stampede", "rollout-drain"}  # what they find hangs on how quickly the demo answers
-ALONE = pytest.mark.alone
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50s}"
 ALL_AT_ONCE = (
     "{kind: process-hang, role: engine, target: {names: [replica-0]}}",
@@ -46,7 +45,7 @@ ELSEWHERE = {
 HERE = {name for name, each in EXPECTED.items() if "kubernetes" in each.on} - ELSEWHERE
 DRAIN = "gpu-node-drain"
 # Hardened all of them; plain one for each means; all of both: tests/drills/all_scenarios.py --on kubernetes
-PLAIN = ("engine-hang-zombie", "router-worker-partition", "silent-weight-corruption", "store-loss", "version-skew")
+PLAIN = ("engine-hang-zombie", "router-worker-partition", "silent-weight-corruption", "store-loss")
 DRILLS = [("plain", name) for name in PLAIN] + [("hardened", name) for name in sorted(HERE - {DRAIN})]
 
 # A hardened engine that hangs is replaced: there is nothing to undo, to end or to recover.
@@ -69,7 +68,7 @@ def stopped(api: KubeApi, folder: Path) -> bool:
     return False
 
 
-@ALONE
+@pytest.mark.whole_cluster
 @pytest.mark.timeout(360)
 @plain
 def test_sigkill_is_recovered_from_another_machine(
@@ -128,7 +127,7 @@ def test_an_interrupt_undoes_and_leaves_nothing(blackstart: Blackstart, service:
     assert everything_ours(api, service) == []
 
 
-@ALONE
+@pytest.mark.whole_cluster
 @pytest.mark.timeout(360)
 @plain
 def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
@@ -145,7 +144,7 @@ def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blacks
 
 @pytest.mark.timeout(360)
 @pytest.mark.parametrize(
-    ("kind", "name"), [pytest.param(kind, name, marks=ALONE if name in UNDER_LOAD else ()) for kind, name in DRILLS]
+    ("kind", "name"), [pytest.param(kind, name, marks=pytest.mark.alone if name in UNDER_LOAD else ()) for kind, name in DRILLS]
 )
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
     """Hardened under exactly the rights that are printed for it."""
@@ -180,7 +179,7 @@ def is_another(pod: dict[str, Any] | None, uid: str) -> bool:
     return pod is not None and pod["metadata"]["uid"] != uid and stands(pod)
 
 
-@ALONE
+@pytest.mark.alone
 @pytest.mark.timeout(360)
 @pytest.mark.parametrize("kind", ["hardened"])  # what fails plain is seen in rollout-drain as well
 def test_a_drained_node(blackstart: Blackstart, service: Path, api: KubeApi, kind: str) -> None:

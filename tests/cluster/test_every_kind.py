@@ -44,7 +44,9 @@ def test_all_kinds_are_here() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("group", [pytest.param(group, marks=pytest.mark.alone if group == "node" else ()) for group in FAULTS])
+@pytest.mark.parametrize(
+    "group", [pytest.param(group, marks=pytest.mark.whole_cluster if group == "node" else ()) for group in FAULTS]
+)
 def test_a_killed_drill_is_recovered_from_another_machine(
     blackstart: Blackstart, hardened_demo: Path, api: KubeApi, group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

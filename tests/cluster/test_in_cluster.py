@@ -136,7 +136,7 @@ def test_a_pod_that_cannot_run_is_a_refusal_that_says_why(
     assert "without an `image`" in refused.err
 
 
-@pytest.mark.alone
+@pytest.mark.whole_cluster
 @pytest.mark.timeout(300)
 def test_an_api_server_that_is_away_for_a_while_costs_no_sample(
     blackstart: Blackstart, service: Path, within: Path, api: KubeApi

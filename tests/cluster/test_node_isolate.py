@@ -16,7 +16,7 @@ from blackstart.tests.cluster.steps import drilled, everything_ours, everywhere,
 from blackstart.tests.cluster.web import await_standing, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.whole_cluster
 
 FAULT = "{kind: node-isolate, for: 14s}"
 LONGER = "{kind: node-isolate, for: 16s}"

@@ -11,7 +11,7 @@ from blackstart.injectors.platforms.kube_pods import ready
 from blackstart.tests.cluster.steps import DEVKUBE, everything_ours, in_fault, namespace_of, stands
 from blackstart.tests.command import Blackstart, events, until
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.whole_cluster
 
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 10s}"
 

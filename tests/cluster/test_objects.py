@@ -23,7 +23,7 @@ from blackstart.tests.cluster.steps import (
 from blackstart.tests.cluster.web import APPS, REPLICAS, await_standing, deployment, pod, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly, until
 
-OF_NODES = pytest.mark.alone  # they refuse to move the pods of others
+OF_NODES = pytest.mark.whole_cluster  # they refuse to move the pods of others
 RECOVERED = (
     "{kind: node-cordon}",
     "{kind: node-taint, whole_node: true}",
@@ -32,7 +32,7 @@ RECOVERED = (
 )
 
 
-def with_nodes_alone(faults: tuple[str, ...]) -> list[Any]:
+def with_nodes_marked(faults: tuple[str, ...]) -> list[Any]:
     return [pytest.param(fault, marks=OF_NODES if "kind: node-" in fault else ()) for fault in faults]
 
 
@@ -85,7 +85,7 @@ def test_it_bites_is_proven_and_is_put_back(
     assert everything_ours(api, service) == []
 
 
-@pytest.mark.alone  # for a while no policy in the cluster is enforced
+@pytest.mark.whole_cluster  # for a while no policy in the cluster is enforced
 @pytest.mark.timeout(240)
 def test_a_policy_that_nobody_enforces_is_no_partition(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     if api.context != "devkube":
@@ -113,7 +113,7 @@ def test_a_guard_that_is_ended_puts_back_first(blackstart: Blackstart, service: 
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("fault", with_nodes_alone(RECOVERED), ids=kind_of)
+@pytest.mark.parametrize("fault", with_nodes_marked(RECOVERED), ids=kind_of)
 def test_recover_puts_back_at_once_what_a_killed_drill_left(
     blackstart: Blackstart, service: Path, api: KubeApi, namespace: str, fault: str
 ) -> None:

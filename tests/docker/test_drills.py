@@ -21,7 +21,6 @@ SHOWN = {  # one for each means; all of them: tests/drills/all_scenarios.py --on
     "plain": (
         "control-plane-and-dns-down",
         "engine-hang-zombie",
-        "router-worker-partition",
         "store-loss",
         "version-skew",
     ),
