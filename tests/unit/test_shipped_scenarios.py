@@ -37,6 +37,14 @@ def test_each_of_its_objectives_can_be_overridden(name: str) -> None:
         assert getattr(changed.objectives, objective) != before
 
 
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_its_fault_outlasts_its_rto(name: str) -> None:
+    """One that ends by plan sooner would be passed by services that only its end brings back."""
+    scenario = load_scenario(shipped()[name])
+    held, rto = scenario.faults[0].for_, scenario.objectives.rto
+    assert held is None or rto is None or held > rto
+
+
 def test_the_demo_has_the_parts_that_a_scenario_names() -> None:
     parts = {name: demo_parts(load_scenario(path)) for name, path in shipped().items()}
     assert {name: more for name, more in parts.items() if more} == {
