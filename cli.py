@@ -72,7 +72,7 @@ def demo(
     settings: Settings = None,
     out: Out = RUNS,
 ) -> None:
-    """Drill the bundled model service: start it, break it, measure, undo, report."""
+    """Drill the bundled model service, which has what the scenario names: start it, break it, measure, undo, report."""
     from .commands.drilling import DemoOptions
     from .commands.drilling import demo as command
 

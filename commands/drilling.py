@@ -16,7 +16,7 @@ from ..drills.scenario import Scenario
 from ..drills.service import Service
 from ..drills.state import BeingDrilled
 from ..drills.verdict import ExitCode, worst
-from ..injectors.platforms.base import PlatformError
+from ..injectors.platforms.base import HALVES, PlatformError
 from ..scenarios import shipped
 from .console import EXPECTED, insist, say, tell
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 MODEL_STORE = "model-store"  # the demo service's component
+DISAGGREGATED = "--disaggregated"  # with prefill and decode workers in place of replicas
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,29 @@ def demo(name: str, settings: Sequence[str], out: Path, options: DemoOptions) ->
     return code
 
 
+def demo_parts(scenario: Scenario) -> tuple[str, ...]:
+    """Options of the bundled service by which it has the components that the scenario names: nobody should have to know of them."""
+    named = {fault.target.role for fault in scenario.faults}
+    named |= {peer for fault in scenario.faults for peer in getattr(fault.injector, "peers", ())}
+    return (*[f"--with-{MODEL_STORE}"] * (MODEL_STORE in named), *[DISAGGREGATED] * bool(HALVES & named))
+
+
 @contextmanager
 def _demo_service(options: DemoOptions, scenario: Scenario) -> Iterator[Path]:
-    """The service file of the bundled service, which runs for as long as the context lasts. Here it has a model store where the
-    scenario breaks the way to one.
-    """
+    """The service file of the bundled service, which runs for as long as the context lasts. It has what the scenario is about."""
+    more = demo_parts(scenario)
     if options.on == "process":
         from ..scenarios.demo import Demo
 
-        tell(f"starting the {'hardened ' if options.hardened else ''}demo service on this machine")
-        asked = any(MODEL_STORE in getattr(fault.injector, "peers", ()) for fault in scenario.faults)
-        with Demo.started(hardened=options.hardened, arguments=(f"--with-{MODEL_STORE}",) if asked else ()) as running:
+        told = " ".join(more).replace("--", "")
+        tell(f"starting the {'hardened ' if options.hardened else ''}demo service on this machine{f' ({told})' if told else ''}")
+        with Demo.started(hardened=options.hardened, arguments=more) as running:
             yield running.service_file
         return
+    if DISAGGREGATED in more:
+        raise Refused(
+            [f"not injecting: the demo on {options.on} has no prefill and decode workers; leave --on out: as processes it has"]
+        )
     if options.on == "docker":
         from ..injectors.platforms.docker_api import DockerApi
         from .demo_docker import contained

@@ -21,7 +21,7 @@ from ..injectors.model_formats import read
 from ..injectors.model_formats.layout import Unreadable
 from ..injectors.model_formats.manifest import NAME, Unfit, stored
 from ..injectors.platforms.abilities import ModelSight
-from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.platforms.base import WORKERS, Platform, PlatformError, Target
 from ..injectors.seen_files import seen_by
 from ..injectors.values import JSON
 from .journal import DrillClock
@@ -71,7 +71,7 @@ def why_not(scenario: Scenario, service: Service, platform: Platform, everything
 
 def replicas_of(everything: Sequence[Target]) -> list[Target]:
     """Those that are compared."""
-    return [target for target in everything if target.role == "replica"]
+    return [target for target in everything if target.role in WORKERS]
 
 
 def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple[int, str]:

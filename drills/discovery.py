@@ -1,10 +1,13 @@
 """init: ask a running service what it is, and write a service profile and a first scenario for it."""
 
 import json
+import re
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..injectors.platforms.base import HALVES
 from ..injectors.platforms.process_table import command_line, descendants, snapshot
 from .asking import get
 from .first_files import Answers, Written, asked, free, model_of, with_engine, write
@@ -32,6 +35,16 @@ class Place:
         return [replica.command, *map(command_line, descendants(snapshot(), replica.pid))]
 
 
+@dataclass(frozen=True)
+class Found:
+    """A component, as service.yaml will name it."""
+
+    name: str
+    role: str
+    port: int
+    server: Server | None
+
+
 def write_files(folder: Path, url: str) -> Written:
     """service.yaml and scenario.yaml for the service at `url`. Raises Refused where nothing answers or a file is there already."""
     url = url.rstrip("/")
@@ -46,7 +59,9 @@ def write_files(folder: Path, url: str) -> Written:
         if here
         else (f"{host} is not this machine, and only its own processes can be drilled: use blackstart there",)
     )
-    return write(folder, _service_text(url, place, answers), SCENARIO, warnings)
+    components = _components(place, answers)
+    scenario = SCENARIO if any(each.role == "replica" for each in components) else SCENARIO.replace(HANG, f"{HANG} {ON_HALVES}")
+    return write(folder, _service_text(url, place, components, answers), scenario, warnings)
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -113,29 +128,44 @@ def _warnings(place: Place, answers: Answers) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _service_text(url: str, place: Place, answers: Answers) -> str:
-    lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: service-{place.port}", "platform: process", *_process(place)]
+def _service_text(url: str, place: Place, components: Sequence[Found], answers: Answers) -> str:
+    lines = ["apiVersion: blackstart/v1", "kind: Service", f"name: service-{place.port}", "platform: process"]
+    lines += _process(place, components)
     return "\n".join([*lines, *answers.lines([f"url: {json.dumps(url)}"]), answers.model_line()]) + "\n"
 
 
-def _process(place: Place) -> list[str]:
+def _components(place: Place, answers: Answers) -> list[Found]:
+    """The server that the URL leads to and those behind it, which may do one half of an answer, as their command lines say."""
+    if not place.replicas:
+        return [Found("r0", "replica", place.port, place.server)]
+    found = [Found("gateway", "gateway", place.port, place.server)]
+    halves = answers.engine.profile.halves if answers.engine else {}
+    for server in place.replicas:
+        roles = [role for role, known in halves.items() if re.search(known.command_line, server.command or "")]
+        role = roles[0] if roles else "replica"
+        found.append(Found(f"{role[0]}{sum(each.role == role for each in found)}", role, server.port, server))
+    return found
+
+
+def _process(place: Place, components: Sequence[Found]) -> list[str]:
     """The components that were found. What starts them again cannot be seen, and is left to the reader."""
     if not place.replicas and not place.links:
         return [f"process: {{port: {place.port}}}    # one replica that listens there; list components for more"]
-    front = "gateway" if place.replicas else "r0"
-    components = [(front, "gateway" if place.replicas else "replica", place.port)]
-    components += [(f"r{number}", "replica", server.port) for number, server in enumerate(place.replicas)]
-    names = {port: name for name, _, port in components}
     lines = ["process:", "  components:    # add `supervised: true` where something starts it again, or its `start` command"]
-    lines += [f"    - {{name: {name}, role: {role}, port: {port}}}" for name, role, port in components]
+    lines += [f"    - {{name: {each.name}, role: {each.role}, port: {each.port}}}" for each in components]
+    if any(each.role in HALVES for each in components):
+        lines.append("    # add its `url` to a prefill or decode worker that answers by itself, and it will be asked")
     if place.links:
         lines.append("  links:    # blackstart's own link proxies: network faults need them")
+    names = {each.port: each.name for each in components}
     for link in place.links:
-        start = "client" if link.to_port == place.port else front
+        by = [each.name for each in components if each.server and each.server.names(link.listen)]
+        start = "client" if link.to_port == place.port else (by or [components[0].name])[0]
         lines.append(f"    - {{name: {json.dumps(link.name)}, from: {start}, to: {names[link.to_port]}, listen: {link.listen}}}")
     return lines
 
 
+HANG, ON_HALVES = "{kind: process-hang,", "target: {role: decode},"
 SCENARIO = """\
 apiVersion: blackstart/v1
 kind: Scenario

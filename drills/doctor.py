@@ -93,10 +93,16 @@ def _kinds(service: Service, platform: Platform, everything: tuple[Target, ...])
             yield Finding(kind, fine=False, text=f"not on platform {platform.name}")
             continue
         try:
-            victims, _ = choose(Selector(), injector_type.default_role, everything, 0)
+            victims, _ = choose(Selector(), _usual(injector_type.default_role, everything), everything, 0)
             yield _asked(injector_type, victims, service, platform)
         except (FaultError, PlatformError) as error:
             yield Finding(kind, fine=False, text=str(error).removeprefix("not injecting: "))
+
+
+def _usual(role: str, everything: tuple[Target, ...]) -> str:
+    """The role of a fault's usual victim: in a service without replicas users are sent to decode workers, which a scenario has to name."""
+    there = {target.role for target in everything}
+    return "decode" if role == "replica" and role not in there and "decode" in there else role
 
 
 def _asked(injector_type: type[Injector], victims: tuple[Target, ...], service: Service, platform: Platform) -> Finding:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from ..injectors.platforms.base import Platform, PlatformError, Target
+from ..injectors.platforms.base import WORKERS, Platform, PlatformError, Target
 from .engine_profile import EngineProfile
 from .finding import Finding
 from .loading import engine_profile
@@ -13,7 +13,7 @@ from .service import Service
 
 def about_engine(service: Service, platform: Platform, everything: Sequence[Target]) -> Iterator[Finding]:
     """Nothing for a service whose engine is neither named nor known."""
-    replicas = [each for each in everything if each.role == "replica"]
+    replicas = [each for each in everything if each.role in WORKERS]
     commands: tuple[str, ...] = ()
     with suppress(PlatformError):  # nobody may look inside, or there is nothing to look with
         commands = platform.commands(replicas[0]) if replicas else ()

@@ -106,6 +106,9 @@ class EngineProfile:
     model: Annotated[Loading, "how the model comes into memory"]
     project: Annotated[str | None, "the project's address; none: it ships with blackstart"] = None
     roles: Annotated[dict[str, EngineRole], "processes below a replica's first one"] = field(default_factory=dict)
+    halves: Annotated[
+        dict[str, EngineRole], "replicas that do one half of an answer, as components of the role prefill or decode"
+    ] = field(default_factory=dict)
     behaviour: Annotated[tuple[Behaviour, ...], "what it does when something is wrong with it"] = ()
 
     def health_paths(self, model: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..injectors.artefacts import refuse_elsewhere
 from ..injectors.base import Injector, Privilege, Refusal, Undo
 from ..injectors.model_files import ModelFault
-from ..injectors.platforms.base import Means, Platform, PlatformError, Target
+from ..injectors.platforms.base import WORKERS, Means, Platform, PlatformError, Target
 from .digests import why_not
 from .language.writing import written
 from .refusal import Refused
@@ -213,9 +213,9 @@ def _beyond_blast_radius(
             reasons.append(
                 f"not injecting: {struck} of {total} targets of role {role} would be hit; blast_radius.share allows {radius.share:.0%}"
             )
-        if role == "replica" and total - struck < service.protect.min_healthy:
+        if role in WORKERS and total - struck < service.protect.min_healthy:
             reasons.append(
-                f"not injecting: {total - struck} of {total} replicas would stay untouched; "
+                f"not injecting: {total - struck} of {total} targets of role {role} would stay untouched; "
                 f"protect.min_healthy of {service.name} demands {service.protect.min_healthy}"
             )
     return reasons

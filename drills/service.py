@@ -110,7 +110,7 @@ class Protect:
     """What no drill may harm."""
 
     namespaces: Annotated[tuple[str, ...], "Kubernetes namespaces that are never touched"] = ("kube-system",)
-    min_healthy: Annotated[int, "replicas that a drill must leave untouched", ANY_NUMBER] = 0
+    min_healthy: Annotated[int, "replicas, prefill and decode workers that a drill must leave untouched, of each", ANY_NUMBER] = 0
     opt_in: Annotated[str | None, "a label `KEY=VALUE` that a workload must carry to be drilled"] = None
     privilege: Annotated[Ladder, "the most that a fault may take"] = "helper"
 

@@ -36,6 +36,10 @@ class Server:
     def passes_on(self) -> bool:
         return self.program in PASS_ON
 
+    def names(self, port: int) -> bool:
+        """Whether an address with that port stands on its command line."""
+        return bool(re.search(rf":{port}\b", self.command or ""))
+
     def like(self, other: "Server") -> bool:
         """Whether both are started alike but for numbers: peers, and neither stands in front of the other."""
         return re.sub(r"\d+", "", self.command or "") == re.sub(r"\d+", "", other.command or "")

@@ -62,7 +62,7 @@ def load_told(load: Load) -> str:
 
 def replica_urls(everything: Sequence[Target]) -> tuple[tuple[str, str], ...]:
     """Where each replica answers by itself, past the gateway."""
-    return tuple((each.name, each.details["url"]) for each in everything if each.role == "replica" and each.details.get("url"))
+    return tuple((each.name, each.asked) for each in everything if each.asked)
 
 
 def measured_from(service: Service) -> str:

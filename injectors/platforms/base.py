@@ -51,6 +51,10 @@ class Unsupported(PlatformError):
     """The platform has no means for what was asked; the message names the missing mechanism."""
 
 
+HALVES = frozenset({"prefill", "decode"})  # roles of workers that each do one half of an answer
+WORKERS = HALVES | {"replica"}  # roles of all that compute with a model of their own
+
+
 @dataclass(frozen=True)
 class Target:
     """One thing that a fault can hit.
@@ -63,6 +67,16 @@ class Target:
     name: str
     role: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str | None:
+        """Where it answers questions by itself, past the gateway.
+
+        A worker that does one half only where the service file says so: vLLM's compute the other half as well, SGLang's refuse
+        (400, "Disaggregated request received without bootstrap room id").
+        """
+        bears_it = self.role == "replica" or (self.role in HALVES and self.details.get("own_url"))
+        return self.details.get("url") if bears_it else None
 
     def to_json(self) -> JSON:
         return {"identity": self.identity, "name": self.name, "role": self.role, "details": dict(self.details)}

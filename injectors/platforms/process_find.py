@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base import PlatformError, Target, Unsupported
+from .base import HALVES, PlatformError, Target, Unsupported
 from .listening import HIDDEN, listeners
 from .process_spec import Component, ProcessSpec
 from .process_table import Process, Table, ancestors, command_line, descendants, lineage, snapshot, started_at
@@ -34,6 +34,8 @@ class Standing:
         tree, own = [process.identity for process in self.members], self.component
         url = own.url or (f"http://127.0.0.1:{own.port}" if own.port else None)
         details = {"pid": self.main.pid, "command": command_line(self.main.pid), "tree": tree, "url": url}
+        if own.role in HALVES:
+            details["own_url"] = own.url is not None
         return Target(self.main.identity, self.component.name, self.component.role, details)
 
 

@@ -18,7 +18,11 @@ class Component:
     directory: Annotated[Path | None, "the folder to start it in"] = None
     environment: Annotated[dict[str, str], "variables added to the environment of `start`"] = field(default_factory=dict)
     supervised: Annotated[bool, "something else starts it again when it ends"] = False
-    url: Annotated[str | None, "where it answers by itself, past the gateway; http://127.0.0.1:PORT when it has a port"] = None
+    url: Annotated[
+        str | None,
+        "where it answers by itself, past the gateway; http://127.0.0.1:PORT when it has a port. A worker of role prefill or decode is asked "
+        "only where this is written: not every engine's answers by itself",
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .profile import model_details
 HERE = Path(__file__).parent
 PROXY = HERE.parent.parent / "injectors" / "proxy.py"
 STOP_S = 15.0
+WORKERS = {"r": "replica", "p": "prefill", "d": "decode"}  # r0, p0, d0, ...
 
 
 class DemoFailed(Exception):
@@ -77,22 +78,28 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.stdout.close()
 
 
+def _component(name: str, port: int) -> dict[str, Any]:
+    """Its entry in service.yaml: with a `url` where one half of an answer has to say that it answers by itself."""
+    role = name if name in {"gateway", "store", "standby", "model-store"} else WORKERS[name[0]]
+    url = {} if role not in {"prefill", "decode"} else {"url": f"http://127.0.0.1:{port}"}
+    return {"name": name, "role": role, "port": port, "supervised": True, **url}
+
+
 def _profile(folder: Path, ports: Mapping[str, Any], *, hardened: bool) -> str:
     """service.yaml of what was started."""
     links = ports["links"]
-    names = [name for name in ports if name != "links"]
-    roles = {name: name for name in ("gateway", "store", "standby", "model-store")}
-    components = [{"name": name, "role": roles.get(name, "replica"), "port": ports[name], "supervised": True} for name in names]
+    components = [_component(name, port) for name, port in ports.items() if name != "links"]
     ends = {"client-gw": ("client", "gateway")}
     link_entries = []
     for name, port in links.items():
         start, end = ends.get(name, tuple(name.split("-", 1)))
         aliases = {"gw": "gateway"}
         link_entries.append({"name": name, "from": aliases.get(start, start), "to": aliases.get(end, end), "listen": port})
+    halves = "-disaggregated" if "p0" in ports else ""
     profile = {
         "apiVersion": "blackstart/v1",
         "kind": "Service",
-        "name": "demo-hardened" if hardened else "demo",
+        "name": f"demo{halves}{'-hardened' if hardened else ''}",
         "demo": True,
         "engine": "demo",
         "platform": "process",

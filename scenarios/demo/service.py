@@ -1,12 +1,15 @@
 """The bundled demo model service: a small, real language model behind a gateway, with a feedback store and a supervisor.
 
     python3 service.py serve --folder DIR [--replicas 2] [--base-port 8000] [--hardened | --fix NAME ...] [--links --proxy PROXY]
+        [--disaggregated]
 
 One file, standard library only, Python 3.8 or newer, so that the very same code runs as local processes, under `docker run`
 in any python image and in a pod without building one: this is why it is longer than a module of the package may be.
 
 Processes: `serve` (supervisor), `replica` (OpenAI API) each with an `engine` child that computes, `gateway`, `store` and `standby`;
 with --with-model-store also a `model-store`, from which a starting replica fetches its model, piece by piece.
+With --disaggregated a `prefill` worker and so many `decode` workers stand in the replicas' place: each is what a replica is, but
+a decode worker has the prompt computed by the prefill worker, and goes on from the KV cache that comes back.
 All listen on 127.0.0.1 unless --host says otherwise. In a pod each role is the first process of its container, found by name;
 `install` is what its init container runs.
 
@@ -21,12 +24,21 @@ By default the service has the flaws that real services have; each is switched o
   overload        unbounded queue, computes for nobody  | bounded queue, 429 and Retry-After, drops abandoned, readmits gradually;
                                                         | long prompts come after short ones and get half of the cache
   discovery       asks the resolver at each connection  | goes by the last address of a name while the resolver is silent
+  kv-transfer     waits for a KV cache without limit,   | after 1 s of silence computes the prompt itself, as it does until a light
+                  fails the answer where none can come  | check of the prefill worker answers again
 
 The engine stands for an accelerator: a prompt costs it --prefill-cost seconds and PROMPT_TOKEN_COST for each of its words, a token
 --token-cost, whatever the CPU needs;
 running requests take turns, a streamed one is paced at --token-time. A freshly loaded engine is slow for its first --cold-steps,
 as real ones are that compile and fill caches on first use; hardened (overload) it warms up before it is ready, by default only
 the supervisor's first start warms it. Answers are greedy: `temperature` is accepted and ignored.
+
+A KV cache is its prompt's tokens, with the digest of the weights where the engine knows it: what a decode engine needs to go on
+without the prompt's cost, and what it compares, so that one that is not its own prompt's is never used. Real stacks have the flaw and
+its repair: vLLM by default fails the request when its cache cannot be loaded, and can compute it instead (`kv_load_failure_policy`:
+https://github.com/vllm-project/vllm/blob/main/docs/features/nixl_connector_usage.md); SGLang waits for it for 300 s by default, and no
+longer counts on a prefill worker that missed two light checks (SGLANG_DISAGGREGATION_WAITING_TIMEOUT, ..._HEARTBEAT_MAX_FAILURE:
+https://github.com/sgl-project/sglang/blob/main/docs/advanced_features/pd_disaggregation.md).
 """
 
 from __future__ import annotations
@@ -51,7 +63,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import mul
 from typing import (
     Any,
@@ -71,7 +84,8 @@ from typing import (
     cast,
 )
 
-FIXES = ("drain", "gateway-health", "engine-death", "weights", "version", "replication", "overload", "discovery")
+FIXES = ("drain", "gateway-health", "engine-death", "weights", "version", "replication", "overload", "discovery", "kv-transfer")
+WORKERS = ("replica", "prefill", "decode")
 MODEL = "demo"
 COLD = 20  # how many times slower a freshly loaded engine computes
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -119,6 +133,8 @@ class Settings:
     peer: Optional[Address]
     model_store: Optional[Address]
     with_model_store: bool
+    disaggregated: bool
+    prefill_worker: Optional[Address]
     fd: int
 
     def fixed(self, name: str) -> bool:
@@ -381,9 +397,9 @@ class Generation:
 class Engine:
     """Computes tokens for all running requests in turn (as continuous batching does) and speaks JSON lines over a socket pair.
 
-    In: {"do": "generate", "id", "prompt", "max", "paced", "until_end"}, {"do": "cancel", "id"}, {"do": "ping", "id"}.
+    In: {"do": "generate", "id", "prompt", "max", "paced", "until_end", "cache"}, {"do": "cancel", "id"}, {"do": "ping", "id"}.
     Out: {"event": "loaded" | "failed", ...}, {"id", "prompt_tokens"}, {"id", "prefill": steps left}, {"id", "text", "finish"},
-    {"pong": id, "running", "waiting", "kv"}.
+    {"pong": id, "running", "waiting", "kv"}; for a `max` of 0, in place of tokens, {"id", "cache", "finish"}.
     """
 
     def __init__(self, settings: Settings, channel: socket.socket) -> None:
@@ -445,7 +461,12 @@ class Engine:
         if command["do"] == "generate":
             tokens = self.model.encode(command["prompt"])
             cost = self.settings.prefill_cost + PROMPT_TOKEN_COST * len(tokens)
-            due, prefill = time.monotonic(), round(cost / self.settings.token_cost)
+            due, prefill = time.monotonic(), max(round(cost / self.settings.token_cost), 0 if command["max"] else 1)
+            if command.get("cache") is not None:
+                if command["cache"] == self.cache_of(tokens):
+                    prefill = 0
+                else:
+                    note(self.settings, "cache-refused")
             limits = (command["max"], command["paced"], command["until_end"])
             self.waiting.append(Generation(command["id"], tokens, *limits, due, prefill))
             self.send({"id": command["id"], "prompt_tokens": len(tokens)})
@@ -457,6 +478,10 @@ class Engine:
             held = sum(len(generation.tokens) for generation in self.running)
             state = {"running": len(self.running), "waiting": len(self.waiting), "kv": min(1.0, held / CONTEXT_SLOTS)}
             self.send({"pong": command["id"], **state})
+
+    def cache_of(self, tokens: List[int]) -> Json:
+        """The KV cache of a prompt; see the head of this file. `weights` is empty where they are mapped, and so may change meanwhile."""
+        return {"weights": self.model.digest, "tokens": tokens}
 
     def step(self) -> None:
         """One step for the request whose turn it is: a part of its prefill (so that long ones do not stop others), or a token."""
@@ -479,7 +504,10 @@ class Engine:
                 if generation.prefill > 0:
                     self.send({"id": generation.number, "prefill": generation.prefill})
                     generation.prefill -= 1
-                    self.running.append(generation)
+                    if generation.prefill > 0 or generation.left > 0:
+                        self.running.append(generation)
+                    else:
+                        self.send({"id": generation.number, "cache": self.cache_of(generation.tokens), "finish": "prefilled"})
                 else:
                     self.advance(generation, now)
                 return
@@ -1036,6 +1064,7 @@ class Ask:
     include_usage: bool
     until_end: bool
     identity: str
+    cache: Optional[Json] = None  # of the prompt, where a prefill worker has computed it
 
 
 class Wording:
@@ -1068,14 +1097,79 @@ class Wording:
         return "chat.completion.chunk" if self.asked.chat else "text_completion"
 
 
+class CacheLost(Exception):
+    """The prefill worker owes a KV cache, and it will not come."""
+
+
+class Transfer:
+    """A decode worker's side of the way to its prefill worker. One without such a worker computes every prompt itself."""
+
+    PATIENCE = 1.0  # hardened: seconds between signs of the prefill worker; shorter than what the hardened gateway allows
+    LOOK, LOOK_LIMIT = 0.25, 0.5  # hardened: seconds between light checks of one that was silent, and for each answer
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fixed = settings.fixed("kv-transfer")
+        self.looking: Optional[asyncio.Task[None]] = None  # for as long as the prefill worker is left alone
+        self.waiting: Set[object] = set()  # tasks: a loop itself holds none that waits, and whose user left has no other holder
+
+    async def cache(self, request: Request, prompt: str) -> Optional[Json]:
+        """The prompt's KV cache; None: the own engine computes it. CacheLost: by its flaw the worker does not."""
+        if self.settings.prefill_worker is None or self.looking is not None:
+            return None
+        request.progress()  # what follows is bounded, when hardened
+        try:
+            status, answer = await self.exchange(self.settings.prefill_worker, request, prompt)
+        except (Unreachable, asyncio.TimeoutError) as error:
+            why = str(error) or f"silent for {self.PATIENCE:g} s"
+            if not self.fixed:
+                raise CacheLost(why) from error
+            if self.looking is None:
+                note(self.settings, "prefill-left-alone", why=why)
+                self.looking = asyncio.get_event_loop().create_task(self.look(self.settings.prefill_worker))
+            return None
+        if status != 200 and not self.fixed:
+            raise CacheLost(f"the prefill worker answers {status}")
+        return answer.get("cache") if status == 200 else None
+
+    async def exchange(self, address: Address, request: Request, prompt: str) -> Tuple[int, Json]:
+        """Asks for the cache and passes signs of progress on. By its flaw it waits for the next one for ever."""
+        limit, task = self.PATIENCE if self.fixed else None, asyncio.current_task()
+        asked = ("POST", "/cache", json.dumps({"prompt": prompt}).encode())
+        exchange = await asyncio.wait_for(Exchange.begin(address, asked, {"x-progress": "yes"}), limit)
+        self.waiting.add(task)
+        try:
+            status, headers = await asyncio.wait_for(exchange.head(), limit)
+            while status < 200:
+                request.progress()
+                status, headers = await asyncio.wait_for(exchange.head(), limit)
+            return status, json.loads(await asyncio.wait_for(exchange.whole(headers), limit))
+        except ValueError as error:
+            raise Unreachable(f"not JSON: {error}") from error
+        finally:
+            self.waiting.discard(task)
+            exchange.close()
+
+    async def look(self, address: Address) -> None:
+        """Until the prefill worker says that it is ready: users are not the ones to find that out."""
+        status = 0
+        while status != 200:
+            await asyncio.sleep(self.LOOK)
+            with contextlib.suppress(Unreachable):
+                status, _ = await ask(address, "GET", "/ready", None, self.LOOK_LIMIT)
+        note(self.settings, "prefill-asked-again")
+        self.looking = None
+
+
 class Replica:
-    """The OpenAI API in front of one engine."""
+    """The OpenAI API in front of one engine; also that of a prefill or decode worker."""
 
     LAME_DUCK = 1.0  # seconds after SIGTERM during which it still serves, so that no gateway sends to a closed port
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.link = EngineLink(settings)
+        self.transfer = Transfer(settings)
         self.counters = Counters()
         self.in_flight = 0
         self.long_words = 0  # of the prompts in flight that are long
@@ -1114,6 +1208,9 @@ class Replica:
                 request.refuse(405, "POST it", "MethodNotAllowed")
             else:
                 await self.complete(request, chat=path.startswith("/v1/chat"))
+        elif path == "/cache" and request.method == "POST" and self.settings.role == "prefill":
+            prompt = text_of(request.json())
+            await self.admit(request, prompt, partial(self.prefill, request, prompt))
         elif path in ("/health", "/ping"):
             request.respond(200, {"status": "ok"})  # of the API process alone, as in vLLM: the engine is not asked
         elif path == "/ready":
@@ -1166,11 +1263,16 @@ class Replica:
 
     async def complete(self, request: Request, *, chat: bool) -> None:
         asked = self.parse(request, chat=chat)
-        words = len(asked.prompt.split()) if asked else 0
-        long_words = words if words > LONG else 0
         if asked is None:
             request.refuse(404, f"The model does not exist; this server has `{MODEL}`.", "NotFoundError")
-        elif self.settings.fixed("overload") and not self.has_room(long_words):
+        else:
+            await self.admit(request, asked.prompt, partial(self.answer, request, asked))
+
+    async def admit(self, request: Request, prompt: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Does the work that a request asks for, where there is room and an engine, and says what became of it."""
+        words = len(prompt.split())
+        long_words = words if words > LONG else 0
+        if self.settings.fixed("overload") and not self.has_room(long_words):
             self.counters.refused += 1
             request.refuse(429, "the queue is full", "RateLimitError", retry_after=1)
         elif self.link.state != "ready":
@@ -1180,7 +1282,10 @@ class Replica:
             self.in_flight += 1
             self.long_words += long_words
             try:
-                await (self.stream(request, asked) if asked.stream else self.whole(request, asked))
+                await work()
+            except CacheLost as lost:
+                self.counters.failed += 1
+                request.refuse(500, f"KVTransferError: {lost}", "InternalServerError")
             except EngineLost:
                 self.counters.failed += 1
                 if not request.started:
@@ -1191,6 +1296,23 @@ class Replica:
             finally:
                 self.in_flight -= 1
                 self.long_words -= long_words
+
+    async def answer(self, request: Request, asked: Ask) -> None:
+        asked = replace(asked, cache=await self.transfer.cache(request, asked.prompt))
+        await (self.stream(request, asked) if asked.stream else self.whole(request, asked))
+
+    async def prefill(self, request: Request, prompt: str) -> None:
+        """A prefill worker's answer to a decode worker: the prompt's KV cache, once the engine has computed it."""
+        cache: Optional[Json] = None
+        computed = self.link.generate({"prompt": prompt, "max": 0, "paced": False, "until_end": False})
+        try:
+            async for message in computed:
+                self.counters.prompt_tokens += message.get("prompt_tokens", 0)
+                cache = message.get("cache")
+                request.progress()
+        finally:
+            await close_iterator(computed)
+        request.respond(200, {"cache": cache})
 
     def has_room(self, long_words: int) -> bool:
         """Hardened: for so many requests, and for long prompts in half of the cache."""
@@ -1206,14 +1328,7 @@ class Replica:
         limit = body.get("max_tokens", body.get("max_completion_tokens", 64 if chat else 16))
         if not isinstance(limit, int) or not 1 <= limit <= MAX_TOKENS:
             raise Malformed(400, f"max_tokens must be a whole number from 1 to {MAX_TOKENS}")
-        if chat:
-            prompt = self.link.template.replace("{content}", last_question(body.get("messages")))
-        else:
-            given = body.get("prompt")
-            given = given[0] if isinstance(given, list) and len(given) == 1 else given
-            if not isinstance(given, str):
-                raise Malformed(400, "prompt must be one string")
-            prompt = given
+        prompt = self.link.template.replace("{content}", last_question(body.get("messages"))) if chat else text_of(body)
         options = body.get("stream_options") or {}
         include_usage = isinstance(options, dict) and options.get("include_usage") is True
         identity = ("chatcmpl-" if chat else "cmpl-") + os.urandom(8).hex()
@@ -1223,7 +1338,7 @@ class Replica:
     async def tokens(self, asked: Ask, usage: Json) -> AsyncIterator[Tuple[str, Optional[str]]]:
         """(text, finish reason) of each token, and ("", None) while there is none yet; counts the tokens into `usage`."""
         command = {"prompt": asked.prompt, "max": asked.max_tokens, "paced": asked.stream, "until_end": asked.until_end}
-        answer = self.link.generate(command)
+        answer = self.link.generate({**command, "cache": asked.cache})
         try:
             async for message in answer:
                 if "prompt_tokens" in message:
@@ -1284,6 +1399,15 @@ async def close_iterator(iterator: AsyncIterator[Any]) -> None:
 
 def sse(content: Json) -> bytes:
     return b"data: " + json.dumps(content).encode() + b"\n\n"
+
+
+def text_of(body: Json) -> str:
+    """The prompt of a completion."""
+    given = body.get("prompt")
+    given = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if not isinstance(given, str):
+        raise Malformed(400, "prompt must be one string")
+    return given
 
 
 def last_question(messages: object) -> str:
@@ -2006,11 +2130,12 @@ class Supervisor:
         raise SystemExit(f"service.py: no free port from {start} on")
 
     def assign_ports(self) -> None:
-        names = ["gateway", *self.replicas(), "store", "standby"]
+        names = ["gateway", *self.workers(), "store", "standby"]
         links = ["client-gw", *(f"gw-{name}" for name in self.replicas()), "gw-store", "store-standby"]
+        links += [f"{name}-{other}" for name in self.replicas() for other in self.prefill_workers()]
         if self.settings.with_model_store:
             names.append("model-store")
-            links += [f"{name}-model-store" for name in self.replicas()]
+            links += [f"{name}-model-store" for name in self.workers()]
         start = self.settings.base_port
         for name in names:
             self.ports[name] = start = self.free_port(start)
@@ -2020,10 +2145,18 @@ class Supervisor:
                 self.ports["links"][name] = start = self.free_port(start)
 
     def replicas(self) -> List[str]:
-        return [f"r{number}" for number in range(self.settings.replicas)]
+        """Those that the gateway sends users to."""
+        return [f"{'d' if self.settings.disaggregated else 'r'}{number}" for number in range(self.settings.replicas)]
+
+    def prefill_workers(self) -> List[str]:
+        return ["p0"] if self.settings.disaggregated else []
+
+    def workers(self) -> List[str]:
+        """All that have a model."""
+        return [*self.prefill_workers(), *self.replicas()]
 
     def install_models(self) -> None:
-        for name in self.replicas():
+        for name in self.workers():
             install_model(self.settings.package, os.path.join(self.folder, "models", name))
 
     def describe(self) -> None:
@@ -2034,14 +2167,17 @@ class Supervisor:
         self.add("store", "store", ["--peer", f"{host}:{self.through('store-standby', 'standby')}"])
         if own.with_model_store:
             self.add("model-store", "model-store", [])
-        for name in self.replicas():
+        for name in self.workers():
             more = ["--folder", os.path.join(self.folder, "models", name), "--load-time", str(own.load_time)]
             more += ["--token-time", str(own.token_time), "--token-cost", str(own.token_cost)]
             more += ["--prefill-cost", str(own.prefill_cost), "--cold-steps", str(own.cold_steps)]
             more += ["--max-seqs", str(own.max_seqs), "--max-queue", str(own.max_queue)]
             if own.with_model_store:
                 more += ["--model-store", f"{host}:{self.through(name + '-model-store', 'model-store')}"]
-            self.add(name, "replica", more)
+            if name in self.replicas():
+                for other in self.prefill_workers():
+                    more += ["--prefill-worker", f"{host}:{self.through(f'{name}-{other}', other)}"]
+            self.add(name, {"r": "replica", "p": "prefill", "d": "decode"}[name[0]], more)
         more = []
         for name in self.replicas():
             more += ["--backend", f"{name}={host}:{self.through('gw-' + name, name)}"]
@@ -2094,12 +2230,13 @@ class Supervisor:
             self.start(child)
             if child.name in ("standby", "store") and not self.await_answer(child.name, "/role", deadline):
                 return False
-        return self.await_answer("gateway", "/ready", deadline) and self.warm_up()
+        all_there = all(self.await_answer(name, "/ready", deadline) for name in (*self.prefill_workers(), "gateway"))
+        return all_there and self.warm_up()
 
     def warm_up(self) -> bool:
         """What a careful person does after a deployment, and nobody after a crash: a few requests, so that users meet warm engines."""
         body = json.dumps({"prompt": "", "max_tokens": max(1, self.settings.cold_steps)}).encode()
-        for name in self.replicas():
+        for name in self.workers():
             if self.settings.cold_steps > 0 and not self.settings.fixed("overload"):
                 quick((self.settings.host, self.ports[name]), "POST /v1/completions", body, 60.0)
         return not self.stopping
@@ -2233,7 +2370,7 @@ def parser() -> argparse.ArgumentParser:
     """All roles share one set of options; each uses its own."""
     here = os.path.dirname(os.path.abspath(__file__))
     new = argparse.ArgumentParser(prog="service.py", description="blackstart's demo model service", allow_abbrev=False)
-    new.add_argument("role", choices=("serve", "replica", "engine", "gateway", "store", "standby", "model-store", "install"))
+    new.add_argument("role", choices=("serve", *WORKERS, "engine", "gateway", "store", "standby", "model-store", "install"))
     new.add_argument("--folder", default=".", help="serve: where everything is kept; replica, install: its model's folder")
     new.add_argument("--package", default=here, help="the original model files and manifest.json (read only)")
     new.add_argument("--fix", action="append", choices=FIXES, default=[], help="switch off one flaw (repeatable)")
@@ -2243,6 +2380,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--links", action="store_true", help="put a link proxy into every path")
     new.add_argument("--proxy", default="", help="with --links: the link proxy's program")
     new.add_argument("--with-model-store", action="store_true", help="serve: have a store that replicas fetch their model from")
+    new.add_argument("--disaggregated", action="store_true", help="serve: have one prefill worker and --replicas decode workers")
     new.add_argument("--tied", action="store_true", help="end when standard input ends")
     new.add_argument("--oracle", default="", help="append to this file, as JSON lines, when who began and ceased to answer")
     new.add_argument("--load-time", type=float, default=0.5, help="seconds that loading the model takes")
@@ -2261,6 +2399,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--store", dest="stores", type=named_address, action="append", default=[], help="NAME=HOST:PORT")
     new.add_argument("--peer", type=address, default=None, help="store, standby: HOST:PORT of the other")
     new.add_argument("--model-store", type=address, default=None, help="replica: HOST:PORT of what it fetches its model from")
+    new.add_argument("--prefill-worker", type=address, default=None, help="decode: HOST:PORT of what computes its prompts")
     new.add_argument("--fd", type=int, default=-1, help="engine: its end of the socket pair")
     return new
 
@@ -2288,7 +2427,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 0
     end_when_told()
     roles: Dict[str, Callable[[Settings], Union[Replica, Gateway, Store, ModelStore]]] = {
-        "replica": Replica,
+        **dict.fromkeys(WORKERS, Replica),
         "gateway": Gateway,
         "model-store": ModelStore,
     }

@@ -59,7 +59,12 @@ EXPECTED = {
     ),
     "health-probe-flap": Expected("passed", "streams_cut", (*BRIEF, "faults[0].for=6s", "observe=12s")),
     "gpu-node-drain": Expected("failed", "streams_cut", (*BRIEF, "objectives.rto=30s", "observe=60s"), ("kubernetes",)),
-    "prefill-decode-partition": Expected("refused", "", (), ()),  # the demo has no such roles
+    "prefill-decode-partition": Expected(
+        "failed",
+        "rto",
+        ("steady_state.hold=3s", "settle=4s", "objectives.rto=4s", "faults[0].for=10s", "observe=15s"),
+        ("process",),
+    ),
 }
 
 

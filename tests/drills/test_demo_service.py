@@ -122,7 +122,7 @@ class Service:
 
     def settled(self, name: str) -> None:
         """This replica answers, and the gateway routes to all: it may not yet have seen that one was away."""
-        replicas = sorted(name for name in self.ports if re.fullmatch(r"r\d", name))
+        replicas = sorted(name for name in self.ports if re.fullmatch(r"[rd]\d", name))
         until(f"an answer of {name}", lambda: ask(self.port(name), "POST /v1/completions", FRANCE)[0] in {200, 500})
         until("all in rotation", lambda: sorted(ask(self.port("gateway"), "GET /ready")[1]["routed"]) == replicas)
 
@@ -630,6 +630,132 @@ def test_hardened_killing_a_replica_is_masked(hardened: Service) -> None:
     for _ in range(20):
         assert completion(hardened.port("gateway")) == PARIS
     hardened.restarted("r0", api)
+
+
+# ------------------------------------------------------------------------------------------------ prefill and decode workers
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One prefill and two decode workers, plain; shared by tests that wait until all is well again."""
+    with serving(tmp_path_factory.mktemp("halves"), "--disaggregated") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def hardened_halves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("hardened-halves"), "--disaggregated", "--hardened") as service:
+        yield service
+
+
+def prompts_of(service: Service, name: str) -> int:
+    """Tokens of all prompts that this worker's engine was given."""
+    return int(re.search(r"^vllm:prompt_tokens_total\{.*\} (\d+)$", ask(service.port(name), "GET /metrics")[1], re.MULTILINE)[1])
+
+
+def left_alone(service: Service, name: str) -> tuple[int, int]:
+    """How often this decode worker has ceased to ask its prefill worker, and begun to again."""
+    log = service.log(name)
+    return log.count('"prefill-left-alone"'), log.count('"prefill-asked-again"')
+
+
+def engine_says(program: ModuleType, **command: object) -> list[dict[str, Any]]:
+    """All messages of an engine that is given one request."""
+    ours, theirs = socket.socketpair()
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        engine = program.Engine(program.settings_from(["engine", "--folder", str(DEMO), *QUICK, "--fix", "weights"]), theirs)
+        engine.model = program.load_verified(engine.settings)
+        limits = {"max": 8, "paced": False, "until_end": False, "cache": None}
+        engine.obey({"do": "generate", "id": 1, **limits, **command})
+        while engine.running or engine.waiting:
+            engine.step()
+        return [json.loads(line) for line in ours.recv(1 << 20).splitlines()]
+
+
+def told(messages: list[dict[str, Any]]) -> tuple[str, bool]:
+    """The answer, and whether its prompt was computed for it (more than told that there is nothing to compute)."""
+    return "".join(each.get("text", "") for each in messages), any(each.get("prefill") for each in messages)
+
+
+def test_an_engine_goes_on_from_the_cache_of_its_prompt_and_of_no_other(
+    program: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prompt, other = FRANCE["prompt"], "The capital of Germany is"
+    *computed, last = engine_says(program, prompt=prompt, max=0)
+    assert told(computed) == ("", True)
+    assert last["finish"] == "prefilled"
+    cache = last["cache"]
+    assert told(engine_says(program, prompt=prompt)) == (PARIS, True)
+    assert told(engine_says(program, prompt=prompt, cache=cache)) == (PARIS, False)
+    assert "cache-refused" not in capfd.readouterr().err
+    for wrong in (
+        engine_says(program, prompt=other, max=0)[-1]["cache"],
+        {**cache, "weights": "0" * 64},
+        {**cache, "tokens": cache["tokens"][:-1]},
+        {},
+    ):
+        assert told(engine_says(program, prompt=prompt, cache=wrong)) == (PARIS, True)
+        assert "cache-refused" in capfd.readouterr().err
+
+
+def test_decode_workers_answer_as_replicas_do_and_leave_prompts_to_the_prefill_worker(halves: Service) -> None:
+    before = prompts_of(halves, "p0")
+    code, answer, headers = ask(halves.port("gateway"), "POST /v1/completions", FRANCE)
+    assert (code, answer["choices"][0]["text"]) == (200, PARIS)
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 8, "total_tokens": 13}
+    assert headers["x-backend"] in {"d0", "d1"}
+    assert prompts_of(halves, "p0") == before + 5
+    assert {completion(halves.port(name), max_tokens=400) for name in ("d0", "d1", "p0")} == {
+        completion(halves.port("gateway"), max_tokens=400)
+    }
+    lines, whole = Stream(halves.port("d1")).read()
+    assert whole
+    assert len(lines) == 9
+    assert ask(halves.port("gateway"), "GET /ready")[1]["routed"] == ["d0", "d1"]
+    assert ask(halves.port("d0"), "POST /cache", {"prompt": ""})[0] == 404
+    assert ask(halves.port("p0"), "POST /cache", {"prompt": 5})[0] == 400
+
+
+def test_a_decode_worker_waits_for_a_silent_prefill_worker_and_fails_without_one(halves: Service) -> None:
+    with stopped(halves.pid("p0")):
+        assert ask(halves.port("d0"), "POST /v1/completions", FRANCE, limit_s=2.0)[0] == 0
+        assert status(halves.port("d0"), "/ready") == status(halves.port("gateway"), "/ready") == 200
+    assert completion(halves.port("d0")) == PARIS
+    old = halves.pid("p0")
+    os.killpg(old, signal.SIGKILL)
+    code, answer, _ = ask(halves.port("gateway"), "POST /v1/completions", FRANCE)
+    assert (code, answer["error"]["message"].partition(":")[0]) == (500, "KVTransferError")
+    until("another p0", lambda: halves.pid("p0") != old and status(halves.port("p0"), "/ready") == 200)
+    assert completion(halves.port("gateway")) == PARIS
+
+
+def test_hardened_prompts_of_a_silent_prefill_worker_are_computed_by_decode_workers(hardened_halves: Service) -> None:
+    """After a second, and then at once: nobody else waits for a worker that does not answer, until it does again."""
+    service, port = hardened_halves, hardened_halves.port("d0")
+    asked = left_alone(service, "d0")
+    with stopped(service.pid("p0")):
+        began = time.monotonic()
+        assert completion(port) == PARIS
+        assert time.monotonic() - began >= 1
+        for _ in range(8):
+            assert completion(port) == PARIS
+        assert time.monotonic() - began < 8, "each of nine waited for itself"
+        assert left_alone(service, "d0") == (asked[0] + 1, asked[1])
+    until("the prefill worker to be asked again", lambda: left_alone(service, "d0")[1] > asked[1])
+    before = prompts_of(service, "p0")
+    assert completion(port) == PARIS
+    assert prompts_of(service, "p0") == before + 5
+
+
+def test_hardened_users_do_not_notice_that_the_prefill_worker_was_killed(hardened_halves: Service) -> None:
+    old = hardened_halves.pid("p0")
+    os.killpg(old, signal.SIGKILL)
+    assert {completion(hardened_halves.port("gateway")) for _ in range(10)} == {PARIS}
+    until("another p0", lambda: hardened_halves.pid("p0") != old and status(hardened_halves.port("p0"), "/ready") == 200)
+    until("both to ask it again", lambda: all(len(set(left_alone(hardened_halves, name))) == 1 for name in ("d0", "d1")))
+    before = prompts_of(hardened_halves, "p0")
+    assert completion(hardened_halves.port("d1")) == PARIS
+    assert prompts_of(hardened_halves, "p0") == before + 5
 
 
 # -------------------------------------------------------------------------------------------------------------- in containers

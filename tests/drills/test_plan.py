@@ -98,7 +98,6 @@ def test_a_drill_under_way_is_told_and_no_hindrance(blackstart: Blackstart, demo
     [
         ("gpu-node-drain", "node-drain has means on platform kubernetes alone, and this is process"),
         ("control-plane-and-dns-down", "dns-break has means on platform docker and kubernetes alone, and this is process"),
-        ("prefill-decode-partition", "no target has the role decode; there is gateway (gateway), r0 (replica)"),
     ],
 )
 def test_a_shipped_scenario_is_refused_by_name_where_it_has_no_means(
@@ -108,17 +107,3 @@ def test_a_shipped_scenario_is_refused_by_name_where_it_has_no_means(
     refused = blackstart("plan", name, "--service", demo.service_file)
     assert refused.code == 2, refused.out
     assert why in refused.err
-
-
-def test_workers_of_the_roles_prefill_and_decode_can_be_cut_apart(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
-    """Two components of the demo with a link between them, under these names."""
-    profile = json.loads(demo.service_file.read_text(encoding="utf-8"))
-    for each in profile["process"]["components"]:
-        each["role"] = {"store": "decode", "standby": "prefill"}.get(each["role"], each["role"])
-    file = tmp_path / "apart.yaml"
-    file.write_text(json.dumps(profile), encoding="utf-8")
-    done = blackstart("plan", "prefill-decode-partition", "--service", file, "--json")
-    assert done.code == 0, done.err
-    (fault,) = json.loads(done.out)["faults"]
-    assert [target["role"] for target in fault["targets"]] == ["decode"]
-    assert list(fault["undo"]["prior"]["links"]) == ["store-standby"]

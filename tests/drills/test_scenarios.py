@@ -51,6 +51,12 @@ def test_a_service_without_a_model_store_is_refused_by_name(blackstart: Blacksta
         assert "and model-store; declare it under process.links" in " ".join(done.err.split())
 
 
+def test_a_service_without_prefill_and_decode_workers_is_refused_by_name(blackstart: Blackstart, demo: Demo) -> None:
+    done = blackstart("plan", "prefill-decode-partition", "--service", demo.service_file)
+    assert done.code == 2
+    assert "no target has the role decode; there is gateway (gateway), r0 (replica)" in " ".join(done.err.split())
+
+
 def result(verdict: str = "failed", rpo: str = "failed", *, undone: bool = True) -> dict[str, Any]:
     faults = [{"kind": "store-kill", "undo_verified": undone, "evidence": {"source": "x", "detail": "y"}}]
     return {"verdict": verdict, "reasons": [], "objectives": [{"name": "rpo", "verdict": rpo}], "faults": faults}

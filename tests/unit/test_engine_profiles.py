@@ -39,6 +39,7 @@ COMMANDS = {
     "ray::ProxyActor": ("ray-serve", False),
     "python3 /pkg/scenarios/demo/service.py replica --name r0": ("demo", False),
     "python3 /pkg/scenarios/demo/service.py engine --folder x": ("demo", True),
+    "python3 /pkg/scenarios/demo/service.py decode --name d0": ("demo", False),
     "nginx: worker process": (None, False),
     "python3 train.py": (None, False),
 }
@@ -62,7 +63,8 @@ def test_a_profile_tells_what_is_not_checked_and_where_that_is_from(name):
     for each in profile.health:
         assert min(len(each.checks), len(each.misses)) > 10
     facts = [profile.recognised, profile.metrics, profile.drain, profile.model, *profile.health, *profile.behaviour]
-    for fact in [*facts, *profile.roles.values()]:
+    assert set(profile.halves) in (set(), {"prefill", "decode"})
+    for fact in [*facts, *profile.roles.values(), *profile.halves.values()]:
         assert re.search(r"seen |https://|\.(py|go|rs|cc|cpp|h|md|yaml)\b|--help|no source|no such", fact.source), fact
 
 
@@ -87,6 +89,27 @@ def test_an_engine_is_told_from_others_by_command_lines(command, expected):
     found = recognised(None, [command])
     assert (found.profile.name if found else None) == engine
     assert (engine_pattern([command], found.profile if found else None) is not None) == computes
+
+
+HALVES = {
+    "python3 -m sglang.launch_server --model-path /models/tiny --disaggregation-mode prefill": ("sglang", "prefill"),
+    "sglang serve --model-path /models/tiny --disaggregation-mode=decode": ("sglang", "decode"),
+    "python3 -m sglang.launch_server --model-path /models/prefill --disaggregation-mode null": ("sglang", None),
+    """vllm serve tiny --kv-transfer-config {"kv_connector":"NixlConnector","kv_role":"kv_producer"}""": ("vllm", "prefill"),
+    """vllm serve tiny --kv-transfer-config {"kv_connector": "NixlConnector", "kv_role": "kv_consumer"}""": ("vllm", "decode"),
+    """vllm serve tiny --kv-transfer-config {"kv_connector":"NixlConnector","kv_role":"kv_both"}""": ("vllm", None),
+    "python3 service.py decode --name d0": ("demo", "decode"),
+    "python3 service.py prefill --name p0": ("demo", "prefill"),
+    "python3 service.py replica --name r0": ("demo", None),
+}
+
+
+@pytest.mark.parametrize(("command", "expected"), HALVES.items(), ids=lambda value: str(value)[-40:])
+def test_workers_that_do_one_half_of_an_answer_are_told_by_command_lines(command, expected):
+    engine, half = expected
+    assert [role for role, each in engine_profile(engine).halves.items() if re.search(each.command_line, command)] == (
+        [half] if half else []
+    )
 
 
 def test_no_more_of_a_command_line_is_told_than_what_gave_the_engine_away():

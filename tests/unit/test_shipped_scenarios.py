@@ -4,6 +4,7 @@ from dataclasses import fields
 from datetime import timedelta
 
 import pytest
+from blackstart.commands.drilling import demo_parts
 from blackstart.drills.loading import load_scenario
 from blackstart.drills.scenario import Bound, Objectives
 from blackstart.reports.fault_pages import needs
@@ -34,3 +35,22 @@ def test_each_of_its_objectives_can_be_overridden(name: str) -> None:
         before = getattr(scenario.objectives, objective)
         changed = load_scenario(shipped()[name], (f"objectives.{objective}={OTHER[type(before)]}",))
         assert getattr(changed.objectives, objective) != before
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_its_fault_outlasts_its_rto(name: str) -> None:
+    """One that ends by plan sooner would be passed by services that only its end brings back."""
+    scenario = load_scenario(shipped()[name])
+    held, rto = scenario.faults[0].for_, scenario.objectives.rto
+    assert held is None or rto is None or held > rto
+
+
+def test_the_demo_has_the_parts_that_a_scenario_names() -> None:
+    parts = {name: demo_parts(load_scenario(path)) for name, path in shipped().items()}
+    assert {name: more for name, more in parts.items() if more} == {
+        "prefill-decode-partition": ("--disaggregated",),
+        "registry-outage-at-scale-up": ("--with-model-store",),
+        "slow-cold-start": ("--with-model-store",),
+    }
+    kill = shipped()["replica-kill-midstream"]
+    assert demo_parts(load_scenario(kill, ("faults[0].target.role=prefill",))) == ("--disaggregated",)
