@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from ..injectors.platforms.base import PlatformError
 from ..injectors.platforms.kube_api import Forbidden, KubeApi, NotThere, place
@@ -26,16 +27,21 @@ SELECTOR = ",".join(f"{key}={value}" for key, value in OURS.items())
 
 
 @contextmanager
-def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_class: str | None = None) -> Iterator[Path]:
+def deployed(
+    api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_class: str | None = None, privileged: bool = False
+) -> Iterator[Path]:
     """The service file of the bundled service, deployed for as long as the context lasts.
 
+    `privileged`: its namespace takes pods that faults of a pod's own network need; its own pods are locked down all the same.
     `storage_class` puts the replicas' models on claims of that class, by default of the cluster's default class, else on emptyDirs.
     Raises DemoFailed when it does not become ready or does not go away, PlatformError when the cluster refuses something.
     """
     _remove_leftovers(api, tell)
     namespace = f"blackstart-demo-{secrets.token_hex(2)}"
-    tell(f"deploying the {'hardened ' if hardened else ''}demo service into namespace {namespace} of {api.context} ({image})")
-    api.create(place("namespaces"), namespace_manifest(namespace, creator()))
+    where = f"{'the privileged ' if privileged else ''}namespace {namespace} of {api.context}"
+    tell(f"deploying the {'hardened ' if hardened else ''}demo service into {where} ({image})")
+    allows: Literal["restricted", "privileged"] = "privileged" if privileged else "restricted"
+    api.create(place("namespaces"), namespace_manifest(namespace, creator(), allows=allows))
     try:
         for each in manifests(namespace, image, hardened=hardened, storage_class=storage_class or _default_class(api)):
             resource, group = RESOURCES[each["kind"]]

@@ -16,6 +16,7 @@ from ..drills.scenario import Scenario
 from ..drills.service import Service
 from ..drills.state import BeingDrilled
 from ..drills.verdict import ExitCode, worst
+from ..injectors.base import Privilege
 from ..injectors.platforms.base import HALVES, PlatformError
 from ..scenarios import shipped
 from .console import EXPECTED, insist, say, tell
@@ -86,6 +87,11 @@ def demo_parts(scenario: Scenario) -> tuple[str, ...]:
     return (*[f"--with-{MODEL_STORE}"] * (MODEL_STORE in named), *[DISAGGREGATED] * bool(HALVES & named))
 
 
+def demo_privileged(scenario: Scenario) -> bool:
+    """Whether a fault puts something into the demo's namespace in a cluster that no locked one takes."""
+    return any(fault.injector.privilege_on("kubernetes") >= Privilege.EPHEMERAL for fault in scenario.faults)
+
+
 @contextmanager
 def _demo_service(options: DemoOptions, scenario: Scenario) -> Iterator[Path]:
     """The service file of the bundled service, which runs for as long as the context lasts. It has what the scenario is about."""
@@ -117,7 +123,7 @@ def _demo_service(options: DemoOptions, scenario: Scenario) -> Iterator[Path]:
 
     with (
         closing(KubeApi.opened(os.environ)) as api,
-        deployed(api, options.image, hardened=options.hardened, tell=tell) as service_file,
+        deployed(api, options.image, hardened=options.hardened, tell=tell, privileged=demo_privileged(scenario)) as service_file,
     ):
         yield service_file
 

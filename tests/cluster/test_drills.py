@@ -2,7 +2,8 @@
 
 import json
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ ALL_AT_ONCE = (
 )
 # Drilled on processes or on Docker; their kinds have tests of their own here.
 ELSEWHERE = {
+    "api-server-unreachable",
     "capacity-loss-x-percent",
     "control-plane-and-dns-down",
     "health-probe-flap",
@@ -157,6 +159,33 @@ def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str
     done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, **environment)
     wrong = contradiction(name, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
+    assert everything_ours(api, service) == []
+
+
+@contextmanager
+def unlocked(api: KubeApi, namespace: str) -> Iterator[None]:
+    """As `blackstart demo` makes it for such a scenario."""
+    where, path = place("namespaces", name=namespace), "/metadata/labels/pod-security.kubernetes.io~1enforce"
+    before = api.get(where)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    api.patch(where, [{"op": "replace", "path": path, "value": "privileged"}])
+    try:
+        yield
+    finally:
+        api.patch(where, [{"op": "replace", "path": path, "value": before}])
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["hardened"])
+def test_an_api_server_that_the_service_does_not_reach(blackstart: Blackstart, service: Path, api: KubeApi, kind: str) -> None:
+    name = "api-server-unreachable"
+    refused = blackstart("plan", name, "--service", service)
+    assert refused.code == 2
+    assert "violates PodSecurity" in refused.err
+    words = [word for setting in EXPECTED[name].settings for word in ("--set", setting)]
+    with unlocked(api, namespace_of(service)):
+        done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0)
+    assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
+    assert [fault["evidence"]["source"] for fault in done.result["faults"]] == ["a client's connection through the link"] * 2
     assert everything_ours(api, service) == []
 
 

@@ -89,7 +89,9 @@ def test_pods_keep_to_the_restricted_profile(storage_class: str | None) -> None:
             assert locked["readOnlyRootFilesystem"] is True
             assert locked["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-    assert namespace_manifest(NAMESPACE, "")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for allows in ("restricted", "privileged"):
+        told = namespace_manifest(NAMESPACE, "", allows=allows)["metadata"]["labels"]
+        assert told["pod-security.kubernetes.io/enforce"] == allows
 
 
 def test_every_mount_has_its_volume() -> None:

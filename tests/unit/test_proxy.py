@@ -624,7 +624,13 @@ def test_links_are_found_by_name_role_and_client(runtime: Path) -> None:
     replica, gateway = Target("pid:1@1", "r0", "replica"), Target("pid:2@1", "gw", "gateway")
     assert control.links((replica,), ()) == ("gw-r0",)
     assert control.links((replica,), ("gateway",)) == ("gw-r0",)
-    assert control.links((replica,), ("store",)) == ()
+    for targets, peers, apart in (
+        ((replica,), ("store",), "r0 and store;"),
+        ((replica,), ("gateway", "store"), "r0 and store;"),
+        ((replica, Target("pid:4@1", "r9", "replica")), (), "r9 and anybody;"),
+    ):
+        with pytest.raises(Unsupported, match=f"no link proxy stands between {apart}"):
+            control.links(targets, peers)
     assert control.links((gateway,), ()) == ("gw-r0", "gw-r1", "client-gw", "gw-store")
     assert control.links((gateway,), ("client",)) == ("client-gw",)
     assert control.links((gateway,), ("replica",)) == ("gw-r0", "gw-r1")

@@ -4,11 +4,12 @@ from dataclasses import fields
 from datetime import timedelta
 
 import pytest
-from blackstart.commands.drilling import demo_parts
+from blackstart.commands.drilling import demo_parts, demo_privileged
 from blackstart.drills.loading import load_scenario
 from blackstart.drills.scenario import Bound, Objectives
 from blackstart.reports.fault_pages import needs
 from blackstart.scenarios import shipped
+from blackstart.tests.drills.expected import EXPECTED
 
 OTHER = {timedelta: "7s", int: "7", Bound: ">= 12%"}  # than any scenario has
 
@@ -54,3 +55,8 @@ def test_the_demo_has_the_parts_that_a_scenario_names() -> None:
     }
     kill = shipped()["replica-kill-midstream"]
     assert demo_parts(load_scenario(kill, ("faults[0].target.role=prefill",))) == ("--disaggregated",)
+
+
+def test_the_demo_s_namespace_is_unlocked_only_for_what_needs_it() -> None:
+    unlocked = {name for name in EXPECTED if "kubernetes" in EXPECTED[name].on and demo_privileged(load_scenario(shipped()[name]))}
+    assert unlocked == {"api-server-unreachable", "tcp-reset-midstream", "token-stall"}
