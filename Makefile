@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NONE := 5 # what pytest says where no test was chosen
-# What waits more than it computes runs three at once on two cores, and on a cluster, which takes its own part of these, two at once.
-# What touches all of a cluster is one of the first three, since no other test of the cluster runs then. At the end what has to be `alone`.
+# Tests wait more than they compute, so three of them run at once on two cores; of those that share a cluster, which takes its own part of
+# these, two. While the quick ones run, the third is of what touches all of a cluster (`whole_cluster`). At the end what has to be `alone`.
 QUICK := tests/rules tests/unit tests/conformance tests/servers tests/cluster
 DRILLS := tests/drills tests/docker
 

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,24 +27,35 @@ RESOURCES = {
 SELECTOR = ",".join(f"{key}={value}" for key, value in OURS.items())
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the cluster gives the demo.
+
+    `storage_class` puts the replicas' models on claims of that class, by default of the cluster's default class, else on emptyDirs.
+    `privileged`: its namespace takes what faults of a pod's own network put there; the demo's own pods are locked down all the same.
+    """
+
+    storage_class: str | None = None
+    privileged: bool = False
+
+
+BY_DEFAULT = Given()
+
+
 @contextmanager
-def deployed(
-    api: KubeApi, image: str, *, hardened: bool, tell: Tell, storage_class: str | None = None, privileged: bool = False
-) -> Iterator[Path]:
+def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, given: Given = BY_DEFAULT) -> Iterator[Path]:
     """The service file of the bundled service, deployed for as long as the context lasts.
 
-    `privileged`: its namespace takes pods that faults of a pod's own network need; its own pods are locked down all the same.
-    `storage_class` puts the replicas' models on claims of that class, by default of the cluster's default class, else on emptyDirs.
     Raises DemoFailed when it does not become ready or does not go away, PlatformError when the cluster refuses something.
     """
     _remove_leftovers(api, tell)
     namespace = f"blackstart-demo-{secrets.token_hex(2)}"
-    where = f"{'the privileged ' if privileged else ''}namespace {namespace} of {api.context}"
+    where = f"{'the privileged ' if given.privileged else ''}namespace {namespace} of {api.context}"
     tell(f"deploying the {'hardened ' if hardened else ''}demo service into {where} ({image})")
-    allows: Literal["restricted", "privileged"] = "privileged" if privileged else "restricted"
+    allows: Literal["restricted", "privileged"] = "privileged" if given.privileged else "restricted"
     api.create(place("namespaces"), namespace_manifest(namespace, creator(), allows=allows))
     try:
-        for each in manifests(namespace, image, hardened=hardened, storage_class=storage_class or _default_class(api)):
+        for each in manifests(namespace, image, hardened=hardened, storage_class=given.storage_class or _default_class(api)):
             resource, group = RESOURCES[each["kind"]]
             api.create(place(resource, namespace, group=group), each)
         url = _ready(api, namespace, tell)

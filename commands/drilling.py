@@ -119,11 +119,13 @@ def _demo_service(options: DemoOptions, scenario: Scenario) -> Iterator[Path]:
             yield service_file
         return
     from ..injectors.platforms.kube_api import KubeApi
-    from .demo_kubernetes import deployed
+    from .demo_kubernetes import Given, deployed
 
     with (
         closing(KubeApi.opened(os.environ)) as api,
-        deployed(api, options.image, hardened=options.hardened, tell=tell, privileged=demo_privileged(scenario)) as service_file,
+        deployed(
+            api, options.image, hardened=options.hardened, tell=tell, given=Given(privileged=demo_privileged(scenario))
+        ) as service_file,
     ):
         yield service_file
 

@@ -22,10 +22,11 @@ DIGEST = "sha256 of the file, read by the platform"
 
 
 def refuse_elsewhere(injector: Injector, platform: Platform) -> None:
-    """Where a kind has no means the plan says so."""
-    if platform.name not in injector.platforms:
-        names = " and ".join(sorted(injector.platforms))
-        raise Refusal(f"not injecting: {injector.kind} has means on platform {names} alone, and this is {platform.name}")
+    """Where a kind has no means, or none for such parameters, the plan says so."""
+    if platform.name not in injector.means_on:
+        what = injector.kind if injector.means_on == injector.platforms else f"{injector.kind} as it is written here"
+        names = " and ".join(sorted(injector.means_on))
+        raise Refusal(f"not injecting: {what} has means on platform {names} alone, and this is {platform.name}")
 
 
 def mapped(target: Target, path: str, platform: Platform) -> bool | None:

@@ -153,6 +153,11 @@ class Injector(ABC):
     example: ClassVar[Mapping[str, Any]] = {}
     depends_on: ClassVar[str] = ""
 
+    @property
+    def means_on(self) -> frozenset[str]:
+        """The platforms that have means for it with these parameters: all of the kind's, or fewer."""
+        return self.platforms
+
     @abstractmethod
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo: ...
 

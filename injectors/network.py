@@ -53,6 +53,11 @@ class LinkFault(Injector):
         """On processes the proxy stands in the path already; on Docker something always has to stand in the target's network."""
         return {"process": Privilege.API, "docker": Privilege.EPHEMERAL}.get(platform, self.privilege)
 
+    @property
+    def means_on(self) -> frozenset[str]:
+        """No link proxy stands in the way to what is no part of the service."""
+        return self.platforms - {"process"} if outside(self.peers) else self.platforms
+
     @abstractmethod
     def rule(self) -> JSON:
         """The proxy's rule, with `direction` seen from the targets."""

@@ -105,7 +105,7 @@ def _scenario(kinds: Kinds, scenario: Scenario) -> str:
 
 def needs(scenario: Scenario) -> list[str]:
     """What must be there for it to be drilled, as far as its faults and objectives tell."""
-    platforms = frozenset.intersection(*(fault.injector.platforms for fault in scenario.faults))
+    platforms = frozenset.intersection(*(fault.injector.means_on for fault in scenario.faults))
     rungs = {platform: max(fault.injector.privilege_on(platform) for fault in scenario.faults) for platform in sorted(platforms)}
     told = [f"platform {' or '.join(_rung(name, rung) for name, rung in rungs.items())}"]
     told += sorted({f"targets of role {fault.target.role or fault.injector.default_role}" for fault in scenario.faults})

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from blackstart.commands.demo_kubernetes import deployed
+from blackstart.commands.demo_kubernetes import Given, deployed
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.tests.cluster.steps import DEVKUBE, namespace_of, stands
@@ -184,7 +184,7 @@ class Stage:
             self.close()
             classes = self._close.enter_context(volumes_of(self.api, self.place))
             self.file = self._close.enter_context(
-                deployed(self.api, self.image, hardened=kind == "hardened", tell=print, storage_class=classes)
+                deployed(self.api, self.image, hardened=kind == "hardened", tell=print, given=Given(storage_class=classes))
             )
             self.kind = kind
         until("the demo's pods to be ready", self.stands, 120)

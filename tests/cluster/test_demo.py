@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from blackstart.commands import demo_kubernetes, demo_ready
-from blackstart.commands.demo_kubernetes import deployed
+from blackstart.commands.demo_kubernetes import Given, deployed
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container, opened
 from blackstart.injectors.platforms.kube_pods import ready
@@ -111,7 +111,7 @@ class Deployed:
 @contextmanager
 def demo(api: KubeApi, image: str, *, hardened: bool, storage_class: str | None = None) -> Iterator[Deployed]:
     said: list[str] = []
-    with deployed(api, image, hardened=hardened, tell=said.append, storage_class=storage_class) as service_file:
+    with deployed(api, image, hardened=hardened, tell=said.append, given=Given(storage_class)) as service_file:
         service = json.loads(service_file.read_text())
         running = Deployed(api, service["kubernetes"]["namespace"], service["endpoint"]["url"])
         yield running

@@ -98,6 +98,10 @@ def test_a_drill_under_way_is_told_and_no_hindrance(blackstart: Blackstart, demo
     [
         ("gpu-node-drain", "node-drain has means on platform kubernetes alone, and this is process"),
         ("control-plane-and-dns-down", "dns-break has means on platform docker and kubernetes alone, and this is process"),
+        (
+            "api-server-unreachable",
+            "network-partition as it is written here has means on platform docker and kubernetes alone, and this is process",
+        ),
     ],
 )
 def test_a_shipped_scenario_is_refused_by_name_where_it_has_no_means(

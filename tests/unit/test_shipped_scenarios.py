@@ -58,5 +58,7 @@ def test_the_demo_has_the_parts_that_a_scenario_names() -> None:
 
 
 def test_the_demo_s_namespace_is_unlocked_only_for_what_needs_it() -> None:
-    unlocked = {name for name in EXPECTED if "kubernetes" in EXPECTED[name].on and demo_privileged(load_scenario(shipped()[name]))}
+    unlocked = {
+        name for name in EXPECTED if "kubernetes" in EXPECTED[name].on and demo_privileged(load_scenario(shipped()[name]))
+    }
     assert unlocked == {"api-server-unreachable", "tcp-reset-midstream", "token-stall"}
