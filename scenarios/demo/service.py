@@ -24,8 +24,8 @@ By default the service has the flaws that real services have; each is switched o
   overload        unbounded queue, computes for nobody  | bounded queue, 429 and Retry-After, drops abandoned, readmits gradually;
                                                         | long prompts come after short ones and get half of the cache
   discovery       asks the resolver at each connection  | goes by the last address of a name while the resolver is silent
-  kv-transfer     waits for a KV cache without limit,   | after 1 s of silence computes the prompt itself, as it does until a light
-                  fails the answer where none can come  | check of the prefill worker answers again
+  kv-transfer     waits for a KV cache without limit, if| after 1 s of silence computes the prompt itself, as it does until a light
+                  for nobody, or fails where none comes | check of the prefill worker answers again
 
 The engine stands for an accelerator: a prompt costs it --prefill-cost seconds and PROMPT_TOKEN_COST for each of its words, a token
 --token-cost, whatever the CPU needs;
