@@ -113,7 +113,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    found = means(scenario, service)
+    found = means(scenario, service, faults)
     reasons += [f"not injecting: {why}" for why in platform.denied(found)]
     reasons += why_not(scenario, service, platform, everything)
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
@@ -125,12 +125,13 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place, tuple(platform.remarks()))
 
 
-def means(scenario: Scenario, service: Service) -> Means:
-    """What a drill does that takes rights; what started on a damaged file is ended after the undo."""
+def means(scenario: Scenario, service: Service, planned: Sequence[PlannedFault] = ()) -> Means:
+    """What a drill does that takes rights, by the ways that were `planned`; what started on a damaged file is ended after the undo."""
     injectors = [fault.injector for fault in scenario.faults]
+    taken = {each.index: each.injector.takes_for(each.undo) for each in planned}
     inside = scenario.digest is not None or any(each.privilege >= Privilege.EXEC for each in injectors)
     ends = any((each.restarts and not each.changes) or isinstance(each, ModelFault) for each in injectors)
-    changes: frozenset[str] = frozenset().union(*(each.takes() for each in injectors))
+    changes: frozenset[str] = frozenset().union(*(taken.get(n, each.takes()) for n, each in enumerate(injectors)))
     return Means(inside, ends, changes, beside=service.probe.beside)
 
 

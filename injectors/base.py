@@ -182,8 +182,13 @@ class Injector(ABC):
         return self.privilege_on(platform)
 
     def takes(self) -> frozenset[str]:
-        """What of the platform's own objects it needs rights for: those that it `changes`, and `evict`."""
+        """What of the platform's own objects it needs rights for: those that it `changes`, and `evict`; by whatever way."""
         return self.changes
+
+    def takes_for(self, undo: Undo) -> frozenset[str]:
+        """The same by the way that the plan has found."""
+        del undo
+        return self.takes()
 
     def candidates(self, everything: tuple[Target, ...]) -> tuple[Target, ...]:
         """What a selector chooses from; its count counts these."""

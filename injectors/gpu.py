@@ -60,6 +60,12 @@ class OnDevice(Injector):
     def privilege_of(self, undo: Undo, platform: str) -> Privilege:
         return Privilege.HELPER if beside(undo) else self.privilege_on(platform)
 
+    def takes(self) -> frozenset[str]:
+        return frozenset({"gpu"})
+
+    def takes_for(self, undo: Undo) -> frozenset[str]:
+        return self.takes() if beside(undo) else frozenset()
+
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
             site_of(undo.prior["devices"][target.name], platform).agent_end(undo.fault, target)

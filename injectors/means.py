@@ -11,6 +11,7 @@ AGENT: Means = {
 }
 GPU_AGENT: Means = {
     **AGENT,
+    "kubernetes": f"{AGENT['kubernetes']}; where none can work in that, in a pod of ours on its node that is given the same GPU",
     "docker": f"{AGENT['docker']}; where none can work in that, in a container of ours beside it that is given the same GPU",
 }
 HOLD: Means = {

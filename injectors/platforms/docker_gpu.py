@@ -20,9 +20,10 @@ from .docker_api import DockerApi, EngineError, at
 from .docker_exec import Room, RoomDoors
 from .docker_find import parts_of
 from .docker_helpers import FAULT, OURS, RUN, START, TARGET, Helpers, name_of, run_of
-from .docker_inline import SLACK_S, SLEEP
+from .docker_inline import SLACK_S
 from .docker_outpost import NOBODY
 from .exec_agents import ContainerAgents, look, prefix, told
+from .own_rooms import SLEEP
 
 ALL: Final = "all"
 VISIBLE, CUDA_VISIBLE, CUDA_ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"

@@ -13,6 +13,7 @@ from blackstart.injectors.platforms.base import PlatformError, Target, Unfit, Un
 from blackstart.injectors.platforms.docker_find import identity_of
 from blackstart.injectors.platforms.docker_gpu import ALL, GpuRooms, granted, shown
 from blackstart.injectors.platforms.docker_helpers import Helpers
+from blackstart.injectors.platforms.docker_left import EngineLeft
 from blackstart.tests.unit.small_engine import Workshop, container
 from blackstart.tests.unit.test_gpu_evidence import MIB, TARGET, UUID, gpu, process
 
@@ -127,6 +128,17 @@ def test_its_container_ends_with_the_fault_whether_or_not_the_agent_does(engine:
     target = begun(engine, rooms(engine))
     del engine.found["abc"]  # the target may be gone
     assert why in rooms(engine, why).agent_end(FAULT, target)["reason" if why else "event"]
+    assert engine.log == ["made gpu", "ended gpu"]
+
+
+def test_by_the_engine_alone_its_container_is_removed_with_the_run(engine: Workshop) -> None:
+    """As where the run's folder is on another machine."""
+    begun(engine, rooms(engine))
+    for other in ("abc", "tools%3A1"):  # this engine does not tell by labels
+        del engine.found[other]
+    left = EngineLeft(engine)  # type: ignore[arg-type]
+    ((name,),) = left.runs().values()
+    assert left.end("run") == [f"removed container {name}"]
     assert engine.log == ["made gpu", "ended gpu"]
 
 
