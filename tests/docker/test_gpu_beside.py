@@ -103,6 +103,8 @@ def test_the_work_of_a_container_beside_it_is_on_the_targets_own_gpu(api: Docker
             assert (made["HostConfig"]["CapAdd"], made["HostConfig"]["CapDrop"]) == (None, ["ALL"])
             found = until("proof", lambda: proof(injector, undo, platform), 20)
             assert (found.source, found.facts["targets"][NAME]["device"], gpus.share(0) > 10) == ("NVML", WHOLE, True)
+            (agent,) = victims.processes(api, "saturate-gpu", helper)
+            os.kill(agent, signal.SIGKILL)  # it leaves a record in a container that stands
         finally:
             injector.recover(undo, platform)
         assert "the kernel's process table" in injector.verify_recovered(undo, platform).source
@@ -156,8 +158,8 @@ def test_what_a_killed_drill_left_is_recovered_from_another_machine(
     assert (effective["evidence"]["source"], effective["evidence"]["facts"]["hardware"]) == ("NVML", "simulated")
     process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
     (helper,) = victims.helpers(api)
-    for pid in victims.processes(api, "fill-gpu", helper):
-        os.kill(pid, signal.SIGKILL)
+    assert victims.processes(api, "fill-gpu", helper)
+    os.kill(victims.container(api, helper)["State"]["Pid"], signal.SIGKILL)  # its first process: with it the agent has to end
     until("the driver to take back what the agent had", lambda: gpus.used_mib(0) == OWN_MIB, 10)
     kill_quietly(process)
     monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
