@@ -114,10 +114,11 @@ def _asked(injector_type: type[Injector], victims: tuple[Target, ...], service: 
         depends_on = depends_on or "its parameters"
     if depends_on:
         return Finding(kind, fine=None, text=f"depends on {depends_on}; `blackstart plan` tells")
-    resolve(injector, service).plan(victims, platform)
+    undo = resolve(injector, service).plan(victims, platform)
+    privilege, way = injector.privilege_of(undo, service.platform).name.lower(), injector.way(undo)
     given = f", {', '.join(f'{key}: {value}' for key, value in injector_type.example.items())}" if injector_type.example else ""
     return Finding(
         kind,
         fine=True,
-        text=f"with privilege {injector.privilege_on(service.platform).name.lower()}, e.g. on {victims[0].name}{given}",
+        text=f"with privilege {privilege}, e.g. on {victims[0].name}{given}" + (f"; {way}" if way else ""),
     )

@@ -113,24 +113,25 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
         except (Refusal, PlatformError) as error:
             text = str(error)
             reasons.append(text if text.startswith("not injecting: ") else f"not injecting: {fault.kind}: {text}")
-    found = means(scenario, service)
+    found = means(scenario, service, faults)
     reasons += [f"not injecting: {why}" for why in platform.denied(found)]
     reasons += why_not(scenario, service, platform, everything)
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
-    reasons += _ended_early(faults) if getattr(platform, "agents_go_along", False) else []
-    reasons += _vacuous(faults) + _beyond_privilege(scenario, service) + _pods_without_use(scenario, service)
+    reasons += _ended_early(faults) + _vacuous(faults)
+    reasons += _beyond_privilege(scenario, service, faults) + _pods_without_use(scenario, service)
     if reasons:
         raise Refused(reasons)
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place, tuple(platform.remarks()))
 
 
-def means(scenario: Scenario, service: Service) -> Means:
-    """What a drill does that takes rights; what started on a damaged file is ended after the undo."""
+def means(scenario: Scenario, service: Service, planned: Sequence[PlannedFault] = ()) -> Means:
+    """What a drill does that takes rights, by the ways that were `planned`; what started on a damaged file is ended after the undo."""
     injectors = [fault.injector for fault in scenario.faults]
+    taken = {each.index: each.injector.takes_for(each.undo) for each in planned}
     inside = scenario.digest is not None or any(each.privilege >= Privilege.EXEC for each in injectors)
     ends = any((each.restarts and not each.changes) or isinstance(each, ModelFault) for each in injectors)
-    changes: frozenset[str] = frozenset().union(*(each.takes() for each in injectors))
+    changes: frozenset[str] = frozenset().union(*(taken.get(n, each.takes()) for n, each in enumerate(injectors)))
     return Means(inside, ends, changes, beside=service.probe.beside)
 
 
@@ -153,9 +154,8 @@ def choose(
     candidates = (
         [t for t in everything if t.name in selector.names] if selector.names else [t for t in everything if t.role == wanted]
     )
-    missing = sorted(set(selector.names) - {target.name for target in candidates})
     there = ", ".join(f"{target.name} ({target.role})" for target in everything) or "nothing"
-    if missing:
+    if missing := sorted(set(selector.names) - {target.name for target in candidates}):
         raise Refusal(f"not injecting: no target is called {', '.join(missing)}; there is {there}")
     if not candidates:
         todo = "give a component that role in the service file, or choose another one"
@@ -194,7 +194,7 @@ def _planned(
             "look like a recovery; give it a `for`, or a later `deadline`"
         )
     undo = injector.plan(targets, platform).stamped("", fault.kind, fault.parameters, deadline_s)
-    privilege = injector.privilege_on(service.platform)
+    privilege = injector.privilege_of(undo, service.platform)
     return PlannedFault(index, fault, injector, targets, among, at_s, for_s, deadline_s, injector.bites(undo), privilege, undo)
 
 
@@ -221,13 +221,13 @@ def _beyond_blast_radius(
     return reasons
 
 
-def _beyond_privilege(scenario: Scenario, service: Service) -> list[str]:
-    allowed = service.protect.privilege
+def _beyond_privilege(scenario: Scenario, service: Service, faults: Sequence[PlannedFault]) -> list[str]:
+    allowed, found = service.protect.privilege, {fault.index: fault.privilege for fault in faults}
     return [
         f"not injecting: {each.kind} takes the privilege {privilege.name.lower()}, and {allowed} is the most that is allowed "
         "(--max-privilege, protect.privilege)"
-        for each in scenario.faults
-        if (privilege := each.injector.privilege_on(service.platform)) > Privilege[allowed.upper()]
+        for index, each in enumerate(scenario.faults)
+        if (privilege := found.get(index, each.injector.privilege_on(service.platform))) > Privilege[allowed.upper()]
     ]
 
 
@@ -257,10 +257,9 @@ def _ended_early(faults: Sequence[PlannedFault]) -> list[str]:
     return [
         f"not injecting: {fault.fault.kind} lives in the container of {name}, and {other.fault.kind} would end both; drill them apart"
         for fault in faults
-        if fault.injector.lives_inside
         for other in faults
         if other.injector.restarts
-        for name in sorted({each.name for each in fault.targets} & {each.name for each in other.targets})
+        for name in sorted(fault.injector.lives_inside(fault.undo) & {each.name for each in other.targets})
     ]
 
 
@@ -292,9 +291,10 @@ def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
     agreed = {target.details.get("node") for target in planned.targets}
     if "node" in planned.injector.changes and (moved := {target.details.get("node") for target in targets} - agreed):
         raise Refusal(f"not injecting: a target stands on node {', '.join(map(str, moved))} by now, which was not planned")
-    others = {each.name for each in planned.injector.hits(tuple(targets), platform.find())} - {each.name for each in targets}
-    if others:
+    if others := {each.name for each in planned.injector.hits(tuple(targets), platform.find())} - {each.name for each in targets}:
         raise Refusal(f"not injecting: {', '.join(sorted(others))} would be hit as well by now, which was not planned")
     undo = planned.injector.plan(tuple(targets), platform)
+    if planned.injector.privilege_of(undo, platform.name) > planned.privilege:
+        raise Refusal("not injecting: the way that is open by now takes more privilege than was planned")
     stamped = undo.stamped(planned.undo.fault, planned.fault.kind, dict(planned.undo.parameters), planned.deadline_s)
     return replace(planned, targets=tuple(targets), undo=stamped)

@@ -140,9 +140,6 @@ class Injector(ABC):
     default_role: ClassVar[str] = "replica"
     instant: ClassVar[bool] = False
     changes: ClassVar[frozenset[str]] = frozenset()  # what it changes of the platform's own objects: workload, node
-    lives_inside: ClassVar[bool] = (
-        False  # its agent is in the target's container, where there is one, and the fault ends with that
-    )
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
     longest: ClassVar[timedelta | None] = None
@@ -184,9 +181,19 @@ class Injector(ABC):
         del platform
         return self.privilege
 
+    def privilege_of(self, undo: Undo, platform: str) -> Privilege:
+        """What it takes by the way that the plan has found."""
+        del undo
+        return self.privilege_on(platform)
+
     def takes(self) -> frozenset[str]:
-        """What of the platform's own objects it needs rights for: those that it `changes`, and `evict`."""
+        """What of the platform's own objects it needs rights for: those that it `changes`, and `evict`; by whatever way."""
         return self.changes
+
+    def takes_for(self, undo: Undo) -> frozenset[str]:
+        """The same by the way that the plan has found."""
+        del undo
+        return self.takes()
 
     def candidates(self, everything: tuple[Target, ...]) -> tuple[Target, ...]:
         """What a selector chooses from; its count counts these."""
@@ -196,6 +203,16 @@ class Injector(ABC):
         """The targets, and what the fault takes along with them."""
         del everything
         return chosen
+
+    def lives_inside(self, undo: Undo) -> frozenset[str]:
+        """Names of the targets in whose own containers its agent is: there the fault ends with them."""
+        del undo
+        return frozenset()
+
+    def way(self, undo: Undo) -> str:
+        """Which of several ways is taken, and why; empty: there is one."""
+        del undo
+        return ""
 
     def bites(self, undo: Undo) -> str:
         """`now`, or `on-restart` where the target must start again before the fault shows."""

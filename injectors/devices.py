@@ -1,13 +1,13 @@
 """Which accelerator is a target's own: from who is on it, from what the target's environment lets it see, never from a guess."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from .amd_devices import is_amd, on_amd, own_amd
 from .base import Refusal
 from .opencl_devices import OPENCL, opencl_device
-from .platforms.abilities import Accelerators
-from .platforms.base import Platform, Target
+from .platforms.abilities import BESIDE, HERE, Accelerators, AcceleratorSite, SiteBeside
+from .platforms.base import Platform, Target, Unfit, Unsupported
 from .values import JSON
 
 CUDA_VISIBLE, NVIDIA_VISIBLE = "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"
@@ -19,27 +19,52 @@ def accelerators(platform: Platform) -> Accelerators:
     return platform
 
 
-def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool) -> dict[str, JSON]:
+def site_of(device: JSON, platform: Platform) -> AcceleratorSite:
+    """Where the agent for that device is, as `devices_of` has found it: at the target, or in a container of ours beside it."""
+    if device["where"] != BESIDE:
+        return cast(AcceleratorSite, accelerators(platform))  # whose verbs of agents are a platform's
+    return cast(SiteBeside, platform).beside_accelerators
+
+
+def _looked(target: Target, platform: Platform, why: str, *, opencl: bool) -> tuple[JSON, str | None]:
+    """What there is, seen from where an agent would be, and why that is beside the target; None: it is not."""
+    try:
+        if not why:
+            return accelerators(platform).accelerators(target, "", opencl=opencl), None
+    except Unfit as error:
+        why = str(error)
+    if not isinstance(platform, SiteBeside):
+        raise Unsupported(f"{why}; on platform {platform.name} no container of ours is put beside it for that")
+    try:
+        return platform.beside_accelerators.accelerators(target, "", opencl=opencl), why
+    except Unsupported as error:
+        raise Unsupported(f"{why}; nor can it be done from a container of ours beside it: {error}") from error
+
+
+def devices_of(
+    targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool, beside: str = ""
+) -> dict[str, JSON]:
     """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own
-    (None: nobody tells).
+    (None: nobody tells); `where` the agent will be, and if that is beside the target, `because` of what. `beside`: why it has to be there.
 
     Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), or
     where a driver is missing, with what is missing.
     """
     found: dict[str, JSON] = {}
     for target in targets:
-        pids, by_opencl = set(platform.pids(target)), bool(wanted and wanted.startswith(OPENCL))
-        seen = accelerators(platform).accelerators(target, "", opencl=by_opencl)
+        by_opencl = bool(wanted and wanted.startswith(OPENCL))
+        seen, because = _looked(target, platform, beside, opencl=by_opencl)
         if not wanted and seen["cuda"] and seen["hip"]:  # then only OpenCL could do anything
-            seen = accelerators(platform).accelerators(target, "", opencl=True)
+            seen, because = _looked(target, platform, beside, opencl=True)
             by_opencl = any(device["kind"] == "gpu" for device in seen["devices"])
+        pids = set(seen["pids"])
         if by_opencl:
-            _refuse_inside(wanted or "an OpenCL device", target, platform)
+            _refuse_contained(wanted or "an OpenCL device", target, seen)
             found[target.name] = opencl_device(seen, target, pids, wanted, shared=shared)
         else:
             gpu = _own(seen, target, pids, wanted)
             if is_amd(gpu["uuid"]):
-                _refuse_inside(gpu["uuid"], target, platform)
+                _refuse_contained(gpu["uuid"], target, seen)
             _refuse_unless_shareable(gpu, pids, shared=shared)
             found[target.name] = {
                 "device": gpu["uuid"],
@@ -50,15 +75,16 @@ def devices_of(targets: tuple[Target, ...], platform: Platform, wanted: str | No
                 "pids": [process["pid"] for process in gpu["processes"]],
                 "target_bytes": _held(gpu, pids),
             }
+        found[target.name] |= {"where": seen["where"], "because": because}
         twin = next((name for name, other in found.items() if other["device"] == found[target.name]["device"]), target.name)
         if twin != target.name:
             raise Refusal(f"not injecting: {twin} and {target.name} share {found[twin]['device']}; take one of them (count: 1)")
     return found
 
 
-def _refuse_inside(device: str, target: Target, platform: Platform) -> None:
+def _refuse_contained(device: str, target: Target, seen: JSON) -> None:
     """The kernel's account of who is on such a device has this machine's pids, and nobody tried it from inside a container."""
-    if accelerators(platform).agents_go_along:
+    if seen["where"] != HERE:
         raise Refusal(
             f"not injecting: {device} is drilled beside local processes only, and {target.name} is in a container; run blackstart on "
             "its machine, with its processes as targets"

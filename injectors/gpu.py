@@ -7,14 +7,16 @@ from typing import Annotated, ClassVar, Literal
 from . import agent
 from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
-from .devices import accelerators, devices_of
+from .devices import devices_of, site_of
 from .gpu_proof import (
     DRM,
     EVENTS,
     LEAST_DEMAND,
     LEAST_RESIDENT,
+    beside,
     hardware,
     held_by_drm,
+    inside,
     is_opencl_gpu,
     measured,
     nothing_left,
@@ -22,10 +24,10 @@ from .gpu_proof import (
     teller,
     worked_by_drm,
 )
-from .lifecycle import end_agent
-from .means import AGENT, Means
+from .means import GPU_AGENT, Means
 from .opencl_devices import OPENCL
-from .platforms.base import Platform, Target
+from .platforms.abilities import INSIDE
+from .platforms.base import Platform, Target, Unsupported
 from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
@@ -41,8 +43,39 @@ HOTTEST = "degrees Celsius beyond which the agent lets go by itself"
 WATTS = "watts beyond which the agent lets go by itself; without it a tenth more than the device's own limit, where it tells its power"
 
 
+class OnDevice(Injector):
+    """What an agent holds on each target's own device: in the target's container where it can work there, else in one of ours beside it."""
+
+    done_by: ClassVar[Means] = GPU_AGENT
+    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
+    privilege: ClassVar[Privilege] = Privilege.EXEC  # in the target's container
+    patience: ClassVar[timedelta] = timedelta(seconds=20)
+
+    def lives_inside(self, undo: Undo) -> frozenset[str]:
+        return inside(undo)
+
+    def way(self, undo: Undo) -> str:
+        return "; ".join(f"an agent in a container of ours beside {name}, since {why}" for name, why in beside(undo).items())
+
+    def privilege_of(self, undo: Undo, platform: str) -> Privilege:
+        return Privilege.HELPER if beside(undo) else self.privilege_on(platform)
+
+    def takes(self) -> frozenset[str]:
+        return frozenset({"gpu"})
+
+    def takes_for(self, undo: Undo) -> frozenset[str]:
+        return self.takes() if beside(undo) else frozenset()
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        for target in undo.targets:
+            site_of(undo.prior["devices"][target.name], platform).agent_end(undo.fault, target)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return nothing_left(undo, platform)
+
+
 @dataclass(frozen=True)
-class GpuSaturate(Injector):
+class GpuSaturate(OnDevice):
     """Let an agent compute on each target's own device."""
 
     duty: Annotated[Share, "how much of the time the device is kept at work"] = Share(1.0)
@@ -55,21 +88,16 @@ class GpuSaturate(Injector):
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
     kind: ClassVar[str] = "gpu-saturate"
-    lives_inside: ClassVar[bool] = True
     summary: ClassVar[str] = "another process computes on the target's own GPU for a part of the time"
     certifies: ClassVar[str] = (
         "that the service stays within its objectives beside a noisy neighbour on its GPU, by time slices; not that it survives a GPU "
         "that is slow, hot or lost, nor (as opencl-cpu or simulated) anything about a GPU"
     )
-    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
         "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): the agent's process on the target's GPU, its utilisation; on OpenCL the "
         "runtime's event times, and of a GPU the kernel's account of who has it open"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EXEC
-    patience: ClassVar[timedelta] = timedelta(seconds=20)
 
     def problems(self) -> tuple[str, ...]:
         return () if self.duty else ("`duty` is 0%, so nothing would compute; write more",)
@@ -79,9 +107,10 @@ class GpuSaturate(Injector):
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
-            limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": undo.prior["devices"][target.name]["device"]}
+            device = undo.prior["devices"][target.name]
+            limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": device["device"]}
             request = {**limits, "duty": float(self.duty), "kernels": self.kernels}
-            platform.agent_begin(undo.fault, target, "saturate-gpu", request, undo.deadline_s)
+            site_of(device, platform).agent_begin(undo.fault, target, "saturate-gpu", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts = {target.name: self._proven(undo, target, platform) for target in undo.targets}
@@ -120,16 +149,9 @@ class GpuSaturate(Injector):
         words = ("utilisation", "power_w", "sm_mhz", "temperature_c", "used_bytes")
         return {**fact, "pid": mine["pid"], "sm": mine["sm"], **{word: gpu[word] for word in words}}
 
-    def recover(self, undo: Undo, platform: Platform) -> None:
-        for target in undo.targets:
-            end_agent(undo, target, platform)
-
-    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        return nothing_left(undo, platform)
-
 
 @dataclass(frozen=True)
-class GpuMemoryFill(Injector):
+class GpuMemoryFill(OnDevice):
     """Let an agent hold what is free of each target's own device."""
 
     leave: Annotated[Size, "how much of the device's memory stays free"] = Size(256 << 20)
@@ -140,13 +162,11 @@ class GpuMemoryFill(Injector):
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
     kind: ClassVar[str] = "gpu-memory-fill"
-    lives_inside: ClassVar[bool] = True
     summary: ClassVar[str] = "another process holds the memory of the target's own GPU, down to a reserve"
     certifies: ClassVar[str] = (
         "that a replica that finds its GPU's memory taken is noticed and replaced or told of; not that the service bears it at once where "
         "it had its memory before, nor (as opencl-cpu or simulated) anything about a GPU"
     )
-    done_by: ClassVar[Means] = AGENT
     proven_by: ClassVar[str] = (
         "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): bytes in use and the agent's among them; on OpenCL the allocation that fails, "
         "or resident memory"
@@ -155,9 +175,6 @@ class GpuMemoryFill(Injector):
     bites_when: ClassVar[str] = (
         "at once; when it starts again where the target holds most of the device already, or nobody tells how much"
     )
-    platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
-    privilege: ClassVar[Privilege] = Privilege.EXEC
-    patience: ClassVar[timedelta] = timedelta(seconds=20)
 
     def problems(self) -> tuple[str, ...]:
         all_stays = self.leave_share is not None and self.leave_share >= 1
@@ -167,18 +184,26 @@ class GpuMemoryFill(Injector):
         devices = devices_of(targets, platform, self.device, shared=self.shared)
         for target in targets:
             each = devices[target.name]
+            if each["where"] == INSIDE and _has_most(each):
+                each = devices[target.name] = self._outliving(each, target, platform)
             leave = int(self.leave if self.leave_share is None else self.leave_share * each["total_bytes"])
             free = each["total_bytes"] - (each["used_bytes"] or 0)
             if free - leave < LEAST_TAKEN:
                 raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
             if each.get("on_host_memory") and (why := _short(free - leave, target, platform)):
                 raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
-            if accelerators(platform).agents_go_along and _has_most(each):
-                raise Refusal(
-                    f"not injecting: {target.name} may hold most of {each['device']} already, so it would be hit only when it starts again, "
-                    "and the agent, which is in its container, would end with it; take gpu-saturate, or give the target less"
-                )
         return Undo(targets, {"devices": devices})
+
+    def _outliving(self, device: JSON, target: Target, platform: Platform) -> JSON:
+        """The same one as a container of ours has it, in which an agent outlives the target's. Raises Refusal where there can be none."""
+        why = (
+            f"{target.name} may hold most of {device['device']} already, so it would be hit only when it starts again, and an agent in its "
+            "container would end with it"
+        )
+        try:
+            return devices_of((target,), platform, device["device"], shared=self.shared, beside=why)[target.name]
+        except Unsupported as error:
+            raise Refusal(f"not injecting: {error}; take gpu-saturate, or give the target less") from error
 
     def bites(self, undo: Undo) -> str:
         """What a server allocated when it started (vLLM does) it keeps. Of several targets the last to be hit counts."""
@@ -186,10 +211,11 @@ class GpuMemoryFill(Injector):
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
-            limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": undo.prior["devices"][target.name]["device"]}
+            device = undo.prior["devices"][target.name]
+            limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": device["device"]}
             share = None if self.leave_share is None else float(self.leave_share)
             request = {**limits, "leave_bytes": int(self.leave), "leave_share": share}
-            platform.agent_begin(undo.fault, target, "fill-gpu", request, undo.deadline_s)
+            site_of(device, platform).agent_begin(undo.fault, target, "fill-gpu", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         proven = {target.name: self._proven(undo, target, platform) for target in undo.targets}
@@ -229,13 +255,6 @@ class GpuMemoryFill(Injector):
         fact |= {"pid": mine["pid"], "agent_bytes": mine["bytes"], "free_bytes": free}
         fact |= {"used_bytes": [prior["used_bytes"], gpu["used_bytes"]]}
         return f"are held beside {target.name}; {by} tells {free >> 20} MiB free", fact, by
-
-    def recover(self, undo: Undo, platform: Platform) -> None:
-        for target in undo.targets:
-            end_agent(undo, target, platform)
-
-    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
-        return nothing_left(undo, platform)
 
 
 def _has_most(device: JSON) -> bool:

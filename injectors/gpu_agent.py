@@ -21,7 +21,8 @@ memory; what others give back meanwhile is taken as well, so that a replica that
 `device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it. lose-gpu:
 `controls`, files by which cuda_shim.c has calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
 log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
-look: `pids` (whose environment is wanted), `fault` (whose agents are looked for), `opencl` (whether its devices are wanted).
+look: `pids` (whose environment is wanted), or `container` (by whose whole ID they are found), `fault` (whose agents are looked for),
+`opencl` (whether its devices are wanted).
 
 `dcgm` of log-xid is a GPU by DCGM's own number and an XID, of which a sample goes into DCGM's cache, and one of 0 when the fault ends; it or
 `line` may be null. `dcgm` of look is the UUID of a GPU of which DCGM alone is asked.
@@ -2128,6 +2129,13 @@ def agents() -> dict[int, str]:
     return {pid: fault for pid in everybody() for fault in [fault_of(pid)] if fault}
 
 
+def belonging(container: str) -> list[int]:
+    """Pids of all in a container: every runtime has its whole ID in the path of its control group, in both versions of these, and also
+    where that path is told from another group's place (`0::/../docker-ID.scope`, `.../cri-containerd-ID.scope`, `.../crio-ID.scope`).
+    """
+    return [pid for pid in everybody() if container in (text_of("/proc/%d/cgroup" % pid) or "")]
+
+
 def missing(loaded: Callable[[], Library]) -> str:
     """Why that library cannot be loaded; empty: it can."""
     try:
@@ -2192,7 +2200,9 @@ def look(request: Record) -> int:
     found: Record = {"nvml": "", "cuda": "", "kfd": "", "hip": "", "opencl": ""}
     found.update({word: [] for word in ("gpus", "broken", "amd", "amd_broken", "devices", "shimmed")})
     fault, pids, holding = request.get("fault", ""), list(request.get("pids", ())), agents()
-    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=[pid for pid in holding if holding[pid] == fault])
+    if request.get("container"):
+        pids += belonging(request["container"])
+    found.update(root=os.geteuid() == 0, t=time.monotonic(), agents=[pid for pid in holding if holding[pid] == fault], pids=pids)
     look_by_nvml(found)
     look_by_kernel(found)
     found["cuda"] = missing(lambda: Library("libcuda.so.1", CUDA_CODES))

@@ -2,8 +2,9 @@
 
 from .amd_devices import is_amd
 from .base import Differs, Evidence, NotYet, Undo
-from .devices import accelerators
+from .devices import site_of
 from .opencl_devices import OPENCL
+from .platforms.abilities import BESIDE, INSIDE
 from .platforms.base import Platform, Target
 from .values import JSON
 
@@ -13,6 +14,16 @@ LEAST_DEMAND = 0.5  # of what was asked for, by every source that tells
 LEAST_RESIDENT = 0.95
 STALE_S = 5.0  # an agent that has measured nothing for so long hangs
 LEAST_REAL = ("simulated", "opencl-cpu", "real")
+
+
+def inside(undo: Undo) -> frozenset[str]:
+    """Names of the targets in whose own containers the agents are."""
+    return frozenset(name for name, device in undo.prior["devices"].items() if device["where"] == INSIDE)
+
+
+def beside(undo: Undo) -> JSON:
+    """Targets that the agent stands beside in a container of ours -> why it is not in theirs."""
+    return {name: device["because"] for name, device in undo.prior["devices"].items() if device["where"] == BESIDE}
 
 
 def hardware(undo: Undo) -> str:
@@ -26,8 +37,8 @@ def least_real(found: set[str]) -> str:
 
 def measured(undo: Undo, target: Target, platform: Platform) -> JSON:
     """What the device's runtime measured for the agent. Raises NotYet where there is no agent, or it has let go."""
-    device = undo.prior["devices"][target.name]["device"]
-    seen = accelerators(platform).agent_seen(undo.fault, target)
+    prior = undo.prior["devices"][target.name]
+    device, seen = prior["device"], site_of(prior, platform).agent_seen(undo.fault, target)
     if seen and seen["stopped"]:
         raise NotYet(f"the agent let go of {device} by itself: {seen['stopped']}")
     if seen is None or seen["age_s"] > STALE_S:
@@ -48,8 +59,8 @@ def _listed(look: JSON, device: str) -> tuple[JSON | None, str]:
 
 def on_gpu(undo: Undo, target: Target, platform: Platform) -> tuple[JSON, JSON]:
     """The target's GPU, and the agent's process on it. Raises NotYet where it is not listed there."""
-    device = undo.prior["devices"][target.name]["device"]
-    look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
+    prior = undo.prior["devices"][target.name]
+    device, look = prior["device"], site_of(prior, platform).accelerators(target, undo.fault, opencl=False)
     gpu, why = _listed(look, device)
     if gpu is None:
         raise NotYet(f"{device} is not there: {why}")
@@ -87,7 +98,7 @@ def held_by_drm(undo: Undo, target: Target, platform: Platform, seen: JSON) -> J
 def _by_drm(undo: Undo, target: Target, platform: Platform) -> JSON:
     """The agent's process, which the kernel says has the GPU at that address open."""
     prior = undo.prior["devices"][target.name]
-    look = accelerators(platform).accelerators(target, undo.fault, opencl=True)
+    look = site_of(prior, platform).accelerators(target, undo.fault, opencl=True)
     gpus = [
         gpu for gpu in look["devices"] if gpu["kind"] == "gpu" and (gpu["device"], gpu["pci"]) == (prior["device"], prior["pci"])
     ]
@@ -119,11 +130,11 @@ def nothing_left(undo: Undo, platform: Platform) -> Evidence:
     sources = set()
     for target in undo.targets:
         prior = undo.prior["devices"][target.name]
-        if accelerators(platform).agents_go_along and platform.state(target) == "gone":
+        if prior["where"] == INSIDE and platform.state(target) == "gone":
             facts[target.name] = {"device": prior["device"], "gone": target.identity}
             sources.add(platform.witness)  # its agent lived in it, so nobody is left who could be on the device
             continue
-        look = accelerators(platform).accelerators(target, undo.fault, opencl=False)
+        look = site_of(prior, platform).accelerators(target, undo.fault, opencl=False)
         if look["agents"]:
             raise Differs(f"pid {look['agents'][0]} is an agent of this fault and still there, beside {target.name}")
         sources.add(TABLE)

@@ -9,6 +9,11 @@ AGENT: Means = {
     "kubernetes": "an agent that is piped into the pod's container by `exec`",
     "docker": "an agent that is piped into the container by the engine's `exec`",
 }
+GPU_AGENT: Means = {
+    **AGENT,
+    "kubernetes": f"{AGENT['kubernetes']}; where none can work in that, in a pod of ours on its node that is given the same GPU",
+    "docker": f"{AGENT['docker']}; where none can work in that, in a container of ours beside it that is given the same GPU",
+}
 HOLD: Means = {
     **AGENT,
     "docker": f"{AGENT['docker']}; without a `role` the engine pauses the container, and an agent on its machine holds that",

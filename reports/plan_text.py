@@ -48,6 +48,8 @@ def _fault(fault: PlannedFault) -> list[str]:
         f"  at {_s(fault.at_s)}: {fault.fault.kind} {held} on {len(fault.targets)} of {fault.candidates}: {victims}",
         f"    {ends}needs: {fault.privilege.name.lower()}; bites {fault.bites}",
     ]
+    if way := fault.injector.way(fault.undo):
+        lines += _listed("    done by: ", [way])
     if by := fault.injector.undone_by:
         lines += _listed("    undone by: ", [by])
     record = [f"{name} {value}" for name, value in _facts("", fault.undo.prior)]

@@ -1,7 +1,8 @@
 /* Stands in for libcuda.so.1 and libnvidia-ml.so.1 where there is no GPU: one library under both names, its state in a file that
  * all processes share (BLACKSTART_FAKE_GPU), those in containers as well. Kernels take 20 us a round of wall time and compute nothing.
- * As with a driver, what a process has goes when it dies, and one of another container has a pid that means nothing here. Every call
- * that begins with FAIL can be made to fail. `blackstart_simulated` says what it is.
+ * As with a driver, what a process has goes when it dies, and one of another container has the pid by which the machine knows it, or one
+ * that means nothing here. Every call that begins with FAIL can be made to fail. `blackstart_simulated` says what it is. Where nothing
+ * names the file it is a device, as a container's runtime puts it there.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 #define ROUND_S 20e-6
 #define CONTEXT (300ull << 20)
 #define HANGS (-1)
+#define DEVICE "/dev/blackstart-fake-gpu"
 #define ELSEWHERE (1 << 22) /* what is added to pids of other containers: more than any pid */
 
 typedef unsigned long long u64;
@@ -58,7 +60,7 @@ int fake_open(const char *path) {
 
 static int there(void) {
   const char *path = getenv("BLACKSTART_FAKE_GPU");
-  return s || (path && !fake_open(path));
+  return s || (path ? !fake_open(path) : !access(DEVICE, W_OK) && !fake_open(DEVICE));
 }
 
 /* the PID namespace that this process is in */
@@ -70,6 +72,17 @@ static u64 here(void) {
 /* the byte that whoever made an entry holds locked: the kernel frees it when that process dies, in whatever container */
 static struct flock byte_of(struct process *p, int type) {
   return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = sizeof(struct state) + (p - s->process), .l_len = 1};
+}
+
+/* another byte, of which the kernel tells its holder's pid as it is here; 0: that means nothing here */
+static struct flock told_by(struct process *p, int type) {
+  struct flock found = byte_of(p, type);
+  return found.l_start += PROCESSES, found;
+}
+
+static int pid_here(struct process *p) {
+  struct flock asked = told_by(p, F_WRLCK);
+  return fcntl(file, F_GETLK, &asked) || asked.l_type == F_UNLCK || asked.l_pid < 1 ? 0 : asked.l_pid;
 }
 
 static char holding[PROCESSES]; /* entries whose byte is locked here, which F_OFD_GETLK does not tell */
@@ -95,6 +108,8 @@ static int lives(int pid) {
 static void forget(struct process *p) {
   struct flock freed = byte_of(p, F_UNLCK);
   fcntl(file, F_OFD_SETLK, &freed);
+  freed = told_by(p, F_UNLCK);
+  fcntl(file, F_SETLK, &freed);
   holding[p - s->process] = 0;
   memset(p, 0, sizeof *p);
 }
@@ -118,6 +133,8 @@ static struct process *own(int gpu, int pid) {
     *room = (struct process){pid, gpu, 0, here()};
     struct flock held = byte_of(room, F_WRLCK);
     fcntl(file, F_OFD_SETLK, &held);
+    held = told_by(room, F_WRLCK);
+    fcntl(file, F_SETLK, &held);
     holding[room - s->process] = 1;
   }
   return room;
@@ -130,7 +147,10 @@ static u64 used(int gpu) {
   return sum;
 }
 
-static unsigned told(struct process *p) { return p->pid + (p->room == here() ? 0 : ELSEWHERE) + s->host; }
+static unsigned told(struct process *p) {
+  int there = p->room == here() ? p->pid : pid_here(p);
+  return (there ? there : p->pid + ELSEWHERE) + s->host;
+}
 
 /* percent of the last second; pid 0: of all */
 static int share(int gpu, int pid, u64 room) {

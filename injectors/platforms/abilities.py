@@ -7,6 +7,8 @@ from ..values import JSON
 from .base import Target
 
 NAMES = "dns:53"  # as a peer: whoever resolves names for the target
+# Where an agent for an accelerator is: a process of this machine, in the target's own container, or in one of ours beside it.
+HERE, INSIDE, BESIDE = "here", "inside", "beside"
 
 
 def outside(peers: Sequence[str]) -> list[tuple[str, int]]:
@@ -84,21 +86,33 @@ class Dcgm(Protocol):
 
 @runtime_checkable
 class Accelerators(Protocol):
-    """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process.
-
-    `agents_go_along`: an agent is in the target's own container, and dies with it.
-    """
-
-    agents_go_along: bool
+    """The ability to see the accelerators beside a target, and what an agent of ours measured there, past that agent's own process."""
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         """What gpu_agent.py's `look` says: `gpus` by NVML and `amd` by the kernel with their processes (`ours`: of this fault), `devices`
-        of OpenCL where these are wanted, `environment` of the target's processes, `agents` of this fault by the process table; `nvml`,
-        `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty. Raises PlatformError.
+        of OpenCL where these are wanted, `pids` of the target and their `environment`, `agents` of this fault by the process table; `nvml`,
+        `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty. `where` it was looked from, and an agent would be: HERE, INSIDE or
+        BESIDE. Raises PlatformError, Unfit where that is the target's own container and no agent can work there.
         """
 
     def agent_seen(self, fault: str, target: Target) -> JSON | None:
         """What the device's runtime measured for the agent of that fault, as gpu_agent.py writes it down, with `age_s`; None: nothing."""
+
+
+class AcceleratorSite(Accelerators, Protocol):
+    """Where accelerators are seen from and agents are put; the verbs are the platform's."""
+
+    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON: ...
+
+    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON: ...
+
+
+@runtime_checkable
+class SiteBeside(Protocol):
+    """The ability to do it from a container of ours beside the target, which has the same GPU and outlives the target's."""
+
+    @property
+    def beside_accelerators(self) -> AcceleratorSite: ...
 
 
 class Objects(Protocol):

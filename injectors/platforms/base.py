@@ -7,6 +7,7 @@ PlatformError          the platform could not do or answer something
     GivenUp            the drill was stopped while it was under way
     Busy               another drill holds the service
     Unsupported        it has no means for this; said before a drill as "not injecting: ..."
+        Unfit          no agent can work inside the target
 """
 
 import time
@@ -49,6 +50,10 @@ class Busy(PlatformError):
 
 class Unsupported(PlatformError):
     """The platform has no means for what was asked; the message names the missing mechanism."""
+
+
+class Unfit(Unsupported):
+    """No agent can work inside the target: there is no python3, or no folder that can be written to."""
 
 
 HALVES = frozenset({"prefill", "decode"})  # roles of workers that each do one half of an answer

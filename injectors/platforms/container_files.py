@@ -7,6 +7,7 @@ from typing import Final, Generic
 from urllib.parse import urlsplit
 
 from ..values import JSON
+from .abilities import INSIDE
 from .agent_programs import program
 from .base import PlatformError, Target
 from .exec_agents import BOOT, DIGEST_S, EXEC_S, Doors, W, is_agent, look, prefix, told
@@ -24,7 +25,6 @@ class ContainerFiles(LookedContents, Generic[W]):
     """The platform says which container is a target's, and how programs get into it."""
 
     doors: Doors[W]
-    agents_go_along: bool = True  # when the target dies, since they are in its container
 
     @abstractmethod
     def _container(self, target: Target) -> W | None:
@@ -128,7 +128,8 @@ class ContainerFiles(LookedContents, Generic[W]):
         """As a process of its own in the target's container sees them. Raises Unsupported without python3 there."""
         self._refuse_foreign(target)
         request = {"pids": self.pids(target), "fault": fault, "opencl": opencl}
-        return told(self.doors, self._where(target), program("saturate-gpu").name, ("look", request), DRIVER_S)
+        found = told(self.doors, self._where(target), program("saturate-gpu").name, ("look", request), DRIVER_S)
+        return {**found, "where": INSIDE}
 
     def agent_seen(self, fault: str, target: Target) -> JSON | None:
         where = self._container(target)

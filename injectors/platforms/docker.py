@@ -17,12 +17,13 @@ from typing import ClassVar
 from ..values import JSON
 from . import Where
 from .alone_here import AloneHere
-from .base import Means, PlatformError, Target, Unavailable, Unsupported, came
+from .base import Means, PlatformError, Target, Unavailable, Unfit, Unsupported, came
 from .container_files import ContainerFiles
 from .docker_agents import AT_HOME, RoomAgents, barred, matching_at_home, refuse_foreign_processes, sees_others
 from .docker_api import DockerApi
 from .docker_exec import Room, RoomDoors
 from .docker_find import Finder, name_of, networks_of, room_of, runs, short, volume_of
+from .docker_gpu import GpuRooms
 from .docker_helpers import RUN, TARGET, Helpers
 from .docker_inline import InlineRooms
 from .docker_lifecycle import RoomLifecycle, remarks_on
@@ -54,6 +55,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         self.here = LocalAgents(Path("/"), state, environment, self.given_up)
         self.helpers = Helpers(api, where.image, self.given_up)
         self.inline = InlineRooms(api, self.agents, self.helpers)
+        self.beside_accelerators = GpuRooms(api, self.agents, self.helpers, self.finder.container)
         self.addresses = Addresses(self.finder)
         self._fit: set[str] = set()  # IDs of containers in which an agent can work
 
@@ -257,7 +259,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         where = self._room_of(target)
         if where and where.id not in self._fit:
             if not look(self.doors, where, "around", {})["places"]:
-                raise Unsupported(
+                raise Unfit(
                     f"{where} has no folder that can be written to ({PLACES}), and an undo record needs one; give it a tmpfs"
                 )
             self._fit.add(where.id)

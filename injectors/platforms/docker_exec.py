@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..values import JSON
-from .base import PlatformError, Unavailable, Unsupported
+from .base import PlatformError, Unavailable, Unfit
 from .docker_api import ANSWER_S, Conflict, DockerApi, NotThere, Wire, at, pieces
 from .exec_agents import BOOT, EXEC_S, packed
 from .exec_lines import Lines
@@ -62,7 +62,7 @@ class Session(Lines):
         if code in CANNOT_RUN:
             why = (errors or self.said.decode("utf-8", "replace")).strip()[-300:]
             if any(words in why for words in NOT_FOUND):
-                raise Unsupported(f"{self.where} has no python3, and its faults need one: {why}")
+                raise Unfit(f"{self.where} has no python3, and its faults need one: {why}")
             raise PlatformError(f"{self.where}: no command can be started: {why}")  # as when it ends in this moment
         return code, bytes(self.said), errors
 

@@ -19,15 +19,10 @@ from .docker_find import parts_of, runs
 from .docker_helpers import FAULT, OURS, RUN, START, TARGET, UNDO, Helpers, name_of, run_of
 from .exec_agents import ContainerAgents
 from .net_rooms import asked, counted, request_of
+from .own_rooms import SLEEP
 
 SLACK_S, END_S, LOOK_EVERY_S = 60.0, 5.0, 0.1
 TRY: Final = "blackstart-net-try"
-SLEEP: Final = (
-    "import glob,signal,sys,time\nsignal.signal(15,lambda *_:sys.exit(0))\nbegan=time.monotonic();seen=False\n"
-    "while time.monotonic()<began+(float(sys.argv[1]) if seen else 60):\n time.sleep(0.2)\n"
-    " there=bool(glob.glob('/tmp/blackstart-*.json')+glob.glob('/dev/shm/blackstart-*.json'))\n"
-    " if seen and not there:\n  time.sleep(3)\n  break\n seen=seen or there"  # whoever undid it has not said so yet
-)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from ..values import JSON
 from .agent_programs import INJECTORS, keeps, program
-from .base import GivenUp, PlatformError, Target, Unsupported
+from .base import GivenUp, PlatformError, Target, Unfit, Unsupported
 
 W = TypeVar("W")  # a container, as its platform knows it
 Entered_contra = TypeVar("Entered_contra", contravariant=True)  # the same, for who only takes it
@@ -90,7 +90,7 @@ def told(doors: Doors[W], where: W, name: str, question: tuple[str, JSON], limit
     if code or not said:
         missing = code in {126, 127} or "not found" in errors
         problem = f"{where}: {errors.strip()[-300:] or f'exit {code}'}"
-        raise Unsupported(f"no python3 in {where}: {errors.strip()[-200:]}") if missing else PlatformError(problem)
+        raise Unfit(f"no python3 in {where}: {errors.strip()[-200:]}") if missing else PlatformError(problem)
     answer: JSON = json.loads(said)
     if "error" in answer:
         raise PlatformError(f"{where}: {answer['error']}")

@@ -36,9 +36,9 @@ class PodAgents(ContainerAgents[Container]):
     """Those of one namespace."""
 
     def chosen(self, where: Container, target: Target, parameters: JSON) -> Container:
-        """The one that is named, or that of the processes which are meant, or the main one."""
+        """The one that is named, in a pod of ours where that is named as well, or that of the processes which are meant, or the main one."""
         if "container" in parameters:
-            return Container(where.namespace, where.pod, parameters["container"])
+            return Container(where.namespace, parameters.get("pod", where.pod), parameters["container"])
         names = {identity.rpartition("/pid:")[0].rpartition("/")[2] for identity in parameters.get("processes", ())}
         if len(names) > 1:
             raise Unsupported(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..values import JSON
-from .base import PlatformError, Unavailable, Unsupported
+from .base import PlatformError, Unavailable, Unfit
 from .exec_agents import BOOT, EXEC_S, packed
 from .exec_lines import Lines
 from .kube_api import ApiError, Forbidden, KubeApi, place
@@ -100,7 +100,7 @@ def _code(status: JSON, where: Container) -> int:
         return int(codes[0])
     why = str(status.get("message") or status)
     if any(words in why for words in NOT_FOUND):
-        raise Unsupported(f"{where} has no python3, and its faults need one: {why}")
+        raise Unfit(f"{where} has no python3, and its faults need one: {why}")
     raise PlatformError(f"{where}: {why}")
 
 

@@ -233,6 +233,7 @@ class Finder:
         details = {
             "pod": pod["metadata"]["name"],
             "node": pod["spec"].get("nodeName"),
+            "runtime": pod["spec"].get("runtimeClassName"),
             "container": main_container(pod),
             "workload": f"{owned.kind}/{owned.name}",
             "url": url_of(pod, None),

@@ -82,11 +82,15 @@ CHANGES = {
         Right("", "nodes", ("get", "list"), everywhere=True),
         Right("coordination.k8s.io", "leases", ("get",), everywhere=True),
     ),
+    "gpu": (
+        Right("batch", "jobs", ("create", "delete")),
+        Right("", "pods", ("create",)),  # by a dry run, as for a helper
+    ),
     "secret": (Right("", "secrets", ("get", "create", "patch", "delete")),),
     "evict": (Right("", "pods/eviction", ("create",)),),
 }
 
-UNGUARDED = {"evict", "container", "helper"}
+UNGUARDED = {"evict", "container", "helper", "gpu"}
 
 
 def needed(means: Means) -> tuple[Right, ...]:

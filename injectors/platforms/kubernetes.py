@@ -21,6 +21,7 @@ from .kube_api import Forbidden, KubeApi, place
 from .kube_drills import DrillJob
 from .kube_files import PodFiles
 from .kube_find import Finder, container_of
+from .kube_gpu import GpuPods
 from .kube_guard import Guards
 from .kube_inline import InlineProxies
 from .kube_isolation import NodeCuts
@@ -54,6 +55,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.watcher = Watcher(api, self.finder)
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
+        self.beside_accelerators = GpuPods(api, self.finder, self.agents, where.image, self.given_up)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
         self.secrets = ClusterSecrets(api, self.finder, self.guards)
         self.isolation = NodeCuts(api, self.finder, where.image, where.protected, self.given_up)
@@ -239,6 +241,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.records.forget(run)
         self.guards.abandon(run)
         self.isolation.abandon(run)
+        self.beside_accelerators.abandon(run)
 
     def sweep(self, run: str) -> None:
         with suppress(PlatformError):  # the cluster removes it later, and who may not has made none

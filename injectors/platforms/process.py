@@ -13,6 +13,7 @@ from threading import Event
 from typing import ClassVar
 
 from ..values import JSON
+from .abilities import HERE
 from .alone_here import AloneHere
 from .base import PlatformError, Target, Unsupported, came
 from .links import LinkControl, runtime_folder
@@ -46,7 +47,6 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     name: ClassVar[str] = "process"
     rules_are_the_path: bool = True
-    agents_go_along: bool = False
     witness: ClassVar[str] = "process table"
 
     def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
@@ -237,7 +237,8 @@ class ProcessPlatform(LocalFiles, AloneHere):
         return memory_available()
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
-        return self.agents.look("saturate-gpu", {"pids": self.pids(target), "fault": fault, "opencl": opencl})
+        found = self.agents.look("saturate-gpu", {"pids": self.pids(target), "fault": fault, "opencl": opencl})
+        return {**found, "where": HERE}
 
     def dcgm(self, device: str) -> JSON:
         return self.agents.look("log-xid", {"dcgm": device})

@@ -85,7 +85,7 @@ def profile_of(namespace: str, image: str, folder: Path) -> Path:
     return path
 
 
-def opened(kubeconfig: str, namespace: str) -> KubernetesPlatform:
+def opened(kubeconfig: str, namespace: str, image: str | None = None) -> KubernetesPlatform:
     """The platform of its Deployment, as another process would open it, too: it can be pickled with its arguments."""
-    where = Where("kubernetes", Path(), {}, kubernetes=KubernetesSpec(namespace, "deployment/web"))
+    where = Where("kubernetes", Path(), {}, kubernetes=KubernetesSpec(namespace, "deployment/web"), image=image)
     return KubernetesPlatform(KubeApi.opened({"KUBECONFIG": kubeconfig}), where)

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,10 +14,12 @@ from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.docker_api import DockerApi
 from blackstart.injectors.platforms.docker_helpers import present
 from blackstart.tests.command import until
+from blackstart.tests.docker import nvidia_runtime
+from blackstart.tests.docker.nvidia_runtime import RUN
 
 IMAGE = "devkube/python:3.11"
 ARCHIVE = Path(__file__).parents[3] / "shared" / "kube" / "python.tar.zst"
-STATE, RUN = Path("/var/lib/blackstart-docker"), Path("/run/blackstart-docker")
+STATE = Path("/var/lib/blackstart-docker")
 SOCKET = RUN / "docker.sock"
 PROGRAMS = ("dockerd", "containerd", "runc", "iptables", "zstd")
 MARKS = ("DOCKER", "docker0", "10.213.")  # in rules of the firewall that are dockerd's
@@ -73,6 +76,7 @@ class Engine:
         command = ["dockerd", "--data-root", STATE, "--exec-root", RUN / "exec", "--pidfile", RUN / "dockerd.pid"]
         command += ["--host", f"unix://{SOCKET}", "--storage-driver", self.storage, "--bip", "10.213.0.1/24"]
         command += ["--default-address-pool", "base=10.213.128.0/17,size=24", "--ip6tables=false"]
+        command += ["--add-runtime", f"nvidia={_nvidia()}"]
         with self.log.open("ab") as log:
             process = self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("dockerd to answer or to end", lambda: self.answers() or process.poll() is not None, STARTED_S)
@@ -113,6 +117,14 @@ class Engine:
 
     def words(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-2000:] if self.log.exists() else "it said nothing"
+
+
+def _nvidia() -> Path:
+    """The runtime that stands in for NVIDIA's, as a program of its own."""
+    path = RUN / "nvidia-runtime"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I {nvidia_runtime.__file__} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def swept() -> None:

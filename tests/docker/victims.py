@@ -34,12 +34,12 @@ def opened(state: Path, host: str, spec: DockerSpec = SPEC, engine: str = r"vict
     return DockerPlatform(DockerApi.opened(environment), where, state, environment)
 
 
-def archive(files: dict[str, bytes]) -> bytes:
+def archive(files: dict[str, bytes], mode: int = 0o644) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as packed:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
+            entry.size, entry.mode = len(content), mode
             packed.addfile(entry, io.BytesIO(content))
     return target.getvalue()
 

@@ -50,7 +50,7 @@ def test_an_index_means_nothing_beside_an_amd_gpu_that_is_not_as_it_should_be() 
 class Beside:
     """A platform that sees just that, and has pid 10 of every target."""
 
-    name, agents_go_along = "here", False
+    name = "here"
 
     def __init__(self, seen: dict) -> None:
         self.seen = seen
@@ -58,8 +58,8 @@ class Beside:
     def pids(self, _: Target) -> tuple[int, ...]:
         return (10,)
 
-    def accelerators(self, *_: object, **__: object) -> dict:
-        return self.seen
+    def accelerators(self, target: Target, *_: object, **__: object) -> dict:
+        return {**self.seen, "pids": self.pids(target), "where": "here"}
 
     def agent_seen(self, *_: object) -> None:
         return None

@@ -15,10 +15,10 @@ from blackstart.injectors.platforms import docker_api
 from blackstart.injectors.platforms.base import Target, Unavailable, Unsupported
 from blackstart.injectors.platforms.docker_api import DockerApi, pieces
 from blackstart.injectors.platforms.docker_find import Finder, identity_of, parts_of, port_of, restarts_itself, runs, volume_of
-from blackstart.injectors.platforms.docker_inline import SLEEP
 from blackstart.injectors.platforms.docker_spec import Compose, DockerSpec
 from blackstart.injectors.platforms.docker_watch import Addresses
 from blackstart.injectors.platforms.net_rooms import ends_of, outside_of
+from blackstart.injectors.platforms.own_rooms import SLEEP
 from blackstart.scenarios.demo import HERE
 from blackstart.scenarios.demo.docker import PORT, REPLICAS, command_of, containers, profile
 from blackstart.tests.command import until

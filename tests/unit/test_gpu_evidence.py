@@ -42,7 +42,7 @@ def gpu(*processes: dict[str, Any], used: int = 800 * MIB, **more: object) -> di
 class Beside:
     """A platform that sees that one GPU, on which the processes `pids` are the target's, and what an agent has measured."""
 
-    name, agents_go_along = "here", False
+    name = "here"
 
     def __init__(self, found: dict[str, Any], pids: tuple[int, ...] = (TARGET,), measured: dict[str, Any] | None = None) -> None:
         self.found, self.own, self.measured = found, pids, measured
@@ -54,7 +54,7 @@ class Beside:
         words = dict.fromkeys(("nvml", "cuda", "kfd", "hip", "opencl"), "")
         environment = {str(TARGET): {"CUDA_VISIBLE_DEVICES": UUID}}
         seen = {**words, "gpus": [self.found], "broken": [], "amd": [], "amd_broken": [], "environment": environment}
-        return {**seen, "root": True}
+        return {**seen, "root": True, "pids": self.own, "where": "here"}
 
     def agent_seen(self, *_: object) -> dict[str, Any]:
         return {"stopped": "", "age_s": 0.0, **(self.measured or {})}
@@ -147,7 +147,7 @@ def test_a_lost_gpu_is_refused_where_the_shim_would_not_do_just_that(
 
 
 def undo() -> Undo:
-    prior = {"device": UUID, "hardware": "real", "used_bytes": 500 * MIB, "pids": [TARGET]}
+    prior = {"device": UUID, "hardware": "real", "used_bytes": 500 * MIB, "pids": [TARGET], "where": "here"}
     return Undo((R0,), {"devices": {"r0": prior}}, "f.1")
 
 

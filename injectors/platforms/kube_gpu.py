@@ -1,0 +1,197 @@
+"""GPUs of pods in which no agent can work: a pod of ours on the target's node, to which NVIDIA's runtime gives that one GPU as well.
+
+It asks for the GPU by the variable that NVIDIA's runtime heeds, with the target's own RuntimeClass, and requests none of the node's: a
+device plugin would give it another one. It sees the node's processes (hostPID), since NVML tells the node's pids, and the target's among
+them by their control group; it has an ordinary user and no capability. It is a Job's, and ends by itself: at the deadline, or once the agent
+in it has let go. With it ends the agent, and the driver takes back what that had. It is no ephemeral container of the target's pod: that
+is given no device, and could never be removed from the pod again.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import Final
+
+from ..values import JSON
+from .abilities import BESIDE
+from .agent_programs import program
+from .base import PlatformError, Target, Unsupported, came
+from .container_files import DRIVER_S
+from .exec_agents import look, prefix, told
+from .kube_agents import PodAgents, PodDoors
+from .kube_api import ApiError, Conflict, KubeApi, place
+from .kube_exec import Container
+from .kube_find import Finder, pod_of
+from .kube_own_pods import BATCH, await_running, own_pod
+from .kube_pods import main_container, runs
+from .kube_records import OURS, SELECTOR
+from .own_rooms import SLEEP
+
+MARK: Final = "blackstart-gpu"  # the label that tells one such pod from another
+RUN_OF: Final = "blackstart/gpu-for"  # the annotation that names the run
+CONTAINER: Final = "gpu"
+ALL, VISIBLE = "all", "NVIDIA_VISIBLE_DEVICES"
+SLACK_S, GONE_S, LOOK_EVERY_S, KEPT_S = 60.0, 30.0, 0.2, 60
+MEMORY: Final = "2Gi"  # a context of CUDA's takes some hundred MiB of the node's
+
+
+@dataclass
+class GpuPods:
+    """Those of one service; an `AcceleratorSite`. `image`: with python3; None: the service file names none."""
+
+    api: KubeApi
+    finder: Finder
+    agents: PodAgents
+    image: str | None
+    given_up: Event
+
+    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
+        """From beside the agent of that fault; without one from a pod that is made for it, and sees all GPUs. Raises Unsupported."""
+        del opencl  # its devices are drilled beside local processes only
+        if room := self._holding(_name(fault, target)) if fault else None:
+            found = self._looked(room, target, fault)
+        else:
+            found = self._looked_once(target, fault)
+        if found["nvml"]:
+            raise Unsupported(
+                f"a pod of image {self.image} on node {target.details['node']} that asks for GPUs by {VISIBLE}, with RuntimeClass "
+                f"{target.details['runtime']}, sees none: {found['nvml']}; let the target have NVIDIA's RuntimeClass (runtimeClassName), or let "
+                "that runtime heed the variable in unprivileged pods"
+            )
+        return {**found, "environment": {}, "where": BESIDE}  # what a device plugin gave the target no API tells
+
+    def agent_seen(self, fault: str, target: Target) -> JSON | None:
+        room = self._holding(_name(fault, target))
+        found: JSON | None = look(self._doors, room, "seen", {"prefix": prefix(fault, target)})["seen"] if room else None
+        return found
+
+    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
+        name = _name(fault, target)
+        room = self._begun(name, run_of(fault), target, parameters["device"], deadline_s + SLACK_S)
+        try:
+            return self.agents.begin(
+                fault, target, verb, {**parameters, "pod": room.pod, "container": room.container}, deadline_s
+            )
+        except PlatformError:
+            with suppress(PlatformError):  # whoever undoes the fault asks again
+                self._end(name)
+            raise
+
+    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
+        """From any process, whatever has become of the target. An agent that cannot be told to end ends with its pod."""
+        del beside  # nothing is changed that could outlive it
+        name, answer = _name(fault, target), {"event": "undone", "reason": "nothing was left"}
+        if room := self._holding(name):
+            try:
+                answer = self.agents.end_in(room, fault, target)
+            except PlatformError as error:
+                answer = {"event": "undone", "reason": f"its pod was ended: {error}"}
+        self._end(name)
+        return answer
+
+    def abandon(self, run: str) -> None:
+        """Remove what is left of that run."""
+        for each in self.api.items(place("jobs", self._namespace, group=BATCH), labels=f"{SELECTOR},{MARK}")[0]:
+            if each["metadata"]["annotations"][RUN_OF] == run:
+                self._end(each["metadata"]["name"])
+
+    @property
+    def _namespace(self) -> str:
+        return self.finder.spec.namespace
+
+    @property
+    def _doors(self) -> PodDoors:
+        return PodDoors(self.api)
+
+    def _looked(self, room: Container, target: Target, fault: str) -> JSON:
+        request = {"container": self._number(target), "fault": fault}
+        return told(self._doors, room, program("saturate-gpu").name, ("look", request), DRIVER_S)
+
+    def _looked_once(self, target: Target, fault: str) -> JSON:
+        name = _name(f"look {os.getpid()} {id(self)}", target)
+        self._end(name)  # one whose asker has died
+        try:
+            return self._looked(self._begun(name, run_of(fault), target, ALL, SLACK_S), target, fault)
+        finally:
+            self._end(name)
+
+    def _number(self, target: Target) -> str:
+        """The ID of the target's main container as its runtime has it; empty: it is gone, or was not started yet."""
+        pod = pod_of(self.api, target)
+        statuses = (pod or {}).get("status", {}).get("containerStatuses") or []
+        main = target.details.get("container") or (main_container(pod) if pod else "")
+        return next((str(each.get("containerID") or "").partition("://")[2] for each in statuses if each["name"] == main), "")
+
+    def _holding(self, name: str) -> Container | None:
+        pod = next((each for each in self._pods(name) if runs(each)), None)
+        return Container(self._namespace, pod["metadata"]["name"], CONTAINER) if pod else None
+
+    def _pods(self, name: str) -> list[JSON]:
+        return self.api.items(place("pods", self._namespace), labels=f"{MARK}={name}")[0]
+
+    def _begun(self, name: str, run: str, target: Target, device: str, seconds: float) -> Container:
+        """One that runs. Raises Unsupported in the API server's own words, by a dry run: of a Job's pods nobody hears before they are missing."""
+        spec = self._pod(target, device, seconds)
+        meta = {"name": name, "namespace": self._namespace, "labels": {**OURS, MARK: name}}
+        job = {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": math.ceil(seconds + SLACK_S),
+            "ttlSecondsAfterFinished": KEPT_S,
+            "template": {"metadata": {"labels": meta["labels"]}, "spec": spec},
+        }
+        whole = {"apiVersion": BATCH, "kind": "Job", "metadata": {**meta, "annotations": {RUN_OF: run}}, "spec": job}
+        try:
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+            self.api.create(f"{place('pods', self._namespace)}?dryRun=All", pod)
+            self.api.create(place("jobs", self._namespace, "", BATCH), whole)
+        except Conflict as error:
+            raise PlatformError(f"there is a {name} in namespace {self._namespace} already") from error
+        except ApiError as error:
+            raise Unsupported(
+                f"a pod of ours that sees the processes of node {target.details['node']} is not taken in namespace {self._namespace}: {error}"
+            ) from error
+        what = f"the pod beside {target.name} (image {self.image})"
+        await_running(partial(self._pods, name), what, self._namespace, self.given_up.wait)
+        if (room := self._holding(name)) is None:
+            raise PlatformError(f"{what} has ended already")
+        return room
+
+    def _pod(self, target: Target, device: str, seconds: float) -> JSON:
+        if self.image is None:
+            raise Unsupported("a pod of ours has to stand beside the target; name an image with python3: probe.image")
+        needed = {VISIBLE: device, "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        container = {
+            "env": [{"name": key, "value": value} for key, value in needed.items()],
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": MEMORY}},
+        }
+        runtime = target.details.get("runtime")
+        return own_pod(
+            CONTAINER,
+            self.image,
+            ["-c", SLEEP, str(seconds)],
+            "1Mi",
+            container,
+            nodeName=target.details["node"],
+            hostPID=True,
+            tolerations=[{"operator": "Exists"}],
+            **({"runtimeClassName": runtime} if runtime else {}),
+        )
+
+    def _end(self, name: str) -> None:
+        self.api.delete(place("jobs", self._namespace, name, BATCH))
+        if not came(lambda: not self._pods(name), GONE_S, Event(), LOOK_EVERY_S):  # also where the drill is given up
+            raise PlatformError(f"the pod of job/{name} in namespace {self._namespace} is not gone")
+
+
+def run_of(fault: str) -> str:
+    """The run that a fault belongs to."""
+    return fault.rpartition(".")[0] or fault
+
+
+def _name(what: str, target: Target) -> str:
+    return f"{MARK}-{hashlib.sha256(f'{what}/{target.name}'.encode()).hexdigest()[:12]}"

@@ -1,0 +1,193 @@
+"""Faults of accelerators beside containers without python3: the image of the victim is one static program, the driver is simulated.
+
+A runtime that stands in for NVIDIA's puts the driver into the victim and into containers of ours, where they ask for it.
+"""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blackstart.injectors import testing
+from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
+from blackstart.injectors.platforms.docker import DockerPlatform
+from blackstart.injectors.platforms.docker_api import DockerApi, at
+from blackstart.injectors.platforms.docker_spec import DockerSpec
+from blackstart.injectors.testing import check_injector
+from blackstart.injectors.values import Share, Size
+from blackstart.tests.accelerators import OTHER, WHOLE, FakeGpus, compiled
+from blackstart.tests.cluster.steps import in_fault, scenario
+from blackstart.tests.command import Blackstart, kill_quietly, until
+from blackstart.tests.docker import victims
+from blackstart.tests.docker.engine import SOCKET
+from blackstart.tests.docker.nvidia_runtime import DRIVER
+from blackstart.tests.docker.test_accelerators import refused, written
+from blackstart.tests.docker.victims import NETWORK, PORT
+
+NAME, BARE = "v-gpu", "blackstart-test/gpu-server"
+CONTEXT_MIB, HAD_MIB = 300, 256
+OWN_MIB = CONTEXT_MIB + HAD_MIB
+LEAVE = Size(256 << 20)
+SPEC = DockerSpec(containers=(NAME,), port=PORT)
+
+
+@pytest.fixture(scope="module")
+def gpus(api: DockerApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGpus]:
+    """The driver in its place, the image and the network."""
+    found = FakeGpus(tmp_path_factory.mktemp("driver") / "gpu")
+    (found.folder / "state").chmod(0o666)  # whoever the container runs as
+    DRIVER.unlink(missing_ok=True)
+    DRIVER.symlink_to(found.folder)
+    program = compiled("gpu_server.c", "-static").read_bytes()
+    archive = victims.archive({"gpu_server": program}, 0o755)
+    words = ["docker", "--host", f"unix://{SOCKET}", "import", "--change", 'ENTRYPOINT ["/gpu_server"]', "-", BARE]
+    subprocess.run(words, input=archive, check=True, capture_output=True)
+    api.post("/networks/create", {"Name": NETWORK})
+    try:
+        yield found
+    finally:
+        api.delete(at("networks", NETWORK))
+        api.delete(at("images", BARE))
+        DRIVER.unlink()
+
+
+@contextmanager
+def standing(api: DockerApi, name: str = NAME, uuid: str = WHOLE, mib: int = HAD_MIB, runtime: str = "nvidia") -> Iterator[None]:
+    environment, command = ["NVIDIA_VISIBLE_DEVICES=all"], [str(PORT), uuid, str(mib)]
+    made = victims.create(api, name, Image=BARE, Cmd=command, Env=environment, HostConfig={"Runtime": runtime})
+    try:
+        until(f"{name} to answer", lambda: not victims.mute(api, name)(), 30)
+        yield
+    finally:
+        api.delete(at("containers", made), force="true", v="true")
+
+
+@pytest.fixture(scope="module")
+def replica(api: DockerApi, gpus: FakeGpus) -> Iterator[str]:
+    del gpus
+    with standing(api):
+        yield NAME
+
+
+def opener(folder: Path) -> Callable[[], DockerPlatform]:
+    return functools.partial(victims.opened, folder, f"unix://{SOCKET}", SPEC, "gpu_server")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("replica")
+def test_the_whole_contract(api: DockerApi, gpus: FakeGpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "SETTLE_S", 10.0)  # half of it is the deadline of what is killed while it is held
+    check_injector(GpuMemoryFill(leave=LEAVE), opener(tmp_path), (NAME,), effect=lambda: gpus.used_mib(0) > 3000)
+    assert (gpus.used_mib(0), gpus.used_mib(1)) == (OWN_MIB, 0)
+    until("containers of ours to be gone", lambda: victims.helpers(api) == [], 30)
+
+
+@pytest.mark.usefixtures("replica")
+def test_the_work_of_a_container_beside_it_is_on_the_targets_own_gpu(api: DockerApi, gpus: FakeGpus, tmp_path: Path) -> None:
+    """And that is the one GPU which it was given."""
+    injector = GpuSaturate(duty=Share(0.5))
+    with closing(opener(tmp_path)()) as platform:
+        target = until("the replica", lambda: platform.current(NAME))
+        undo = injector.plan((target,), platform).stamped("work.0", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        try:
+            (helper,) = victims.helpers(api)
+            made = victims.container(api, helper)
+            assert f"NVIDIA_VISIBLE_DEVICES={WHOLE}" in made["Config"]["Env"]
+            assert (made["HostConfig"]["CapAdd"], made["HostConfig"]["CapDrop"]) == (None, ["ALL"])
+            found = until("proof", lambda: proof(injector, undo, platform), 20)
+            assert (found.source, found.facts["targets"][NAME]["device"], gpus.share(0) > 10) == ("NVML", WHOLE, True)
+            (agent,) = victims.processes(api, "saturate-gpu", helper)
+            os.kill(agent, signal.SIGKILL)  # it leaves a record in a container that stands
+        finally:
+            injector.recover(undo, platform)
+        assert "the kernel's process table" in injector.verify_recovered(undo, platform).source
+    assert (victims.helpers(api), gpus.used_mib(0)) == ([], OWN_MIB)
+
+
+def proof(injector: Any, undo: Any, platform: DockerPlatform) -> Any:
+    try:
+        return injector.verify(undo, platform)
+    except testing.FaultError:
+        return None
+
+
+def test_a_replica_that_starts_again_finds_its_memory_taken(api: DockerApi, gpus: FakeGpus, tmp_path: Path) -> None:
+    """As vram-hog-on-restart has it; the undo does not wait for a replica that cannot start."""
+    injector, most = GpuMemoryFill(leave=LEAVE), 2500
+    with (
+        standing(api, "v-most", OTHER, most),
+        closing(victims.opened(tmp_path, f"unix://{SOCKET}", DockerSpec(containers=("v-most",), port=PORT))) as platform,
+    ):
+        target = until("the replica", lambda: platform.current("v-most"))
+        undo = injector.plan((target,), platform).stamped("hog.0", injector.kind, {}, 60.0)
+        assert injector.bites(undo) == "on-restart"
+        injector.inject(undo, platform)
+        platform.kill(target)
+        until("it to try in vain", lambda: victims.container(api, "v-most")["RestartCount"] >= 2, 20)
+        assert victims.mute(api, "v-most")()
+        assert injector.verify(undo, platform).source == "NVML"
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+        until("the replica to come back", lambda: not victims.mute(api, "v-most")(), 30)
+        assert gpus.used_mib(1) == CONTEXT_MIB + most
+
+
+def test_what_a_killed_drill_left_is_recovered_from_another_machine(
+    blackstart: Blackstart,
+    api: DockerApi,
+    gpus: FakeGpus,
+    replica: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "this-machine"))
+    service = written(blackstart.folder, f"http://{victims.address(api, replica)}:{PORT}")
+    process, folder = in_fault(
+        blackstart, service, f"{{kind: gpu-memory-fill, leave: 256MiB, target: {{names: [{NAME}]}}, for: 60s}}"
+    )
+    assert gpus.used_mib(0) > 3000
+    told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    (effective,) = [each for each in told if each["event"] == "effective"]
+    assert (effective["evidence"]["source"], effective["evidence"]["facts"]["hardware"]) == ("NVML", "simulated")
+    process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
+    (helper,) = victims.helpers(api)
+    assert victims.processes(api, "fill-gpu", helper)
+    os.kill(victims.container(api, helper)["State"]["Pid"], signal.SIGKILL)  # its first process: with it the agent has to end
+    until("the driver to take back what the agent had", lambda: gpus.used_mib(0) == OWN_MIB, 10)
+    kill_quietly(process)
+    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = Blackstart(elsewhere)("recover", folder)
+    assert done.code == 0, done.out + done.err
+    assert "gpu-memory-fill: undone" in done.out
+    assert (gpus.used_mib(0), victims.helpers(api)) == (OWN_MIB, [])
+
+
+def test_a_gpu_that_nobody_tells_is_the_targets_is_refused(api: DockerApi, gpus: FakeGpus, tmp_path: Path) -> None:
+    del gpus
+    with standing(api, "v-none", "none"), standing(api, "v-runc", "none", runtime="runc"):
+        why = refused(tmp_path, "v-runc", GpuSaturate())
+        assert "v-runc" in why
+        assert "has no python3" in why
+        assert "it runs by the engine's runtime runc and has requested no GPU" in why
+        assert "v-none's environment shows it GPU-" in refused(tmp_path, "v-none", GpuSaturate())
+        assert "opencl:0 is drilled beside local processes only" in refused(tmp_path, "v-none", GpuSaturate(device="opencl:0"))
+
+
+def test_a_plan_says_which_way_is_taken_and_why(blackstart: Blackstart, api: DockerApi, replica: str) -> None:
+    service = written(blackstart.folder, f"http://{victims.address(api, replica)}:{PORT}")
+    file = scenario(blackstart, "{kind: gpu-saturate, for: 10s}")
+    told = " ".join(blackstart("plan", file, "--service", service).out.split())
+    assert f"done by: an agent in a container of ours beside {NAME}, since container {NAME}" in told
+    assert "has no python3" in told
+    assert "needs: helper" in told
+    refused_ = blackstart("plan", file, "--service", service, "--max-privilege", "exec")
+    assert "gpu-saturate takes the privilege helper, and exec is the most that is allowed" in refused_.err
