@@ -217,6 +217,6 @@ def test_what_dcgm_keeps_of_a_line_alone_is_told(xid, lines, kept):
     prior = {"r0": {"device": UUID, "pci": "ffff:17:00", "hardware": "simulated", "dcgm": None}}
     undo = Undo((R0,), {"signals": prior}).stamped("signal.1", injector.kind, {}, 60.0)
     found = injector.verify_recovered(undo, Logged({"lines": lines}))
-    assert ("DCGM 4, where it reads this log, goes on reporting XID 79 until its host engine starts" in found.detail) == kept
+    assert (f"DCGM 4, where it reads this log, goes on reporting XID {xid} until its host engine starts" in found.detail) == kept
     assert ("the drill is over" in found.detail) == bool(lines)
     assert "goes on reporting XID 79 or 120" in injector.undone_by
