@@ -24,10 +24,11 @@ log-xid: `line` goes into the kernel's log, and `over` when the fault ends, sinc
 look: `pids` (whose environment is wanted), or `container` (by whose whole ID they are found), `fault` (whose agents are looked for),
 `opencl` (whether its devices are wanted).
 
-`dcgm` of log-xid is a GPU by DCGM's own number and an XID, of which a sample goes into DCGM's cache, and one of 0 when the fault ends; it or
+`dcgm` of log-xid has the `uuid` of a GPU and an `xid`, of which a sample goes into DCGM's cache, and one of 0 when the fault ends; it or
 `line` may be null. `dcgm` of look is the UUID of a GPU of which DCGM alone is asked.
 
-A driver that hangs is waited for no longer than LOOK_S by look, UNDO_LIMIT_S by undo: the kernel ends the process then.
+A driver that hangs is waited for no longer than LOOK_S by look, UNDO_LIMIT_S by undo (longer where a verb's undo is): the kernel ends the
+process then.
 
 What the runtime measured (kernel times by its events, bytes held, the allocation that failed) lies in STATE.seen while the fault holds.
 Memory is allocated plainly, never managed (oversubscription can hang a device), and no kernel lasts longer than some 10 ms.
@@ -1407,13 +1408,14 @@ class Watch:
 
 class Verb(NamedTuple):
     """`prepare` looks and refuses, and returns what `undo` needs; `apply` does it and returns facts, `go_on` keeps it up until it raises
-    Ended or Beyond; `undo` works from the record alone and is idempotent.
+    Ended or Beyond; `undo` works from the record alone and is idempotent, and may take `more_s` longer than UNDO_S.
     """
 
     prepare: Callable[[Record, Held], Record]
     apply: Callable[[Record, Held], Record]
     go_on: Callable[[Record, Held], None]
     undo: Callable[[Record], None]
+    more_s: float = 0.0
 
 
 def nothing(record: Record) -> None:
@@ -1436,7 +1438,7 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
         "verb": name,
         "agent": identity(os.getpid()),
         "boot": boot(),
-        "undo_s": UNDO_S,
+        "undo_s": UNDO_S + VERBS[name].more_s,
         "record": {},
     }
     held = Held(path, body, ending)
@@ -1460,7 +1462,8 @@ def last_resort(seconds: float) -> None:
 def hold(name: str, request: Record) -> int:
     """Do it, keep it up until an ending, let go. Returns the exit status."""
     ending = Ending(request["deadline_s"], request.get("lease_s"))
-    last_resort(request["deadline_s"] + UNDO_S)
+    undo_s = UNDO_S + VERBS[name].more_s
+    last_resort(request["deadline_s"] + undo_s)
     try:
         held = begin(name, request, ending)
     except (Refused, OSError) as problem:
@@ -1477,7 +1480,7 @@ def hold(name: str, request: Record) -> int:
         why = "%s: %s" % (type(problem).__name__, problem)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # nothing interrupts the undo but SIGKILL, and then the record is still there
-    last_resort(UNDO_S)
+    last_resort(undo_s)
     let_go(held)
     return put_back(held.path, held.body, reason, why)
 
@@ -1532,6 +1535,8 @@ def undo(path: str) -> int:
     """End the agent of that record if it lives: with it all is gone. A record that is not there is success."""
     last_resort(UNDO_LIMIT_S)
     body = load(path)
+    if body:
+        last_resort(UNDO_LIMIT_S + 3 * VERBS[body["verb"]].more_s)
     if body and body["boot"] == boot() and pid_of(body["agent"]):
         send(body["agent"], signal.SIGTERM)
         send(body["agent"], signal.SIGCONT)  # one that somebody stopped must hear it too
@@ -1542,7 +1547,7 @@ def undo(path: str) -> int:
                 return 1
     try:
         with open(path, encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not run the same undo at once
+            fcntl.flock(lock, fcntl.LOCK_EX)  # no two undos at once, and none beside a dcgmi that the agent left (tell_xid)
             body = load(path)
             if body:
                 return put_back(path, body, "undo")
@@ -1917,12 +1922,15 @@ def log_line(line: str) -> None:
         raise Failed("%s cannot be written: %s" % (KMSG, problem)) from problem
 
 
-DCGMI_S, FIND_S = 2.5, 10.0  # of a call of dcgmi, of which an undo makes three in UNDO_S; and of the one that finds GPUs
+DCGMI_S, FIND_S = 2.5, 10.0  # of a call of dcgmi, three of an undo's in UNDO_S; and of the one before them, which finds GPUs
 XIDS, EVERY_XID_S = "230", 1.0  # DCGM_FI_DEV_XID_ERRORS; how often it is looked at while the fault holds
 
 
-def dcgmi(seconds: float, *words: str) -> str:
-    """What DCGM's own client says, whatever its exit status: it may be that of another part of the answer. Raises Failed."""
+def dcgmi(seconds: float, *words: str, kept: tuple[int, ...] = ()) -> str:
+    """What DCGM's own client says, whatever its exit status: it may be that of another part of the answer. Raises Failed.
+
+    `kept`: descriptors that it has open as well, for as long as it lives.
+    """
     with os.fdopen(os.memfd_create("dcgmi"), "w+b") as said:  # a pipe would be read to its end, whoever else holds it open
         try:
             asked = subprocess.Popen(
@@ -1930,12 +1938,16 @@ def dcgmi(seconds: float, *words: str) -> str:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
+                pass_fds=kept,
                 preexec_fn=lambda: last_resort(seconds),  # noqa: PLW1509 - no other thread; the kernel ends it even when this is dead
             )
         except OSError as problem:
             raise Failed("dcgmi, DCGM's client, cannot be run (%s)" % problem.strerror) from problem
-        if asked.wait() == -signal.SIGALRM:
+        ended = asked.wait()
+        if ended == -signal.SIGALRM:
             raise Failed("dcgmi %s did not end within %g s: DCGM's host engine hangs" % (" ".join(words), seconds))
+        if ended < 0:
+            raise Failed("dcgmi %s was ended by signal %d" % (" ".join(words), -ended))
         said.seek(0)
         text = said.read().decode("utf-8", "replace")
     if "Unable to connect to host engine" in text:  # dcgmi/Command.cpp
@@ -1974,25 +1986,47 @@ def newest_xid(gpu: int) -> int:
     return int(row.group(1)) if row.group(1).isdigit() else 0
 
 
-def give_xid(gpu: int, xid: int) -> None:
-    """A sample that is stamped with the whole second (dcgmi/DcgmiTest.cpp); of two in one second the later is the newer one."""
-    said = dcgmi(DCGMI_S, "test", "--inject", "--gpuid", str(gpu), "-f", XIDS, "-v", str(xid))
+def inject_xid(gpu: int, xid: int, kept: tuple[int, ...] = ()) -> str:
+    """What dcgmi says to a sample, which itself stamps with the whole second (dcgmi/DcgmiTest.cpp); of two in one the later is the newer."""
+    return dcgmi(DCGMI_S, "test", "--inject", "--gpuid", str(gpu), "-f", XIDS, "-v", str(xid), kept=kept)
+
+
+def must_be_taken(said: str, gpu: int, xid: int) -> None:
     if "Successfully injected" not in said:
         raise Failed("DCGM took no XID %d for its GPU %d: %s" % (xid, gpu, last_of(said)))
+
+
+def tell_xid(held: Held, gpu: int) -> None:
+    """Give the fault's XID. Until dcgmi has answered, the record says that nobody knows whether DCGM has it or will have it.
+
+    A dcgmi that outlives this agent has the record locked for as long, and whoever undoes waits for that lock.
+    """
+    told = held.body["record"]["dcgm"]
+    told["unanswered"] = True
+    held.keep()
+    with open(held.path, "rb") as record:
+        fcntl.flock(record, fcntl.LOCK_SH)
+        said = inject_xid(gpu, told["xid"], (record.fileno(),))
+    told["unanswered"] = False
+    held.keep()
+    must_be_taken(said, gpu, told["xid"])
 
 
 def strange(gpu: int, xid: int) -> Foreign:
     return Foreign("DCGM has XID %d as the newest of its GPU %d, which is none of this drill's; it was left alone" % (xid, gpu))
 
 
-def take_back_xid(gpu: int, xid: int, logged: bool) -> None:
+def take_back_xid(record: Record) -> None:
     """By a sample of 0, in a second later than all of the fault: what DCGM reads of the kernel's log gets into its cache a second late, with
-    the stamp of the line. Nobody can keep it from covering an XID that comes between the look and the sample.
+    the stamp of the line, and what a dcgmi asked that had no answer any time later, with dcgmi's stamp. Nobody can keep it from covering an
+    XID that comes between the look and the sample.
     """
+    xid, unseen = record["dcgm"]["xid"], record["line"] or record["dcgm"]["unanswered"]
+    time.sleep(1.0 - time.time() % 1.0)
+    gpu = dcgm_gpu(record["dcgm"]["uuid"])
     now = newest_xid(gpu)
-    if now in (0, xid) and (now or logged):
-        time.sleep(1.0 - time.time() % 1.0)
-        give_xid(gpu, 0)
+    if now == xid or (unseen and not now):
+        must_be_taken(inject_xid(gpu, 0), gpu, 0)
         now = newest_xid(gpu)
     if now not in (0, xid):
         raise strange(gpu, now)
@@ -2000,20 +2034,32 @@ def take_back_xid(gpu: int, xid: int, logged: bool) -> None:
         raise Failed("DCGM still has XID %d as the newest of its GPU %d" % (xid, gpu))
 
 
+def say_over(record: Record) -> None:
+    """Once: an undo that failed at something else is made again."""
+    with suppress(OSError):  # whoever may not read it may still write to it
+        if logged(record["over"]):
+            return
+    log_line(record["over"])
+
+
 def log_prepare(request: Record, held: Held) -> Record:
     del held  # nothing of the device is opened
     why = unwritable() if request["line"] else ""
     if why:
         raise Refused(why)
-    standing = newest_xid(request["dcgm"]["gpu"]) if request["dcgm"] else 0
-    if standing:
-        raise Refused("DCGM has XID %d of its GPU %d already" % (standing, request["dcgm"]["gpu"]))
-    return {"line": request["line"], "over": request["over"], "dcgm": request["dcgm"]}
+    told = request["dcgm"]
+    if told:
+        gpu = dcgm_gpu(told["uuid"])
+        standing = newest_xid(gpu)
+        if standing:
+            raise Refused("DCGM has XID %d of its GPU %d already" % (standing, gpu))
+        told = {"uuid": told["uuid"], "xid": told["xid"], "unanswered": False}
+    return {"line": request["line"], "over": request["over"], "dcgm": told, "boot": boot()}
 
 
 def log_apply(request: Record, held: Held) -> Record:
     if request["dcgm"]:
-        give_xid(**request["dcgm"])
+        tell_xid(held, dcgm_gpu(request["dcgm"]["uuid"]))
     if request["line"]:
         log_line(request["line"])
     held.show(line=request["line"])
@@ -2021,24 +2067,35 @@ def log_apply(request: Record, held: Held) -> Record:
 
 
 def log_go_on(request: Record, held: Held) -> None:
-    """Without a sample (DCGM's host engine began anew) the XID is told again; not otherwise, since each is an event for whoever counts."""
+    """Without a sample (DCGM's host engine began anew, maybe with other numbers) the XID is told again; not otherwise, since each is an event
+    for whoever counts.
+    """
     while True:
         held.go_on(EVERY_XID_S)
         if request["dcgm"]:
-            gpu, xid = request["dcgm"]["gpu"], request["dcgm"]["xid"]
+            gpu = dcgm_gpu(request["dcgm"]["uuid"])
             now = newest_xid(gpu)
             if not now:
-                give_xid(gpu, xid)
-            elif now != xid:
+                tell_xid(held, gpu)
+            elif now != request["dcgm"]["xid"]:
                 raise strange(gpu, now)
         held.show()
 
 
 def log_undo(record: Record) -> None:
-    if record["line"]:
-        log_line(record["over"])
-    if record["dcgm"]:
-        take_back_xid(record["dcgm"]["gpu"], record["dcgm"]["xid"], bool(record["line"]))
+    """In both places, whatever becomes of the first. What they had was in memory: after another boot it is none of the drill's."""
+    if record["boot"] != boot():
+        return
+    problems: list[Failed | Foreign] = []
+    for told, end in ((record["dcgm"], take_back_xid), (record["line"], say_over)):
+        try:
+            if told:
+                end(record)
+        except (Failed, Foreign) as problem:
+            problems.append(problem)
+    if problems:
+        failed = any(isinstance(problem, Failed) for problem in problems)
+        raise (Failed if failed else Foreign)("; ".join(map(str, problems)))
 
 
 def look_at_dcgm(uuid: str) -> int:
@@ -2058,7 +2115,7 @@ VERBS = {
     "fill-gpu": Verb(fill_prepare, fill_apply, fill_go_on, nothing),
     "limit-gpu": Verb(limit_prepare, limit_apply, shown_on, limit_undo),
     "lose-gpu": Verb(lose_prepare, lose_apply, shown_on, lose_undo),
-    "log-xid": Verb(log_prepare, log_apply, log_go_on, log_undo),
+    "log-xid": Verb(log_prepare, log_apply, log_go_on, log_undo, FIND_S),
 }
 
 # --- look -------------------------------------------------------------------------------------------------------------------

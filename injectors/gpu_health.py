@@ -16,6 +16,7 @@ from .values import JSON
 # What DCGM makes of XIDs is from its sources, github.com/NVIDIA/DCGM: DCGM 4 reads the kernel's log (dcgmlib/src/DcgmKmsgReader.cpp) and keeps
 # what it read as it keeps other samples (DcgmCacheManager.cpp); its health watches forget none (modules/health/DcgmHealthWatch.cpp).
 LOST = 79  # NVIDIA's XID catalogue: GPU has fallen off the bus
+KEPT = (LOST, 120)  # what DCGM 4 reads in the kernel's log and keeps; BLINDS as well, which is refused there
 BLINDS = 119  # read in the kernel's log, it makes DCGM 4 call the driver no more (ReadEnvForFatalXids, m_skipDriverCalls)
 LOG = "the kernel's log, as another process reads it"
 DCGM = "DCGM's host engine, as another client reads it"
@@ -51,9 +52,10 @@ class GpuHealthSignal(Injector):
         "from the same host engine, since nobody else has it"
     )
     undone_by: ClassVar[str] = (
-        "nothing takes a line back; another one says that the drill is over and that the first was none of the driver's. DCGM gets a sample "
-        "of 0, of which its policies hear as of an XID, and never over another XID that came meanwhile; a real one of the same number cannot be "
-        "told from the drill's. What DCGM's health watches remember goes when its host engine starts again"
+        "nothing takes a line back; another one says that the drill is over and that the first was none of the driver's. After "
+        "`kernel_log` alone DCGM 4, which reads that log, goes on reporting XID 79 or 120 until its host engine starts again. With `dcgm` it gets a "
+        "sample of 0, of which its policies hear as of an XID, and never over another XID that came meanwhile; a real one of the same number "
+        "cannot be told from the drill's. What DCGM's health watches remember goes when its host engine starts again"
     )
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.HELPER
@@ -91,7 +93,7 @@ class GpuHealthSignal(Injector):
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
             line = self._line(undo, target) if self.kernel_log else None
-            sample = {"gpu": undo.prior["signals"][target.name]["dcgm"], "xid": self.xid} if self.dcgm else None
+            sample = {"uuid": undo.prior["signals"][target.name]["device"], "xid": self.xid} if self.dcgm else None
             request = {"line": line, "over": _over(undo, target), "dcgm": sample}
             platform.agent_begin(undo.fault, target, "log-xid", request, undo.deadline_s)
 
@@ -120,17 +122,17 @@ class GpuHealthSignal(Injector):
             if seen.get("xid"):
                 raise Differs(f"DCGM has {_named(seen['xid'])} as the newest of {target.name}'s GPU")
             facts[target.name] = {**undo.prior["signals"][target.name], **seen}
-        return _evidence(
-            undo, facts, f" (its health watches, where set, remember XID {self.xid} until the host engine starts again)"
-        )
+        return _evidence(undo, facts, _stays(self.dcgm, self.xid))
 
     def _seen(self, undo: Undo, target: Target, platform: Platform) -> JSON:
-        """What is read where the fault reports: `line`, this fault's last in the kernel's log or none, and `xid`, DCGM's newest or 0."""
+        """What is read where the fault reports: `line`, this fault's last in the kernel's log or none; `dcgm`, DCGM's number of the GPU now, and
+        `xid`, its newest or 0.
+        """
         seen: JSON = {}
         if self.kernel_log:
             seen["line"] = _logged(undo, target, platform)
         if self.dcgm:
-            seen["xid"] = _newest(undo, target, platform)
+            seen.update(_newest(undo, target, platform))
         return seen
 
     def _line(self, undo: Undo, target: Target) -> str:
@@ -175,13 +177,20 @@ def _dcgm(platform: Platform) -> Dcgm:
     return platform
 
 
-def _newest(undo: Undo, target: Target, platform: Platform) -> int:
-    """The newest XID that DCGM has of the target's GPU, or 0. Raises Differs where it does not tell."""
+def _newest(undo: Undo, target: Target, platform: Platform) -> JSON:
+    """`xid`, the newest that DCGM has of the target's GPU, or 0; `dcgm`, its number there. Raises Differs where it does not tell."""
     told = _dcgm(platform).dcgm(undo.prior["signals"][target.name]["device"])
     if told["why"]:
         raise Differs(str(told["why"]))
-    number: int = told["xid"]
-    return number
+    return {"dcgm": told["gpu"], "xid": told["xid"]}
+
+
+def _stays(dcgm: bool, xid: int) -> str:
+    """What DCGM has of the XID after the undo, until its host engine starts again; empty: nothing."""
+    if dcgm:
+        return f" (its health watches, where set, remember XID {xid} until the host engine starts again)"
+    alone = f" (DCGM 4, where it reads this log, goes on reporting XID {xid} until its host engine starts again)"
+    return alone if xid in KEPT else ""
 
 
 def _named(xid: int) -> str:
@@ -205,12 +214,13 @@ def _logged(undo: Undo, target: Target, platform: Platform) -> str:
     return next((line for line in reversed(said) if _mark(undo, target) in line), "")
 
 
-def _evidence(undo: Undo, facts: JSON, of_dcgm: str = "") -> Evidence:
-    """`of_dcgm`: what else there is to say where DCGM was told."""
+def _evidence(undo: Undo, facts: JSON, stays: str = "") -> Evidence:
+    """`stays`: what else there is to say where DCGM was told, or where a line was written without that."""
     hardware = next(iter(undo.prior["signals"].values()))["hardware"]
-    lines = [fact["line"] or "nothing of this drill" for fact in facts.values() if "line" in fact]
+    alone = "" if any("xid" in fact for fact in facts.values()) else stays
+    lines = [fact["line"] + alone if fact["line"] else "nothing of this drill" for fact in facts.values() if "line" in fact]
     samples = [
-        f"DCGM has {_named(fact['xid'])} as the newest of its GPU {fact['dcgm']}{of_dcgm}"
+        f"DCGM has {_named(fact['xid'])} as the newest of its GPU {fact['dcgm']}{stays}"
         for fact in facts.values()
         if "xid" in fact
     ]

@@ -150,11 +150,12 @@ class FakeDcgm:
         program.write_text(f"#!{sys.executable} -IS\n{(HERE / 'fake_dcgmi.py').read_text()}")
         program.chmod(0o755)
         self.environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
-        self.become(gpus=self.numbers, samples={}, fails={}, hangs=[])
+        self.become(gpus=self.numbers, samples={}, fails={}, hangs=[], slow={}, begun=[], late=0, queued=[])
 
     def become(self, **changed: object) -> None:
         """`samples` by a GPU's number, each a stamp in microseconds and an XID; `fails`, what a command prints instead and exits with;
-        `hangs`, commands that never end.
+        `hangs`, commands that never end; `slow`, how many seconds pass before a command does anything, and `begun`, pids of those;
+        `late`, how many samples more the engine lets wait in `queued`, and whoever asked with them.
         """
         with self.told() as now:
             now.update(changed)
@@ -167,6 +168,17 @@ class FakeDcgm:
             now = json.loads(self.state.read_text()) if self.state.exists() else {}
             yield now
             self.state.write_text(json.dumps(now))
+
+    def state_of(self, word: str) -> object:
+        with self.told() as now:
+            return now[word]
+
+    def goes_on(self) -> None:
+        """It takes the samples that it let wait, whatever became of who asked, with the stamps that they have."""
+        with self.told() as now:
+            for gpu, sample in now["queued"]:
+                now["samples"].setdefault(gpu, []).append(sample)
+            now["queued"] = []
 
     def samples(self, uuid: str = WHOLE) -> list[int]:
         """XIDs of that GPU, the newest last."""

@@ -4,9 +4,11 @@ DeviceMonitor.cpp, DcgmiTest.cpp), and keeps samples as they do (timeseries.c): 
 
 import fcntl
 import json
+import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 STATE = Path(sys.argv[0]).with_name("state.json")
@@ -33,26 +35,46 @@ def test(state, words):
     told = dict(zip(words[1::2], words[2::2], strict=True))
     assert words[0] == "--inject", words
     assert told["-f"] == "230", words
-    samples = state["samples"].setdefault(told.get("--gpuid", "1"), [])  # GPU 1 is what the real one takes as well
-    stamp = int(time.time()) * 1_000_000
+    gpu, stamp = told.get("--gpuid", "1"), int(time.time()) * 1_000_000  # GPU 1 is what the real one takes as well
+    if state["late"]:
+        state["late"] -= 1
+        state["queued"].append([gpu, [stamp, int(told["-v"])]])
+        return False
+    samples = state["samples"].setdefault(gpu, [])
     while stamp in [before for before, _ in samples]:
         stamp += 1
     samples.append([stamp, int(told["-v"])])
-    STATE.write_text(json.dumps(state))
     print("Successfully injected field info.")
+    return True
 
 
-def answer(command, words):
+@contextmanager
+def engine():
+    """The state, which nobody else changes meanwhile, and which is kept as it is then."""
     with STATE.with_name("state.json.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = json.loads(STATE.read_text())
-        if command not in [*state["hangs"], *state["fails"]]:
-            {"discovery": discovery, "dmon": dmon, "test": test}[command](state, words)
-            return 0
-    while command in state["hangs"]:
+        before = json.dumps(state)
+        yield state
+        if json.dumps(state) != before:
+            STATE.write_text(json.dumps(state))
+
+
+def answer(command, words):
+    with engine() as state:
+        slow_s = state["slow"].get(command, 0.0)
+        state["begun"] += [os.getpid()] if slow_s else []
+    time.sleep(slow_s)
+    with engine() as state:
+        hangs = command in state["hangs"]
+        if command in state["fails"] and not hangs:
+            print(state["fails"][command][0])
+            return state["fails"][command][1]
+        if not hangs:
+            hangs = {"discovery": discovery, "dmon": dmon, "test": test}[command](state, words) is False
+    while hangs:
         signal.pause()
-    print(state["fails"][command][0])
-    return state["fails"][command][1]
+    return 0
 
 
 sys.exit(answer(sys.argv[1], sys.argv[2:]))

@@ -6,6 +6,7 @@ import pytest
 from blackstart.injectors.base import Injector, NotYet, Refusal, Undo
 from blackstart.injectors.devices import devices_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
+from blackstart.injectors.gpu_health import GpuHealthSignal
 from blackstart.injectors.gpu_lost import GpuLost
 from blackstart.injectors.gpu_trouble import GpuThrottle
 from blackstart.injectors.opencl_devices import opencl_device
@@ -195,3 +196,27 @@ def test_little_memory_is_not_proven_by_what_was_free_before() -> None:
     assert injector.verify(undo(), filled(None, LEAVE + MIB, little)).source == "NVML"
     with pytest.raises(NotYet, match=f"{LEAVE + little} bytes of {UUID} are free by NVML, and {LEAVE} were to be left"):
         injector.verify(undo(), filled(None, LEAVE + little, little))
+
+
+# --- what a false XID leaves ---
+
+OVER = "blackstart: the drill is over; the XID of PCI:ffff:17:00 before was a drill's and none of the driver's [blackstart signal.1 r0]"
+
+
+class Logged(Beside):
+    """Its kernel's log has those lines of the fault."""
+
+    def accelerators(self, *_: object, **__: object) -> dict[str, Any]:
+        return {"logged": self.found["lines"]}
+
+
+@pytest.mark.parametrize(("xid", "lines", "kept"), [(79, [OVER], True), (79, [], False), (31, [OVER], False)])
+def test_what_dcgm_keeps_of_a_line_alone_is_told(xid, lines, kept):
+    """DCGM 4 reads that log by itself, and nothing there undoes it."""
+    injector = GpuHealthSignal(kernel_log=True, xid=xid)
+    prior = {"r0": {"device": UUID, "pci": "ffff:17:00", "hardware": "simulated", "dcgm": None}}
+    undo = Undo((R0,), {"signals": prior}).stamped("signal.1", injector.kind, {}, 60.0)
+    found = injector.verify_recovered(undo, Logged({"lines": lines}))
+    assert (f"DCGM 4, where it reads this log, goes on reporting XID {xid} until its host engine starts" in found.detail) == kept
+    assert ("the drill is over" in found.detail) == bool(lines)
+    assert "goes on reporting XID 79 or 120" in injector.undone_by
