@@ -21,7 +21,7 @@ from ..injectors.model_formats import read
 from ..injectors.model_formats.layout import Unreadable
 from ..injectors.model_formats.manifest import NAME, Unfit, stored
 from ..injectors.platforms.abilities import ModelSight
-from ..injectors.platforms.base import WORKERS, Platform, PlatformError, Target
+from ..injectors.platforms.base import HALVES, WORKERS, Platform, PlatformError, Target
 from ..injectors.seen_files import seen_by
 from ..injectors.values import JSON
 from .journal import DrillClock
@@ -49,7 +49,7 @@ def why_not(scenario: Scenario, service: Service, platform: Platform, everything
         return [f"{REFUSED} needs to know the model; add `model: {{path: ...}}` to the service file"]
     if not isinstance(platform, ModelSight):
         return [f"{REFUSED} has no means on platform {platform.name}"]
-    replicas = replicas_of(everything)
+    replicas = replicas_of(everything, lane)
     if not replicas:
         return [f"{REFUSED} compares replicas, and no target has that role"]
     found = []
@@ -69,9 +69,10 @@ def why_not(scenario: Scenario, service: Service, platform: Platform, everything
     return found
 
 
-def replicas_of(everything: Sequence[Target]) -> list[Target]:
+def replicas_of(everything: Sequence[Target], lane: DigestLane) -> list[Target]:
     """Those that are compared."""
-    return [target for target in everything if target.role in WORKERS]
+    compared = WORKERS if lane.role is None else {lane.role}
+    return [target for target in everything if target.role in compared]
 
 
 def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple[int, str]:
@@ -97,9 +98,10 @@ class Unknown(Exception):
 def served(target: Target, where: str, platform: ModelSight) -> str:
     """The revision that a replica names itself, by its `model.served`. Raises Unknown, PlatformError."""
     path, _, pointer = where.partition("#")
-    if not target.details.get("url"):
-        raise Unknown("it has no URL of its own")
-    answer = platform.ask(target, f"{str(target.details['url']).rstrip('/')}{path}")
+    if target.asked is None:
+        half = target.role in HALVES and target.details.get("url")
+        raise Unknown("a worker of its role is asked only where its `url` is written" if half else "it has no URL of its own")
+    answer = platform.ask(target, f"{target.asked.rstrip('/')}{path}")
     try:
         said = pointed(json.loads(answer["body"]), pointer) if answer["status"] == WELL else ""
     except ValueError:
@@ -264,7 +266,7 @@ def watching(
     with opened as platform, (folder / DIGESTS).open("w", encoding="utf-8") as out, ThreadPoolExecutor(1) as worker:
         assert isinstance(platform, ModelSight)
         platform.recall(plan.everything)
-        targets = {target.name: target for target in replicas_of(plan.everything)}
+        targets = {target.name: target for target in replicas_of(plan.everything, lane)}
         watch = _Watch(lane, plan.service, cast(SeeingPlatform, platform), clock, out, targets, manifest_of(plan.service))
         write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets))
         doing = worker.submit(watch.looks)

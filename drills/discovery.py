@@ -60,6 +60,7 @@ def write_files(folder: Path, url: str) -> Written:
         else (f"{host} is not this machine, and only its own processes can be drilled: use blackstart there",)
     )
     components = _components(place, answers)
+    warnings += shared_links(place, components)
     scenario = SCENARIO if any(each.role == "replica" for each in components) else SCENARIO.replace(HANG, f"{HANG} {ON_HALVES}")
     return write(folder, _service_text(url, place, components, answers), scenario, warnings)
 
@@ -147,6 +148,24 @@ def _components(place: Place, answers: Answers) -> list[Found]:
     return found
 
 
+def _users(link: Proxy, place: Place, components: Sequence[Found]) -> list[str]:
+    """Whose paths lead through that link proxy: who names it on the command line; where nobody does, the first component."""
+    if link.to_port == place.port:
+        return ["client"]
+    return [each.name for each in components if each.server and each.server.names(link.listen)] or [components[0].name]
+
+
+def shared_links(place: Place, components: Sequence[Found]) -> tuple[str, ...]:
+    """Why link proxies are left out that several components share: who cuts one off there cuts off all of them."""
+    names = {each.port: each.name for each in components}
+    shared = [(link, users) for link in place.links if len(users := _users(link, place, components)) > 1]
+    return tuple(
+        f"the link proxy on port {link.listen} ({link.name}) in front of {names[link.to_port]} is left out: {', '.join(users)} share it, "
+        "so a fault on one of them would hit all; give each a link proxy of its own"
+        for link, users in shared
+    )
+
+
 def _process(place: Place, components: Sequence[Found]) -> list[str]:
     """The components that were found. What starts them again cannot be seen, and is left to the reader."""
     if not place.replicas and not place.links:
@@ -155,13 +174,14 @@ def _process(place: Place, components: Sequence[Found]) -> list[str]:
     lines += [f"    - {{name: {each.name}, role: {each.role}, port: {each.port}}}" for each in components]
     if any(each.role in HALVES for each in components):
         lines.append("    # add its `url` to a prefill or decode worker that answers by itself, and it will be asked")
-    if place.links:
-        lines.append("  links:    # blackstart's own link proxies: network faults need them")
     names = {each.port: each.name for each in components}
-    for link in place.links:
-        by = [each.name for each in components if each.server and each.server.names(link.listen)]
-        start = "client" if link.to_port == place.port else (by or [components[0].name])[0]
-        lines.append(f"    - {{name: {json.dumps(link.name)}, from: {start}, to: {names[link.to_port]}, listen: {link.listen}}}")
+    links = [
+        f"    - {{name: {json.dumps(link.name)}, from: {users[0]}, to: {names[link.to_port]}, listen: {link.listen}}}"
+        for link in place.links
+        if len(users := _users(link, place, components)) == 1
+    ]
+    if links:
+        lines += ["  links:    # blackstart's own link proxies: network faults need them", *links]
     return lines
 
 

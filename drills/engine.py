@@ -114,7 +114,8 @@ class Engine:
         self.observer.judged()
         if not self.observer.single_digest():
             raise NotProven(
-                "before the fault the digest lane does not tell one digest of all replicas; is one of them another model's?"
+                "before the fault the digest lane does not tell one digest of all replicas (nor of prefill and decode workers); is one of "
+                "them another model's? Where roles have different ones by design, compare those of one: `digest.role`"
             )
         if not baseline.steady:
             self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)
@@ -149,15 +150,16 @@ class Engine:
     def _recovered(self, now_s: float, settle_s: float) -> bool:
         """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
         there is nothing to recover from, and the impact may still come. One that bites only on restart is held until every replica
-        answers again: while others serve, it would be undone before the one that it hit had loaded anything. Nor have replicas
-        recovered that have different models.
+        answers again: while others serve, it would be undone before the one that it hit had loaded anything. So it is held to the end
+        where nobody asks that one by itself. Nor have replicas recovered that have different models.
         """
         if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
             return False
         if now_s - self.last_action_s < settle_s or not self.observer.single_digest():
             return False
         on_restart = any(fault.bites == "on-restart" for fault in self.held)
-        return self.observer.view.recovered(self.last_action_s, now_s, replicas=on_restart)
+        hit = [(target.name, target.role) for fault in self.held for target in fault.undo.targets]
+        return self.observer.view.recovered(self.last_action_s, now_s, replicas=on_restart, hit=hit)
 
     def _inject(self, planned: PlannedFault) -> None:
         index = planned.index

@@ -71,6 +71,10 @@ class DigestLane:
         timedelta, "how often each replica is looked at; a file is read again only once it was written or replaced"
     ] = timedelta(seconds=1)
     per_second: Annotated[Size, "the most that is read of model files within a second"] = Size(64 << 20)
+    role: Annotated[
+        Literal["replica", "prefill", "decode"] | None,
+        "only workers of this role are compared, where those of others have another model file by design; by default all of the three",
+    ] = None
 
 
 @dataclass(frozen=True)

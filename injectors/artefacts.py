@@ -11,7 +11,7 @@ from .lifecycle import end_agent
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
-from .platforms.base import Platform, PlatformError, Target, Unavailable
+from .platforms.base import Platform, PlatformError, Target, Unavailable, alike
 from .platforms.container_files import FIRST
 from .values import JSON
 
@@ -183,7 +183,7 @@ def _refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict
         if other.name in names or any(name.startswith(f"{other.name}/") for name in names):
             continue
         for path, whose in sorted(every):
-            peer = injector.everybodys() and other.role == targets[0].role
+            peer = injector.everybodys() and alike(other, targets[0])
             if (peer or mapped(other, path, platform)) and platform.file(other, path)["id"] == whose:
                 raise Refusal(f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file")
 

@@ -11,7 +11,7 @@ from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refu
 from .lifecycle import end_agent
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
-from .platforms.base import Platform, PlatformError, Target
+from .platforms.base import Platform, PlatformError, Target, alike
 from .seen_files import seen_by
 from .values import JSON
 
@@ -53,7 +53,7 @@ class CacheWipe(Injector):
         for target in targets:
             prior[target.name] = found = self._look(target, platform)
             for other in platform.find():
-                same = other.role == target.role and platform.file(other, self._path(other))["id"] == found["id"]
+                same = alike(other, target) and platform.file(other, self._path(other))["id"] == found["id"]
                 if same and other.name not in names:
                     raise Refusal(f"not injecting: {other.name} has the cache {found['path']} as well; make it a target")
         return Undo(targets, prior)

@@ -2,14 +2,14 @@
 
 import bisect
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..scenario import Scenario
 from .classify import LATE_S, WITNESSES, Grade, Limits, Stalls, grade, limits, stalls
 from .lane import lane_windows
 from .lane_state import LaneState
-from .service_state import REQUIRED_KINDS
+from .service_state import REQUIRED_KINDS, unasked
 from .values import LaneInfo, Probe
 
 SETTLED_S = 12.0  # answers come in out of order by no more than a request's longest time; later ones are taken as they come
@@ -92,17 +92,18 @@ class LiveView:
         """Each lane's state now: unknown, up, suspect, down, recovering, degraded."""
         return {name: lane.now().shown for name, lane in self._live.items()}
 
-    def recovered(self, since_s: float, now_s: float, *, replicas: bool = False) -> bool:
+    def recovered(self, since_s: float, now_s: float, *, replicas: bool = False, hit: Collection[tuple[str, str]] = ()) -> bool:
         """Whether users are served: every required lane up, its recovery held, for `settle` since `since_s`, by recent answers.
 
-        With `replicas`, or an objective for them, every replica answers by itself as well; where none can be asked, nobody knows.
+        With `replicas`, or an objective for them, every replica answers by itself as well; where none can be asked, or a worker that was
+        `hit` (name and role of each) cannot, nobody knows.
         """
         replicas = replicas or self.scenario.objectives.time_to_redundancy is not None
         kinds = (*REQUIRED_KINDS, "replica") if replicas else REQUIRED_KINDS
         needed = [lane for lane in self._live.values() if lane.info.kind in kinds]
         # Sooner than a healthy answer takes, a question that hangs cannot be told from one that is being answered.
         least_s = max([self.scenario.settle.total_seconds(), *(lane.limit.silence_s for lane in needed)])
-        if replicas and not any(lane.info.kind == "replica" for lane in needed):
+        if replicas and (unasked(hit, self.lanes) or not any(lane.info.kind == "replica" for lane in needed)):
             return False
         if not needed or now_s - since_s < least_s:
             return False

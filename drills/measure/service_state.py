@@ -7,16 +7,17 @@ recovery from below, and one that accepts says nothing about the model behind it
 at which the first injection began bounds it from below.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ...injectors.platforms.base import WORKERS
 from ..finished import InjectedFault
 from ..scenario import Fault, Scenario
 from .edges import duration, not_before
 from .lane import Lane, by_kind, longest_doubt
 from .observed import Observed
-from .values import Interval, Outage, Recovery
+from .values import Interval, LaneInfo, Outage, Recovery
 
 REQUIRED_KINDS = ("fresh", "semantic", "workload")
 
@@ -191,6 +192,15 @@ class Redundancy(NamedTuple):
     longer_than_s: float | None = None
 
 
+def unasked(hit: Iterable[tuple[str, str]], lanes: Iterable[LaneInfo]) -> list[str]:
+    """Workers among what was hit (name and role of each) that no lane asks by itself. Of a process inside a component its role is no
+    component's: that component counts, whatever it is, since what is not known to be none may be a worker.
+    """
+    asked = {info.component or info.name for info in lanes if info.kind == "replica"}
+    workers = {name.partition("/")[0] for name, role in hit if role in WORKERS or "/" in name}
+    return sorted(workers - asked)
+
+
 def redundancy(observed: Observed, lanes: Sequence[Lane]) -> Redundancy:
     """How long the service had fewer replicas than before."""
     effective = min((fault.effective for fault in observed.faults if fault.effective), default=None)
@@ -205,6 +215,9 @@ def redundancy(observed: Observed, lanes: Sequence[Lane]) -> Redundancy:
     if missing:
         why_not = f"{', '.join(missing)} had not come back for good when watching ended"
         return Redundancy(None, why_not, observed.window.end_s - effective[1])
+    hit_by = [each for fault in observed.faults if fault.injecting_s is not None for each in fault.targets]
+    if unseen := unasked(((each["name"], each["role"]) for each in hit_by), [lane.info for lane in replicas]):
+        return Redundancy(None, f"nobody asks {', '.join(unseen)} by itself, so when it was back is not known")
     ends = [found.end for _, found in hit if found.end is not None]
     if not ends:
         return Redundancy(None, "no replica was seen down")

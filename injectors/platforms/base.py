@@ -91,6 +91,11 @@ class Target:
         return cls(record["identity"], record["name"], record["role"], record["details"])
 
 
+def alike(one: Target, other: Target) -> bool:
+    """Whether both may have the same files in use: they have one role, or both compute with a model, in halves or not."""
+    return one.role == other.role or {one.role, other.role} <= WORKERS
+
+
 class Milestone(NamedTuple):
     """A step of one replica out of service or back into it, when the platform's own record says so: between `lo_s` and `hi_s` on
     this machine's CLOCK_MONOTONIC.

@@ -16,7 +16,11 @@ class Compose:
 class Part:
     """Which containers one part of the service is, by exactly one of the three."""
 
-    role: Annotated[str, "what it is to the service: gateway, store, standby, ..."]
+    role: Annotated[
+        str,
+        "what it is to the service: gateway, store, standby, ...; prefill and decode are protected and compared as replicas are, and never "
+        "asked by themselves",
+    ]
     compose: Annotated[Compose | None, "all containers of a Compose service"] = None
     label: Annotated[str | None, "all containers with a label: `app=llm`"] = None
     containers: Annotated[tuple[str, ...], "these containers, by name"] = ()

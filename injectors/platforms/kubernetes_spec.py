@@ -8,7 +8,11 @@ from typing import Annotated
 class Workload:
     """One more workload of the service, beside its replicas."""
 
-    role: Annotated[str, "what it is to the service: gateway, store, standby, ..."]
+    role: Annotated[
+        str,
+        "what it is to the service: gateway, store, standby, ...; prefill and decode are protected and compared as replicas are, and never "
+        "asked by themselves",
+    ]
     workload: Annotated[str, "what runs its pods: `deployment/NAME`, `statefulset/NAME` or `daemonset/NAME`"]
 
 

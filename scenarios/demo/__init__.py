@@ -15,7 +15,7 @@ from .profile import model_details
 HERE = Path(__file__).parent
 PROXY = HERE.parent.parent / "injectors" / "proxy.py"
 STOP_S = 15.0
-WORKERS = {"r": "replica", "p": "prefill", "d": "decode"}  # r0, p0, d0, ...
+ROLES_BY_LETTER = {"r": "replica", "p": "prefill", "d": "decode"}  # r0, p0, d0, ...
 
 
 class DemoFailed(Exception):
@@ -80,7 +80,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 def _component(name: str, port: int) -> dict[str, Any]:
     """Its entry in service.yaml: with a `url` where one half of an answer has to say that it answers by itself."""
-    role = name if name in {"gateway", "store", "standby", "model-store"} else WORKERS[name[0]]
+    role = name if name in {"gateway", "store", "standby", "model-store"} else ROLES_BY_LETTER[name[0]]
     url = {} if role not in {"prefill", "decode"} else {"url": f"http://127.0.0.1:{port}"}
     return {"name": name, "role": role, "port": port, "supervised": True, **url}
 

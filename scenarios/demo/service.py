@@ -85,7 +85,7 @@ from typing import (
 )
 
 FIXES = ("drain", "gateway-health", "engine-death", "weights", "version", "replication", "overload", "discovery", "kv-transfer")
-WORKERS = ("replica", "prefill", "decode")
+ROLES_BY_LETTER = {"r": "replica", "p": "prefill", "d": "decode"}  # of workers, which are called r0, p0, d0, ...
 MODEL = "demo"
 COLD = 20  # how many times slower a freshly loaded engine computes
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -1111,7 +1111,9 @@ class Transfer:
         self.settings = settings
         self.fixed = settings.fixed("kv-transfer")
         self.looking: Optional[asyncio.Task[None]] = None  # for as long as the prefill worker is left alone
-        self.waiting: Set[object] = set()  # tasks: a loop itself holds none that waits, and whose user left has no other holder
+        # Tasks that wait for the prefill worker. The event loop itself has only a weak reference to a task, and the connection that began
+        # this one may be gone: unless it is kept here, it could be collected as garbage in the middle of its work.
+        self.waiting: Set[object] = set()
 
     async def cache(self, request: Request, prompt: str) -> Optional[Json]:
         """The prompt's KV cache; None: the own engine computes it. CacheLost: by its flaw the worker does not."""
@@ -2177,7 +2179,7 @@ class Supervisor:
             if name in self.replicas():
                 for other in self.prefill_workers():
                     more += ["--prefill-worker", f"{host}:{self.through(f'{name}-{other}', other)}"]
-            self.add(name, {"r": "replica", "p": "prefill", "d": "decode"}[name[0]], more)
+            self.add(name, ROLES_BY_LETTER[name[0]], more)
         more = []
         for name in self.replicas():
             more += ["--backend", f"{name}={host}:{self.through('gw-' + name, name)}"]
@@ -2370,7 +2372,9 @@ def parser() -> argparse.ArgumentParser:
     """All roles share one set of options; each uses its own."""
     here = os.path.dirname(os.path.abspath(__file__))
     new = argparse.ArgumentParser(prog="service.py", description="blackstart's demo model service", allow_abbrev=False)
-    new.add_argument("role", choices=("serve", *WORKERS, "engine", "gateway", "store", "standby", "model-store", "install"))
+    new.add_argument(
+        "role", choices=("serve", *ROLES_BY_LETTER.values(), "engine", "gateway", "store", "standby", "model-store", "install")
+    )
     new.add_argument("--folder", default=".", help="serve: where everything is kept; replica, install: its model's folder")
     new.add_argument("--package", default=here, help="the original model files and manifest.json (read only)")
     new.add_argument("--fix", action="append", choices=FIXES, default=[], help="switch off one flaw (repeatable)")
@@ -2427,7 +2431,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 0
     end_when_told()
     roles: Dict[str, Callable[[Settings], Union[Replica, Gateway, Store, ModelStore]]] = {
-        **dict.fromkeys(WORKERS, Replica),
+        **dict.fromkeys(ROLES_BY_LETTER.values(), Replica),
         "gateway": Gateway,
         "model-store": ModelStore,
     }

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ import pytest
 from blackstart.injectors import proxy
 from blackstart.injectors.artefacts import when_it_bites
 from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
+from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.model_formats.mutations import Job
@@ -78,6 +79,7 @@ class Service:
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=lambda: {"r0": "replica", "r1": "replica"})
 
     def start(self, name: str, *command: str) -> str:
         process = subprocess.Popen(
@@ -115,7 +117,7 @@ class Service:
 
     @property
     def open(self) -> Callable[[], ProcessPlatform]:
-        components = tuple(Component(name, "replica", port=self.ports[name]) for name in ("r0", "r1"))
+        components = tuple(Component(name, self.roles[name], port=self.ports[name]) for name in ("r0", "r1"))
         spec = ProcessSpec((*components, Component("gw", "gateway", port=1)), links=tuple(self.links))
         environment = {**os.environ, "BLACKSTART_RUNTIME_DIR": str(self.runtime)}
         return functools.partial(ProcessPlatform, spec, self.folder, self.folder / "state", environment)
@@ -409,6 +411,16 @@ def test_model_refusals(service: Service) -> None:
         ):
             with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
                 injector.plan(target(platform, victim), platform)
+
+
+def test_a_file_that_a_worker_of_another_role_reads_as_well_is_refused(service: Service) -> None:
+    injectors = ModelCorrupt("zero-tail").with_model(str(service.model()), "at-start"), CacheWipe(str(service.folder / "r0"))
+    for other in ("decode", "replica", "gateway"):
+        service.roles = {"r0": "prefill", "r1": other}
+        refused = pytest.raises(Refusal, match=r"^not injecting: r1 .* as well; make it a target")
+        for injector in injectors:
+            with closing(service.open()) as platform, nullcontext() if other == "gateway" else refused:
+                injector.plan(target(platform), platform)
 
 
 def test_a_shared_file_is_damaged_once_for_all_its_readers(service: Service) -> None:

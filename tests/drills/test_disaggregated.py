@@ -100,6 +100,20 @@ def test_doctor_tries_what_would_hit_a_replica_on_a_decode_worker(blackstart: Bl
         assert re.fullmatch(rf"yes +{kind} +with privilege \w+, e\.g\. on d0.*", looked[kind])
 
 
+def test_that_a_worker_whom_nobody_asks_is_back_is_never_a_pass(blackstart: Blackstart, halves: Demo, tmp_path: Path) -> None:
+    """Its users are served by d0 and d1, whose lanes tell nothing of p0."""
+    _, profile = changed(halves, tmp_path)
+    for each in profile["process"]["components"]:
+        if each["name"] == "p0":
+            del each["url"]
+    file, _ = changed(halves, tmp_path, process=profile["process"])
+    (tmp_path / "lost.yaml").write_text(PREFILL_LOST, encoding="utf-8")
+    done = blackstart.telling("run", tmp_path / "lost.yaml", "--service", file, "--yes", "--set", "observe=5s")
+    assert done.result["verdict"] == "inconclusive", f"{done.out}\n{done.err}"
+    (row,) = [each for each in done.result["objectives"] if each["name"] == "time_to_redundancy"]
+    assert "nobody asks p0 by itself" in row["text"]
+
+
 @pytest.mark.timeout(200)
 def test_a_killed_prefill_worker_is_missed_until_it_is_back(blackstart: Blackstart, halves: Demo, tmp_path: Path) -> None:
     """Users of a hardened service go on; that the service has all its workers again is measured, and takes a restart."""

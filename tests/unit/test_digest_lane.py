@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from blackstart.drills.digests import pointed, watching, whole, why_not
@@ -170,11 +171,14 @@ def test_what_is_refused_before_a_drill(service: Service) -> None:
 def test_a_replica_that_does_not_name_what_it_serves_is_refused(service: Service) -> None:
     with answering() as url:
         replicas = tuple(replace(each, details={"url": url}) for each in REPLICAS)
+        halves = tuple(replace(each, role="prefill", details={"url": url, "own_url": False}) for each in REPLICAS)
         named, unnamed = (
             replace(service, model=Model("{name}/model.bin", served=f"/v1/models#/data/0/{key}"))
             for key in ("revision", "digest")
         )
         assert refused(named, replicas=replicas) == ""
+        assert "serves: a worker of its role is asked only where its `url` is written" in refused(named, replicas=halves)
+        assert refused(named, replicas=tuple(replace(each, details={"url": url, "own_url": True}) for each in halves)) == ""
         assert "/v1/models answered 200 and names no revision at /data/0/digest" in refused(unnamed, replicas=replicas)
     assert "Connection refused" in refused(named)
 
@@ -217,6 +221,22 @@ def test_what_stands_in_the_place_of_one_that_is_gone_is_looked_at_at_once(servi
         with watching(plan, closing(platform), DrillClock(time.monotonic()), tmp_path, lambda *_, **__: None) as single:
             until("both to be looked at", single)
     assert {each.identity for each in read_digests(tmp_path).looks if each.kind == "serves"} == {"pid:9@9"}
+
+
+@pytest.mark.parametrize(("role", "looked_at"), [("decode", {"r1"}), (None, {"r0", "r1"})])
+def test_workers_of_one_role_alone_can_be_compared(
+    service: Service, tmp_path: Path, role: Literal["decode"] | None, looked_at: set[str]
+) -> None:
+    """r0 has another file, as a prefill worker may by design."""
+    (tmp_path / "samples").mkdir()
+    (service.folder / "r0" / "model.bin").write_bytes(b"of another precision")
+    lane, found = replace(LANE, role=role), [replace(REPLICAS[0], role="prefill"), replace(REPLICAS[1], role="decode")]
+    plan = SimpleNamespace(scenario=replace(SCENARIO, digest=lane), service=service, everything=found)
+    clock = DrillClock(time.monotonic())
+    with watching(plan, opened(service), clock, tmp_path, lambda *_, **__: None) as single:
+        until("all to be looked at", lambda: {each.replica for each in read_digests(tmp_path).looks} == looked_at)
+        assert single() is (role == "decode")
+    assert "no target has that role" in refused(service, replace(LANE, role="prefill"))
 
 
 def test_the_lane_sees_a_change_and_its_end(service: Service, tmp_path: Path) -> None:

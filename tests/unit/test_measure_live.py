@@ -9,7 +9,7 @@ from blackstart.drills.measure.values import LaneInfo, Probe
 from blackstart.tests.unit.measure_simulation import CONTROL, FRESH, READY, SEMANTIC, Simulation, Trouble, observed, scenario
 
 USUAL = (FRESH, SEMANTIC, CONTROL, READY)
-REPLICA = LaneInfo("replica:r0", "replica", "http://r0", 1.0)
+REPLICA = LaneInfo("replica:r0", "replica", "http://r0", 1.0, "r0")
 TICK_S = 0.1
 
 

@@ -39,11 +39,12 @@ def test_each_of_its_objectives_can_be_overridden(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_its_fault_outlasts_its_rto(name: str) -> None:
-    """One that ends by plan sooner would be passed by services that only its end brings back."""
+def test_its_faults_outlast_its_rto(name: str) -> None:
+    """One that ends by plan sooner would be passed by services that only its end brings back. What is only reported takes nobody down."""
     scenario = load_scenario(shipped()[name])
-    held, rto = scenario.faults[0].for_, scenario.objectives.rto
-    assert held is None or rto is None or held > rto
+    held = [each.for_ for each in scenario.faults if each.for_ is not None and each.kind != "gpu-health-signal"]
+    rto = scenario.objectives.rto
+    assert rto is None or all(each > rto for each in held)
 
 
 def test_the_demo_has_the_parts_that_a_scenario_names() -> None:
