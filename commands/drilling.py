@@ -84,6 +84,7 @@ def demo_parts(scenario: Scenario) -> tuple[str, ...]:
     """Options of the bundled service by which it has the components that the scenario names: nobody should have to know of them."""
     named = {fault.target.role for fault in scenario.faults}
     named |= {peer for fault in scenario.faults for peer in getattr(fault.injector, "peers", ())}
+    named |= {scenario.digest.role} if scenario.digest else set()
     return (*[f"--with-{MODEL_STORE}"] * (MODEL_STORE in named), *[DISAGGREGATED] * bool(HALVES & named))
 
 

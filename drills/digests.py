@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # which asks `why_not`
     from .plan import Plan
 
 REFUSED = "not injecting: the digest lane"
+NOT_ASKED = "a worker of its role is asked only where its `url` is written, which only processes have; `digest.role` compares those of another role"
 WELL = 200
 LONGEST_QUESTION = 64 << 10  # characters: it is an argument of a command, and Linux takes 128 KiB
 
@@ -100,7 +101,7 @@ def served(target: Target, where: str, platform: ModelSight) -> str:
     path, _, pointer = where.partition("#")
     if target.asked is None:
         half = target.role in HALVES and target.details.get("url")
-        raise Unknown("a worker of its role is asked only where its `url` is written" if half else "it has no URL of its own")
+        raise Unknown(NOT_ASKED if half else "it has no URL of its own")
     answer = platform.ask(target, f"{target.asked.rstrip('/')}{path}")
     try:
         said = pointed(json.loads(answer["body"]), pointer) if answer["status"] == WELL else ""
@@ -268,7 +269,8 @@ def watching(
         platform.recall(plan.everything)
         targets = {target.name: target for target in replicas_of(plan.everything, lane)}
         watch = _Watch(lane, plan.service, cast(SeeingPlatform, platform), clock, out, targets, manifest_of(plan.service))
-        write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets))
+        prefill = sorted(name for name, target in targets.items() if target.role == "prefill")
+        write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets), prefill=prefill)
         doing = worker.submit(watch.looks)
         try:
             yield watch.single

@@ -158,7 +158,7 @@ class Engine:
         if now_s - self.last_action_s < settle_s or not self.observer.single_digest():
             return False
         on_restart = any(fault.bites == "on-restart" for fault in self.held)
-        hit = [(target.name, target.role) for fault in self.held for target in fault.undo.targets]
+        hit = [target.part for fault in self.held for target in fault.undo.targets]
         return self.observer.view.recovered(self.last_action_s, now_s, replicas=on_restart, hit=hit)
 
     def _inject(self, planned: PlannedFault) -> None:

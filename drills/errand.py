@@ -76,6 +76,6 @@ def _asked_from_there(service: Service, platform: Platform) -> Service:
 
 def _role(decided: Plan, service: Service, platform: Platform) -> JSON:
     try:
-        return platform.role(service.name, means(decided.scenario, service))
+        return platform.role(service.name, means(decided.scenario, service, decided.faults))
     except PlatformError as error:
         raise Refused([f"not injecting: {error}"]) from error

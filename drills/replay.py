@@ -159,8 +159,9 @@ def _observed(samples: Samples, faults: tuple[InjectedFault, ...], window: Windo
 
 def _with_digests(observed: Observed, seen: DigestSamples, records: Iterable[Record]) -> Observed:
     lane = _first(records, "digest-lane")
-    manifest = str(lane.fields["manifest"]) if lane else ""
-    return replace(observed, digests=seen.looks, manifest=manifest, contents=seen.contents)
+    told = lane.fields if lane else {}
+    manifest, prefill = str(told.get("manifest", "")), tuple(told.get("prefill", ()))
+    return replace(observed, digests=seen.looks, manifest=manifest, prefill=prefill, contents=seen.contents)
 
 
 def _milestones(records: Iterable[Record]) -> tuple[tuple[Milestone, ...], tuple[str, ...]]:

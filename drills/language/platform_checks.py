@@ -4,13 +4,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ...injectors.platforms.base import WORKERS
 from ..service import PORTS, Probe
-from .nodes import MappingNode
+from .names import nearest
+from .nodes import MappingNode, Node
 from .problems import Report, shown
 
 Values = Mapping[str, Any]
 BESIDE = {"kubernetes": "in-cluster", "docker": "in-network"}
 _WORKLOAD = re.compile(r"(deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+def check_role(role: Any, place: Node, report: Report) -> None:
+    """What is nearly the name of a worker's role would be no worker's, and nothing would protect, ask or compare it."""
+    near = nearest(role, WORKERS) if isinstance(role, str) and role not in WORKERS else None
+    if near:
+        report.add(place, f"{shown(role)} is no role of workers", f"did you mean `{near}`? Otherwise take a name less like it")
 
 
 def check_workload(values: Values, node: MappingNode, report: Report) -> None:
@@ -22,6 +31,7 @@ def check_workload(values: Values, node: MappingNode, report: Report) -> None:
             f"{shown(workload)} is no workload that can be drilled",
             "write `deployment/NAME`, `statefulset/NAME` or `daemonset/NAME`",
         )
+    check_role(values.get("role"), node.place("role"), report)
     if values.get("role") in {"", "replica"}:
         report.add(
             node.place("role"),
@@ -40,6 +50,7 @@ def check_docker(values: Values, node: MappingNode, report: Report) -> None:
 
 def check_part(values: Values, node: MappingNode, report: Report) -> None:
     check_docker(values, node, report)
+    check_role(values.get("role"), node.place("role"), report)
     if values.get("role") in {"", "replica"}:
         report.add(
             node.place("role"),

@@ -11,7 +11,7 @@ from ...injectors.platforms.process_spec import Component, Link, ProcessSpec
 from ..service import PORTS, Endpoint, InnerRole, LedgerRoutes, Model, Probe, Service
 from .decoding import Check
 from .nodes import MappingNode, Node, ScalarNode, SequenceNode
-from .platform_checks import check_docker, check_part, check_probe_place, check_workload
+from .platform_checks import check_docker, check_part, check_probe_place, check_role, check_workload
 from .problems import Report, shown
 from .scenario_checks import NAME, check_duplicates, check_name
 from .tensor_checks import check_tensors
@@ -101,6 +101,7 @@ def check_component(values: Values, node: MappingNode, report: Report) -> None:
         report.add(
             node.place("name"), f"{shown(name)} cannot be a component's name", "use [a-z0-9-], at most 63, and not `client`"
         )
+    check_role(values.get("role"), node.place("role"), report)
     if values.get("role") == "":
         report.add(node.place("role"), "`role` is empty", "write `replica`, `gateway`, `store`, ...")
     _port(values, node, report, "port")

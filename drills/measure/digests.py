@@ -192,7 +192,7 @@ def _mixed(
     undo_s: float | None,
 ) -> MixedAnswers | None:
     """By what a replica serves where it says so. What it has on disk it need not have loaded, so that is never certain; and an answer of
-    nobody knows whom may be of any replica.
+    nobody knows whom may be of any replica. Any answer may come of the prompt that a prefill worker computed.
     """
     if found is None:
         return None
@@ -203,11 +203,16 @@ def _mixed(
     inside = [each for each in asked if each.end_s >= start.lo_s and each.sent_s <= until_s]
     telling = {key for key, looks in series.items() if any(each.digest for each in looks)}
     kinds = {replica: SERVES if (SERVES, replica) in telling else HAS for _, replica in telling}
+
+    def deviated(replica: str, probe: Probe) -> tuple[bool, bool]:
+        kind = kinds.get(replica)
+        surely, possibly = (False, True) if kind is None else _deviated(series[kind, replica], reference[kind], probe)
+        return surely and kind == SERVES, possibly
+
     lo = hi = 0
     for probe in inside:
-        kind = kinds.get(probe.backend)
-        surely, possibly = (False, True) if kind is None else _deviated(series[kind, probe.backend], reference[kind], probe)
-        lo, hi = lo + (surely and kind == SERVES), hi + possibly
+        surely, possibly = deviated(probe.backend, probe)
+        lo, hi = lo + surely, hi + (possibly or any(deviated(each, probe)[1] for each in observed.prefill))
     return MixedAnswers(len(inside), lo, hi)
 
 

@@ -38,6 +38,7 @@ class Observed:
     milestones: Sequence[Milestone] = ()
     unseen: Sequence[str] = ()  # which milestones the platform could not see, and why
     digests: Sequence[DigestSample] = ()
+    prefill: Sequence[str] = ()  # replicas of that role among those of the digests: decode workers answer from what they computed
     manifest: str = ""  # the digest that every replica must have; empty: none is named
     contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of a digest: file, or FILE:TENSOR -> its own digest
 

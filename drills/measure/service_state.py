@@ -7,9 +7,9 @@ recovery from below, and one that accepts says nothing about the model behind it
 at which the first injection began bounds it from below.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...injectors.platforms.base import WORKERS
 from ..finished import InjectedFault
@@ -193,12 +193,14 @@ class Redundancy(NamedTuple):
 
 
 def unasked(hit: Iterable[tuple[str, str]], lanes: Iterable[LaneInfo]) -> list[str]:
-    """Workers among what was hit (name and role of each) that no lane asks by itself. Of a process inside a component its role is no
-    component's: that component counts, whatever it is, since what is not known to be none may be a worker.
-    """
+    """Workers among what was hit (name and role of the component of each) that no lane asks by itself."""
     asked = {info.component or info.name for info in lanes if info.kind == "replica"}
-    workers = {name.partition("/")[0] for name, role in hit if role in WORKERS or "/" in name}
-    return sorted(workers - asked)
+    return sorted({name for name, role in hit if role in WORKERS} - asked)
+
+
+def _part(target: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and role of the component that a target of the journal is, or is a process inside of."""
+    return target["name"].partition("/")[0], target.get("details", {}).get("component_role", target["role"])
 
 
 def redundancy(observed: Observed, lanes: Sequence[Lane]) -> Redundancy:
@@ -215,8 +217,8 @@ def redundancy(observed: Observed, lanes: Sequence[Lane]) -> Redundancy:
     if missing:
         why_not = f"{', '.join(missing)} had not come back for good when watching ended"
         return Redundancy(None, why_not, observed.window.end_s - effective[1])
-    hit_by = [each for fault in observed.faults if fault.injecting_s is not None for each in fault.targets]
-    if unseen := unasked(((each["name"], each["role"]) for each in hit_by), [lane.info for lane in replicas]):
+    struck = [_part(each) for fault in observed.faults if fault.injecting_s is not None for each in fault.targets]
+    if unseen := unasked(struck, [lane.info for lane in replicas]):
         return Redundancy(None, f"nobody asks {', '.join(unseen)} by itself, so when it was back is not known")
     ends = [found.end for _, found in hit if found.end is not None]
     if not ends:

@@ -83,6 +83,11 @@ class Target:
         bears_it = self.role == "replica" or (self.role in HALVES and self.details.get("own_url"))
         return self.details.get("url") if bears_it else None
 
+    @property
+    def part(self) -> tuple[str, str]:
+        """Name and role of the component that it is, or is a process inside of."""
+        return self.name.partition("/")[0], self.details.get("component_role", self.role)
+
     def to_json(self) -> JSON:
         return {"identity": self.identity, "name": self.name, "role": self.role, "details": dict(self.details)}
 

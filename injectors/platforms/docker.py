@@ -145,7 +145,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         for number, each in enumerate(matching):
             name = f"{target.name}/{role}" if len(matching) == 1 else f"{target.name}/{role}-{number}"
             identity = f"{target.identity}{mark}{each['identity'].removeprefix('pid:')}"
-            found.append(Target(identity, name, role, {"command": each["command"]}))
+            found.append(Target(identity, name, role, {"command": each["command"], "component_role": target.role}))
         return tuple(found)
 
     def _matching(self, target: Target, container: JSON, pattern: re.Pattern[str]) -> tuple[str, list[JSON]]:

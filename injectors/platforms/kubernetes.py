@@ -121,7 +121,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         found = []
         for number, (identity, (container, each)) in enumerate(matching.items()):
             name = f"{target.name}/{role}" if len(matching) == 1 else f"{target.name}/{role}-{number}"
-            details = {"container": container, "command": each["command"]}
+            details = {"container": container, "command": each["command"], "component_role": target.role}
             found.append(Target(f"{target.identity}/{container}/{identity}", name, role, details))
         return tuple(found)
 

@@ -87,6 +87,10 @@ class LinkControl:
         joined = [each for each in ends if not peers or {each[2], self.roles.get(each[2])} & {*peers}]
         met = {word for _, _, far in joined for word in (far, self.roles.get(far))}
         unmet = [peer for peer in peers if peer not in met]
+        known = {word for link in self.by_name.values() for end in (link.from_, link.to) for word in (end, self.roles.get(end))}
+        if unknown := [peer for peer in unmet if peer not in {*known, *self.roles, *self.roles.values()}]:
+            there = ", ".join(f"{name} ({role})" for name, role in self.roles.items())
+            raise Unsupported(f"nothing is called {', '.join(unknown)} or has that role; there is {there}, and `client`")
         untouched = sorted(names - {near for _, near, _ in joined})
         if unmet or untouched:
             raise Unsupported(

@@ -102,7 +102,12 @@ class Finder:
                 process.identity,
                 f"{target.name}/{role}" + (f"-{number}" if number > 1 else ""),
                 role,
-                {"pid": process.pid, "command": command_line(process.pid), "tree": [process.identity]},
+                {
+                    "pid": process.pid,
+                    "command": command_line(process.pid),
+                    "tree": [process.identity],
+                    "component_role": target.role,
+                },
             )
             for number, process in enumerate(found, 1)
         )

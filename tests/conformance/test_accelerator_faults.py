@@ -202,6 +202,8 @@ def test_evidence_of_a_gpu_is_not_that_of_its_own_driver(on_drivers, drivers):
             "used_bytes": OWN_MIB * MIB,
             "pids": [platform.current("r0").details["pid"]],
             "target_bytes": OWN_MIB * MIB,
+            "where": "here",
+            "because": None,
         }
         assert injector.bites(undo) == "now"
         injector.inject(undo, platform)

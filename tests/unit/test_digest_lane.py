@@ -20,6 +20,7 @@ import pytest
 from blackstart.drills.digests import pointed, watching, whole, why_not
 from blackstart.drills.journal import DrillClock
 from blackstart.drills.measure.digest_samples import DIGESTS, read_digests
+from blackstart.drills.measure.digest_values import DigestSample
 from blackstart.drills.scenario import DigestLane, Objectives, Scenario, SteadyState
 from blackstart.drills.service import Endpoint, Model, Service
 from blackstart.injectors.model_formats.manifest import measured, write
@@ -218,9 +219,13 @@ def test_what_stands_in_the_place_of_one_that_is_gone_is_looked_at_at_once(servi
 
         platform = Replaced(service.process, service.folder, service.folder / "state", dict(os.environ))
         plan = SimpleNamespace(scenario=scenario, service=service, everything=REPLICAS)
-        with watching(plan, closing(platform), DrillClock(time.monotonic()), tmp_path, lambda *_, **__: None) as single:
-            until("both to be looked at", single)
-    assert {each.identity for each in read_digests(tmp_path).looks if each.kind == "serves"} == {"pid:9@9"}
+        with watching(plan, closing(platform), DrillClock(time.monotonic()), tmp_path, lambda *_, **__: None):
+            until("both to be asked", lambda: {each.replica for each in serving(tmp_path)} == {"r0", "r1"})
+    assert {each.identity for each in serving(tmp_path)} == {"pid:9@9"}
+
+
+def serving(folder: Path) -> list[DigestSample]:
+    return [each for each in read_digests(folder).looks if each.kind == "serves"]
 
 
 @pytest.mark.parametrize(("role", "looked_at"), [("decode", {"r1"}), (None, {"r0", "r1"})])
@@ -234,8 +239,11 @@ def test_workers_of_one_role_alone_can_be_compared(
     plan = SimpleNamespace(scenario=replace(SCENARIO, digest=lane), service=service, everything=found)
     clock = DrillClock(time.monotonic())
     with watching(plan, opened(service), clock, tmp_path, lambda *_, **__: None) as single:
-        until("all to be looked at", lambda: {each.replica for each in read_digests(tmp_path).looks} == looked_at)
-        assert single() is (role == "decode")
+        until("all to be looked at", lambda: {each.replica for each in read_digests(tmp_path).looks if each.digest} == looked_at)
+        if role:
+            until("one digest of all that are compared", single)
+    found_digests = {each.digest for each in read_digests(tmp_path).looks if each.digest}
+    assert len(found_digests) == len(looked_at)
     assert "no target has that role" in refused(service, replace(LANE, role="prefill"))
 
 

@@ -130,6 +130,18 @@ def test_answers_of_the_mixed_window() -> None:
     assert failed.answers == 0
 
 
+def test_an_answer_may_come_of_a_prefill_worker_whoever_gave_it() -> None:
+    """r0 computes the prompts, and r1, which is as usual, answers all."""
+    series = [*looks(), *looks([(12.5, 20.5, OLD)], SERVES)]
+    by_r1 = found(series, answers(backends=["r1"])).mixed
+    assert by_r1 is not None
+    assert (by_r1.lo, by_r1.hi) == (0, 0)
+    from_r0 = found(series, answers(backends=["r1"]), prefill=("r0",)).mixed
+    assert from_r0 is not None
+    assert from_r0.lo == 0
+    assert from_r0.hi > 30
+
+
 def test_what_a_replica_serves_counts_before_what_it_has() -> None:
     """It has another file on its disk and still answers from memory, until it is asked no more and comes back put right."""
     on_disk, served = looks([(12.5, 20.5, OLD)]), looks([(16, 22, "")], SERVES)

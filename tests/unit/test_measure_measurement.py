@@ -268,18 +268,22 @@ def test_redundancy_is_back_with_the_last_replica() -> None:
     assert measured(troubles).missing["time_to_redundancy"] == "no lane asks the replicas one by one"
 
 
-@pytest.mark.parametrize(("name", "role"), [("p0", "prefill"), ("p0/engine", "engine")])
-def test_redundancy_is_not_had_where_nobody_asks_the_worker_that_was_hit(name: str, role: str) -> None:
+PREFILL = {"component_role": "prefill"}
+
+
+@pytest.mark.parametrize("hit", [{"name": "p0", "role": "prefill"}, {"name": "p0/engine", "role": "engine", "details": PREFILL}])
+def test_redundancy_is_not_had_where_nobody_asks_the_worker_that_was_hit(hit: dict[str, Any]) -> None:
     """Another one's lane tells nothing of it; but that the other one was still missing fails the drill."""
     lanes = (*USUAL, LaneInfo("replica:d0", "replica", "http://127.0.0.1:9000", 1.0, "d0"))
-    struck = (replace(fault(10.0), targets=({"identity": "pid 2", "name": name, "role": role},)),)
+    struck = (replace(fault(10.0), targets=(hit,)),)
     found = measured([Trouble(10.2, 17, "refuse", kinds=("replica",))], lanes, faults=struck)
     assert found.recovery.redundancy is None
     assert found.missing["time_to_redundancy"] == "nobody asks p0 by itself, so when it was back is not known"
     assert found.recovery.not_redundant_s is None
     assert measured([Trouble(10.2, 99, "refuse", kinds=("replica",))], lanes, faults=struck).recovery.not_redundant_s is not None
-    gateway = (replace(fault(10.0), targets=({"identity": "pid 2", "name": "gateway", "role": "gateway"},)),)
-    assert measured([Trouble(10.2, 17, "refuse", kinds=("replica",))], lanes, faults=gateway).recovery.redundancy is not None
+    for name, details in (("gateway", {}), ("gateway/worker", {"component_role": "gateway"})):
+        gateway = (replace(fault(10.0), targets=({"name": name, "role": name.rpartition("/")[2], "details": details},)),)
+        assert measured([Trouble(10.2, 17, "refuse", kinds=("replica",))], lanes, faults=gateway).recovery.redundancy is not None
 
 
 def test_wrong_answers_are_counted_once_users_got_them() -> None:

@@ -212,6 +212,10 @@ def is_first_stopped(identities):
     return any((process := process_table.alive(identity)) is None or process.stopped for identity in identities)
 
 
+def still_there(identities):
+    return [process for identity in identities if (process := process_table.alive(identity))]
+
+
 @pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1, 0.15, None])
 def test_caller_that_dies_leaves_the_tree_untouched_or_gone_but_never_stopped(run, opened, tmp_path, delay_s):
     """After `delay_s`; None: at the very moment when the first of the tree is seen stopped."""
@@ -225,14 +229,10 @@ def test_caller_that_dies_leaves_the_tree_untouched_or_gone_but_never_stopped(ru
     until = time.monotonic() + 5.0
     if delay_s is not None:  # an agent that will still begin has begun by then
         time.sleep(0.5)
-    while len(left := [process for identity in tree if (process := process_table.alive(identity))]) not in (0, len(tree)):
+    wanted = (0, len(tree)) if delay_s is not None else (0,)
+    while len(left := still_there(tree)) not in wanted or any(process.stopped for process in left):
         assert time.monotonic() < until, left
         time.sleep(0.01)
-    while any(process.stopped for process in left):
-        assert time.monotonic() < until, left
-        time.sleep(0.01)
-        left = [process for identity in tree if (process := process_table.alive(identity))]
-    assert len(left) in ((0, len(tree)) if delay_s is not None else (0,)), left
 
 
 def test_own_process_is_never_a_target(opened):

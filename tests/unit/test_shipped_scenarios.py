@@ -56,6 +56,7 @@ def test_the_demo_has_the_parts_that_a_scenario_names() -> None:
     }
     kill = shipped()["replica-kill-midstream"]
     assert demo_parts(load_scenario(kill, ("faults[0].target.role=prefill",))) == ("--disaggregated",)
+    assert demo_parts(load_scenario(shipped()["version-skew"], ("digest.role=decode",))) == ("--disaggregated",)
 
 
 def test_the_demo_s_namespace_is_unlocked_only_for_what_needs_it() -> None:
