@@ -274,6 +274,7 @@ class Engine:
                 self.journal.append("read-back", counts=counts)
                 # An outage that began meanwhile is watched to its end as well, as long as there is time.
                 self._watch(ends_s, lambda now: self._recovered(now, settle_s), guarded=patient)
+                self.journal.append("watched")
         except Stopped as stop:
             if patient:
                 self.journal.append("aborting", why=str(stop))

@@ -187,7 +187,7 @@ def _window(records: tuple[Record, ...], faults: tuple[InjectedFault, ...], ende
     start_s = baseline.t_s if baseline else records[0].t_s
     over = _first(records, "steady", "not-steady", "aborting", "inconclusive", "internal-error")
     fault_s = min((fault.injecting_s for fault in faults if fault.injecting_s is not None), default=None)
-    end_s = next((record.t_s for record in records if record.event == "read-back"), ended_s)
+    end_s = max((record.t_s for record in records if record.event in {"read-back", "watched"}), default=ended_s)
     return Window(start_s, over.t_s if over else ended_s, fault_s, max(end_s, fault_s or 0.0))
 
 

@@ -13,13 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from ..values import JSON
 from .agent_programs import INJECTORS, keeps, program
-from .base import GivenUp, PlatformError, Target, Unfit, Unsupported
+from .base import GivenUp, PlatformError, Target, Unfit, Unsupported, came
 
 W = TypeVar("W")  # a container, as its platform knows it
 Entered_contra = TypeVar("Entered_contra", contravariant=True)  # the same, for who only takes it
@@ -28,6 +28,7 @@ LEASE_S, RENEW_S = 45.0, 10.0
 DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
 BEGIN_SLACK_S = 30.0
 LISTEN_S = 0.2
+ENDS_S = 3.0  # until what has ended is listed no more
 UNDO_SLACK_S = 30.0
 RECORD_LIMIT = 1 << 20
 # Takes a program as its first line of standard input and leaves what follows to it: byte by byte, so that nothing is read ahead.
@@ -191,13 +192,17 @@ class ContainerAgents(ABC, Generic[W]):
             except Unsupported:  # no python3 there, so no agent ever was
                 continue
             except PlatformError:
-                if where in self.containers_of(main):  # else it was another fault's own, and ended in this moment
+                if not came(partial(self._is_gone, where, main), ENDS_S, threading.Event(), LISTEN_S):
                     raise
         for path in beside if not found else ():
             with suppress(PlatformError):  # it is not there
                 copy = look(self.doors, main, "read", {"path": path, "limit": RECORD_LIMIT})["content"]
                 found.append((main, path, json.loads(base64.b64decode(copy))))
         return found
+
+    def _is_gone(self, where: W, main: W) -> bool:
+        """Whether it was another fault's own, and has ended just now: who runs it may know of that a little later."""
+        return where not in self.containers_of(main)
 
     def records(self, where: W, fault: str, target: Target) -> JSON:
         """Undo records in the container: path -> record."""

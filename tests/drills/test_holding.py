@@ -195,9 +195,10 @@ def test_an_outage_that_begins_while_writes_are_read_back_is_watched_to_its_end(
         "ledger: {write: POST /kept, read: 'GET /kept/{id}'}\n",
         encoding="utf-8",
     )
-    path = scenario(blackstart.folder, "{kind: cpu-stress, workers: 1, for: 2s}", "60s", "20s")
+    path = scenario(blackstart.folder, "{kind: cpu-stress, workers: 1, for: 2s}", "60s", "40s")
     done = blackstart.telling("run", path, "--service", service, "--yes")
     outage = next(each for each in done.result["outages"] if each["lane"] == "fresh" and "status-5xx" in each["classes"])
     assert outage["start_s"][1] > fields(done.folder, "undo-verified")["t_s"]
     assert outage["end_s"], done.out
     assert outage["hi_s"] > 1.4
+    assert (done.result["verdict"], done.code) == ("passed", 0), done.out
