@@ -60,8 +60,6 @@ class Engine:
         try:
             if self._steady():
                 self._inject_and_observe()
-                for fault in self.held:
-                    self._look_again(fault)
                 finished = True
         except Stopped as stop:
             self.journal.append("aborting", why=str(stop))
@@ -141,11 +139,23 @@ class Engine:
             next_s = min([start_s + pending[0].at_s if pending else max(limit_s, self._now() + TICK_S), *self.ends_s.values()])
             if pending or self.ends_s:
                 self._watch(next_s, lambda _: False)
-            elif self._watch(next_s, lambda now: self._recovered(now, settle_s)):
-                self.journal.append("recovered-live")
+            elif self._watch(next_s, lambda now: self._recovered(now, settle_s)) and self._holds(settle_s):
                 return
         if self.observer.view.impact_seen():
             self.journal.append("not-recovered-live", waited_s=observe_s)
+        self._look_at_held()
+
+    def _holds(self, settle_s: float) -> bool:
+        """Whether users are still served once all that is held was looked at again. That can take seconds, and an outage that begins
+        meanwhile is the fault's: undone in the middle of it, nobody would know whether the service had come back by itself.
+        """
+        self.journal.append("recovered-live")
+        self._look_at_held()
+        return self._recovered(self._now(), settle_s)
+
+    def _look_at_held(self) -> None:
+        for fault in self.held:
+            self._look_again(fault)
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
         """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:

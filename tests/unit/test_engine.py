@@ -1,11 +1,12 @@
 """What the engine decides while it watches, by a live view that is fed with simulated answers."""
 
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from blackstart.drills.engine import Engine
-from blackstart.injectors.base import Undo
+from blackstart.injectors.base import Evidence, Undo
 from blackstart.injectors.platforms.base import Target
 from blackstart.tests.unit.measure_simulation import Trouble
 from blackstart.tests.unit.test_measure_live import REPLICA, USUAL, Watch
@@ -34,3 +35,27 @@ def test_what_bites_on_restart_is_held_where_nobody_asks_the_one_that_it_hit(
     assert engine._recovered(29.0, 2.0) is over
     held.bites = "now"
     assert engine._recovered(29.0, 2.0)
+
+
+def test_an_outage_that_begins_while_what_is_held_is_looked_at_is_watched_to_its_end() -> None:
+    """The look lasts from 29 s to 31 s; users are hit again from 30 s to 33 s, and it would be undone in the middle of that."""
+    watch, told, ends = Watch([Trouble(12, 16, "503"), Trouble(30, 33, "503")], USUAL), [], iter([31.0, 40.0])
+    watch.until(29)
+
+    def verify(*_: object) -> Evidence:
+        watch.until(next(ends))
+        return Evidence("a second source", "it is there", {})
+
+    events = SimpleNamespace(clock=SimpleNamespace(now=lambda: watch.now_s), append=lambda event, **_: told.append(event))
+    observer = SimpleNamespace(view=watch.view, single_digest=lambda: True, poll=lambda: None)
+    signals = SimpleNamespace(insisted=False, wait=lambda _: None, wake=lambda: None)
+    drawn, guard = SimpleNamespace(lanes=lambda *_: None), SimpleNamespace(check=lambda _: "")
+    platform = SimpleNamespace(given_up=threading.Event(), milestones=tuple)
+    parts = [cast(Any, each) for each in (None, platform, events, observer, signals, drawn, guard)]
+    engine = Engine(*parts, cast(Any, None), (), last_action_s=12.0)
+    injector = SimpleNamespace(instant=False, verify=verify)
+    engine.held = [cast(Any, SimpleNamespace(injector=injector, bites="now", index=0, undo=Undo((), {})))]
+    assert engine._recovered(watch.now_s, 2.0)
+    assert not engine._holds(2.0)
+    assert engine._holds(2.0)
+    assert told == ["recovered-live", "still-effective"] * 2
