@@ -180,7 +180,8 @@ class GpuMemoryFill(OnDevice):
     )
     undone_by: ClassVar[str] = "the agent frees what it took and ends"
     bites_when: ClassVar[str] = (
-        "at once; when it starts again where the target holds most of the device already, or nobody tells how much (on Kubernetes refused then)"
+        "at once; when it starts again where the target holds most of the device already, or nobody tells how much "
+        "(on Kubernetes refused then)"
     )
 
     def problems(self) -> tuple[str, ...]:

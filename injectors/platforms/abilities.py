@@ -92,7 +92,8 @@ class Accelerators(Protocol):
         """What gpu_agent.py's `look` says: `gpus` by NVML and `amd` by the kernel with their processes (`ours`: of this fault), `devices`
         of OpenCL where these are wanted, `pids` of the target and their `environment`, `agents` of this fault by the process table; `nvml`,
         `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty. `where` it was looked from, and an agent would be: HERE, INSIDE or
-        BESIDE. Raises PlatformError, Unfit where that is the target's own container and no agent can work there. Of BESIDE there may be a `grant`, how the target got its GPU.
+        BESIDE, and there may be its `grant`, how the target got its GPU. Raises PlatformError, Unfit where that is the target's own container
+        and no agent can work there.
         """
 
     def agent_seen(self, fault: str, target: Target) -> JSON | None:

@@ -43,7 +43,9 @@ MEMORY: Final = "2Gi"  # a context of CUDA's takes some hundred MiB of the node'
 
 @dataclass
 class GpuPods:
-    """Those of one service; a `BesideSite`. `image`: with python3; None: the service file names none. `privilege`: the most that is allowed."""
+    """Those of one service; a `BesideSite`. `image`: with python3; None: the service file names none. `privilege`: the most that is
+    allowed.
+    """
 
     api: KubeApi
     finder: Finder
