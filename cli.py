@@ -109,7 +109,9 @@ def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help
 
 @app.command(epilog="Example: blackstart doctor --service service.yaml")
 def doctor(service: ServiceFile) -> None:
-    """Tell per fault kind whether this machine and these rights can drill the service, or what is missing. Reads only."""
+    """Tell per fault kind whether this machine and these rights can drill the service, or what is missing. Reads only; for GPUs of
+    containers without python3 a container or pod of ours looks, for seconds, and ends by itself.
+    """
     from .commands.looking import doctor as command
 
     _leave(command(service))
@@ -122,12 +124,12 @@ def plan(
     service: ServiceFile,
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-    rbac: Annotated[
-        bool, typer.Option("--rbac", help="Print instead the least Role that this scenario needs on Kubernetes.")
-    ] = False,
+    rbac: Annotated[bool, typer.Option("--rbac", help="Print instead the least Role that it needs on Kubernetes.")] = False,
     max_privilege: MaxPrivilege = None,
 ) -> None:
-    """Show exact targets, blast radius, undo records and probes. Touches nothing."""
+    """Show exact targets, blast radius, undo records and probes. Touches nothing; for GPUs of containers without python3 a container or pod
+    of ours looks, for seconds, and ends by itself.
+    """
     from .commands.drilling import plan as command
 
     _leave(command(scenario, service, settings or [], "rbac" if rbac else "json" if as_json else "text", max_privilege))

@@ -30,7 +30,8 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
     try:
         with open_platform(service.where(), state_folder(environment), environment) as platform:
             findings.append(Finding("place", fine=True, text=platform.place))
-            findings += [Finding("place", fine=False, text=why, needed=True) for why in platform.objections()]
+            objections = platform.objections()
+            findings += [Finding("place", fine=False, text=why, needed=True) for why in objections]
             beside = service.probe.beside
             always = platform.denied(Means(inside=False, ends=False, beside=beside))
             findings += [Finding("rights", fine=False, text=why, needed=True) for why in always]
@@ -44,7 +45,7 @@ def examine(service: Service, environment: Mapping[str, str]) -> tuple[Finding, 
             findings.append(Finding("targets", bool(everything), there or "nothing of the service is running", needed=True))
             findings += _questions(service)
             findings += about_engine(addressed(service, platform), platform, everything)
-            findings += _kinds(service, platform, everything)
+            findings += _kinds(service, platform, everything, protected=bool(objections))
     except (PlatformError, Refused) as error:
         findings.append(Finding("targets", fine=False, text=str(error), needed=True))
     return tuple(findings)
@@ -87,10 +88,14 @@ def _state(service: Service, environment: Mapping[str, str]) -> Finding:
     return Finding("clean", not left, text, needed=True)
 
 
-def _kinds(service: Service, platform: Platform, everything: tuple[Target, ...]) -> Iterator[Finding]:
+def _kinds(service: Service, platform: Platform, everything: tuple[Target, ...], *, protected: bool) -> Iterator[Finding]:
+    """`protected`: nothing of ours may be started there, not even to look."""
     for kind, injector_type in registry().items():
         if platform.name not in injector_type.platforms:
             yield Finding(kind, fine=False, text=f"not on platform {platform.name}")
+            continue
+        if protected and injector_type.looks_from_beside:
+            yield Finding(kind, fine=None, text="nothing may be started there to look; `blackstart plan` tells once it may")
             continue
         try:
             victims, _ = choose(Selector(), _usual(injector_type.default_role, everything), everything, 0)

@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from ..injectors.base import Evidence, FaultError, Overcome
 from ..injectors.platforms.base import GivenUp, Platform, PlatformError
+from .aiming import aim_again
 from .guard import Guard
 from .interruption import Interruption
 from .journal import Journal
 from .observer import Observer, ProberLost
-from .plan import Plan, PlannedFault, aim_again
+from .plan import Plan, PlannedFault
 from .progress import Phase, Progress
 from .undoing import PROOF_EVERY_S, UNDO_PATIENCE_S, undo_one
 

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..injectors.artefacts import refuse_elsewhere
@@ -253,9 +253,9 @@ def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
 
 
 def _ended_early(faults: Sequence[PlannedFault]) -> list[str]:
-    """In containers a fault whose agent is in its target's own ends when another one takes that container away."""
+    """A fault whose agent goes with its target's container, or in a cluster its pod, ends when another one takes that away."""
     return [
-        f"not injecting: {fault.fault.kind} lives in the container of {name}, and {other.fault.kind} would end both; drill them apart"
+        f"not injecting: {fault.fault.kind} goes with the container or pod of {name}, which {other.fault.kind} would end; drill them apart"
         for fault in faults
         for other in faults
         if other.injector.restarts
@@ -275,26 +275,3 @@ def _pods_without_use(scenario: Scenario, service: Service) -> list[str]:
         todo = "set `load.rate`, or leave `pods` out"
         return [f"not injecting: `load.pods` is {load.pods}, but streams exist in protocol openai only; {todo}"]
     return []
-
-
-def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
-    """The same fault on what stands under the victims' names now: an earlier fault may have replaced them.
-
-    Raises Refusal when one is not there.
-    """
-    targets = []
-    for target in planned.targets:
-        now = platform.current(target.name)
-        if now is None:
-            raise Refusal(f"not injecting: {target.name} ({target.identity}) is gone and nothing stands in its place")
-        targets.append(now)
-    agreed = {target.details.get("node") for target in planned.targets}
-    if "node" in planned.injector.changes and (moved := {target.details.get("node") for target in targets} - agreed):
-        raise Refusal(f"not injecting: a target stands on node {', '.join(map(str, moved))} by now, which was not planned")
-    if others := {each.name for each in planned.injector.hits(tuple(targets), platform.find())} - {each.name for each in targets}:
-        raise Refusal(f"not injecting: {', '.join(sorted(others))} would be hit as well by now, which was not planned")
-    undo = planned.injector.plan(tuple(targets), platform)
-    if planned.injector.privilege_of(undo, platform.name) > planned.privilege:
-        raise Refusal("not injecting: the way that is open by now takes more privilege than was planned")
-    stamped = undo.stamped(planned.undo.fault, planned.fault.kind, dict(planned.undo.parameters), planned.deadline_s)
-    return replace(planned, targets=tuple(targets), undo=stamped)

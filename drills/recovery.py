@@ -197,8 +197,9 @@ def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:
             journal.append("accepted")
             with suppress(InvalidFiles, PlatformError):  # a platform that is gone remembers nothing
                 platform = stack.enter_context(open_platform(load_service(folder / "service.yaml").where(), state, environment))
-                platform.abandon(run)
-                platform.sweep(run)
+                for forget in (platform.abandon, platform.sweep):
+                    with suppress(PlatformError):
+                        forget(run)
         mark_clean(state, run)
 
 

@@ -152,8 +152,19 @@ class Service:
         """What its platform's adapter needs to know."""
         inside = {role: inner.command_line for role, inner in self.roles.items()}
         protected, image = self.protect.namespaces, self.probe.image
-        opt_in, docker, beside = self.protect.opt_in, self.docker, self.probe.beside
-        return Where(self.platform, self.folder, inside, protected, self.process, self.kubernetes, image, opt_in, docker, beside)
+        return Where(
+            self.platform,
+            self.folder,
+            inside,
+            protected,
+            self.process,
+            self.kubernetes,
+            image,
+            self.protect.opt_in,
+            self.docker,
+            self.probe.beside,
+            self.protect.privilege,
+        )
 
     def limited(self, privilege: str | None) -> "Service":
         """With no more privilege than that, nor than the file allows."""

@@ -143,6 +143,7 @@ class Injector(ABC):
     restarts: ClassVar[bool] = False  # its targets start again: what bites on restart shows from then on
     patience: ClassVar[timedelta] = timedelta(seconds=10)
     longest: ClassVar[timedelta | None] = None
+    looks_from_beside: ClassVar[bool] = False  # to plan it, a container or pod of ours may have to look, for seconds
     done_by: ClassVar[Means] = {}
     proven_by: ClassVar[str] = ""
     undone_by: ClassVar[str] = ""

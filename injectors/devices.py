@@ -6,11 +6,11 @@ from typing import Any, cast
 from .amd_devices import is_amd, on_amd, own_amd
 from .base import Refusal
 from .opencl_devices import OPENCL, opencl_device
-from .platforms.abilities import BESIDE, HERE, Accelerators, AcceleratorSite, SiteBeside
+from .platforms.abilities import BESIDE, HERE, INSIDE, Accelerators, AcceleratorSite, BesideSite, SiteBeside
 from .platforms.base import Platform, Target, Unfit, Unsupported
+from .platforms.own_rooms import CUDA_ORDER, CUDA_VISIBLE
+from .platforms.own_rooms import VISIBLE as NVIDIA_VISIBLE
 from .values import JSON
-
-CUDA_VISIBLE, NVIDIA_VISIBLE = "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"
 
 
 def accelerators(platform: Platform) -> Accelerators:
@@ -19,11 +19,25 @@ def accelerators(platform: Platform) -> Accelerators:
     return platform
 
 
+def where_of(device: JSON, platform: Platform) -> str:
+    """HERE, INSIDE or BESIDE; a record of a version that did not write it down is of a time without the last."""
+    return str(device.get("where") or (HERE if platform.name == "process" else INSIDE))
+
+
+def beside_of(device: JSON, platform: Platform) -> BesideSite:
+    """Of a device whose agent is BESIDE."""
+    return cast(SiteBeside, platform).beside_accelerators.knowing(device)
+
+
 def site_of(device: JSON, platform: Platform) -> AcceleratorSite:
     """Where the agent for that device is, as `devices_of` has found it: at the target, or in a container of ours beside it."""
-    if device["where"] != BESIDE:
-        return cast(AcceleratorSite, accelerators(platform))  # whose verbs of agents are a platform's
-    return cast(SiteBeside, platform).beside_accelerators
+    if where_of(device, platform) == BESIDE:
+        return beside_of(device, platform)
+    return cast(AcceleratorSite, accelerators(platform))  # whose verbs of agents are a platform's
+
+
+def _ends_with_target(where: str, platform: Platform) -> bool:
+    return where == INSIDE or (where == BESIDE and not cast(SiteBeside, platform).beside_accelerators.outlives)
 
 
 def _looked(target: Target, platform: Platform, why: str, *, opencl: bool) -> tuple[JSON, str | None]:
@@ -45,7 +59,8 @@ def devices_of(
     targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool, beside: str = ""
 ) -> dict[str, JSON]:
     """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own
-    (None: nobody tells); `where` the agent will be, and if that is beside the target, `because` of what. `beside`: why it has to be there.
+    (None: nobody tells); `where` the agent will be, and if that is beside the target, `because` of what, and the `grant` by which it is given
+    the device; whether it `ends_with_target`. `beside`: why it has to be there.
 
     Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), or
     where a driver is missing, with what is missing.
@@ -75,7 +90,8 @@ def devices_of(
                 "pids": [process["pid"] for process in gpu["processes"]],
                 "target_bytes": _held(gpu, pids),
             }
-        found[target.name] |= {"where": seen["where"], "because": because}
+        ends = _ends_with_target(seen["where"], platform)
+        found[target.name] |= {"where": seen["where"], "because": because, "grant": seen.get("grant"), "ends_with_target": ends}
         twin = next((name for name, other in found.items() if other["device"] == found[target.name]["device"]), target.name)
         if twin != target.name:
             raise Refusal(f"not injecting: {twin} and {target.name} share {found[twin]['device']}; take one of them (count: 1)")
@@ -209,7 +225,7 @@ def _uncountable(values: Mapping[str, str], variable: str, counted: list[JSON], 
     if seen["broken"]:
         return f"and nobody tells where a broken GPU would be counted ({'; '.join(seen['broken'])}); set UUIDs there"
     names: set[Any] = {gpu["name"] for gpu in counted}
-    if variable == CUDA_VISIBLE and values.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len(names) > 1:
+    if variable == CUDA_VISIBLE and values.get(CUDA_ORDER) != "PCI_BUS_ID" and len(names) > 1:
         return "which CUDA counts by speed, and the GPUs here differ; set CUDA_DEVICE_ORDER=PCI_BUS_ID or UUIDs there"
     return ""
 

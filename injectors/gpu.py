@@ -26,8 +26,8 @@ from .gpu_proof import (
 )
 from .means import GPU_AGENT, Means
 from .opencl_devices import OPENCL
-from .platforms.abilities import INSIDE
-from .platforms.base import Platform, Target, Unsupported
+from .platforms.abilities import SiteBeside
+from .platforms.base import Platform, PlatformError, Target, Unsupported
 from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
@@ -50,6 +50,7 @@ class OnDevice(Injector):
     platforms: ClassVar[frozenset[str]] = frozenset({"process", "docker", "kubernetes"})
     privilege: ClassVar[Privilege] = Privilege.EXEC  # in the target's container
     patience: ClassVar[timedelta] = timedelta(seconds=20)
+    looks_from_beside: ClassVar[bool] = True
 
     def lives_inside(self, undo: Undo) -> frozenset[str]:
         return inside(undo)
@@ -67,8 +68,14 @@ class OnDevice(Injector):
         return self.takes() if beside(undo) else frozenset()
 
     def recover(self, undo: Undo, platform: Platform) -> None:
+        problems = []
         for target in undo.targets:
-            site_of(undo.prior["devices"][target.name], platform).agent_end(undo.fault, target)
+            try:
+                site_of(undo.prior["devices"][target.name], platform).agent_end(undo.fault, target)
+            except PlatformError as problem:  # one that cannot be ended must not keep the others' leases renewed
+                problems.append(problem)
+        if problems:
+            raise problems[0]
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         return nothing_left(undo, platform)
@@ -173,7 +180,8 @@ class GpuMemoryFill(OnDevice):
     )
     undone_by: ClassVar[str] = "the agent frees what it took and ends"
     bites_when: ClassVar[str] = (
-        "at once; when it starts again where the target holds most of the device already, or nobody tells how much"
+        "at once; when it starts again where the target holds most of the device already, or nobody tells how much "
+        "(on Kubernetes refused then)"
     )
 
     def problems(self) -> tuple[str, ...]:
@@ -184,7 +192,7 @@ class GpuMemoryFill(OnDevice):
         devices = devices_of(targets, platform, self.device, shared=self.shared)
         for target in targets:
             each = devices[target.name]
-            if each["where"] == INSIDE and _has_most(each):
+            if each["ends_with_target"] and _has_most(each):
                 each = devices[target.name] = self._outliving(each, target, platform)
             leave = int(self.leave if self.leave_share is None else self.leave_share * each["total_bytes"])
             free = each["total_bytes"] - (each["used_bytes"] or 0)
@@ -196,10 +204,13 @@ class GpuMemoryFill(OnDevice):
 
     def _outliving(self, device: JSON, target: Target, platform: Platform) -> JSON:
         """The same one as a container of ours has it, in which an agent outlives the target's. Raises Refusal where there can be none."""
-        why = (
-            f"{target.name} may hold most of {device['device']} already, so it would be hit only when it starts again, and an agent in its "
-            "container would end with it"
-        )
+        why = f"{target.name} may hold most of {device['device']} already, so it would be hit only when it starts again"
+        if isinstance(platform, SiteBeside) and not platform.beside_accelerators.outlives:
+            raise Refusal(
+                f"not injecting: {why}, and on platform {platform.name} what starts again may be given another GPU, and this one somebody "
+                "else; drill it on Docker or as a process, take gpu-saturate, or give the target less"
+            )
+        why = f"{why}, and an agent in its container would end with it"
         try:
             return devices_of((target,), platform, device["device"], shared=self.shared, beside=why)[target.name]
         except Unsupported as error:

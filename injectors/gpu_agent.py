@@ -17,7 +17,8 @@ Fields of the faults: `device`, a UUID of NVML's (`GPU-...`, `MIG-...`: the CUDA
 (`GPU-` and 16 digits) or where it has none by its PCI address (`PCI-0000:43:00.0`: HIP is used), or `opencl:N` (the N-th OpenCL
 device); `hottest_c`, `most_w` (null: a tenth more than the device's own limit): beyond one of them the agent lets go by itself, and
 waits to be ended. saturate-gpu: `duty` (0..1], `kernels` (auto, fma, tensor). fill-gpu: `leave_bytes`, or `leave_share` of the device's
-memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. limit-gpu: only
+memory; what others give back meanwhile is taken as well, so that a replica that starts again finds no more than that. `beside_pod` (may be
+missing): the UID of the Kubernetes pod that the fault is beside, and ends with. limit-gpu: only
 `device` (no slice) and `limit_w`, of the GPU's power; the limit before is in the undo record, since a limit outlives who set it. lose-gpu:
 `controls`, files by which cuda_shim.c has calls of CUDA fail in the processes that it is loaded in, until a moment that stands there.
 log-xid: `line` goes into the kernel's log, and `over` when the fault ends, since no line can be taken back.
@@ -1306,6 +1307,32 @@ class Ending:
                 return ""
 
 
+class Pod:
+    """The pod that a fault is beside. Its pause container stays while the others of it start again, so it has a process until it is gone."""
+
+    def __init__(self, uid: str) -> None:
+        self.uid, self.next = uid, 0.0
+        self.names = (uid, uid.replace("-", "_"))  # as the kubelet's drivers cgroupfs and systemd name a pod's control group
+        self.known = 0  # the pid of one of its processes
+
+    def has(self, pid: int) -> bool:
+        path = text_of("/proc/%d/cgroup" % pid) or ""
+        return any(name in path for name in self.names)
+
+    def there(self) -> bool:
+        """Whether it has a process that is seen from here."""
+        if not self.has(self.known):
+            self.known = next(filter(self.has, everybody()), 0)
+        return self.known > 0
+
+    def look(self) -> None:
+        """Raises Ended."""
+        if time.monotonic() >= self.next:
+            self.next = time.monotonic() + WATCH_EVERY_S
+            if not self.there():
+                raise Ended("pod %s, which this was beside, is gone" % self.uid)
+
+
 class Held:
     """The undo record on its way to the disk, what was measured beside it, and what may cut a slow `apply` short."""
 
@@ -1314,6 +1341,7 @@ class Held:
         self.device: Any = None
         self.burner: Any = None
         self.watch: Watch | None = None
+        self.pod: Pod | None = None
         self.seen: Record = {"agent": body["agent"], "stopped": ""}
 
     def keep(self) -> None:
@@ -1341,6 +1369,8 @@ class Held:
         reason = self.ending.wait(seconds)
         if reason:
             raise Ended(reason)
+        if self.pod:
+            self.pod.look()
         if self.watch:
             self.watch.look()
 
@@ -1442,6 +1472,10 @@ def begin(name: str, request: Record, ending: Ending) -> Held:
         "record": {},
     }
     held = Held(path, body, ending)
+    if request.get("beside_pod"):
+        held.pod = Pod(request["beside_pod"])
+        if not held.pod.there():
+            raise Refused("no process of pod %s is seen here by its control group, so nobody would notice its end" % held.pod.uid)
     try:
         body["record"] = VERBS[name].prepare(request, held)
     except Failed as problem:

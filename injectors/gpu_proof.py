@@ -2,7 +2,7 @@
 
 from .amd_devices import is_amd
 from .base import Differs, Evidence, NotYet, Undo
-from .devices import site_of
+from .devices import beside_of, site_of, where_of
 from .opencl_devices import OPENCL
 from .platforms.abilities import BESIDE, INSIDE
 from .platforms.base import Platform, Target
@@ -17,13 +17,13 @@ LEAST_REAL = ("simulated", "opencl-cpu", "real")
 
 
 def inside(undo: Undo) -> frozenset[str]:
-    """Names of the targets in whose own containers the agents are."""
-    return frozenset(name for name, device in undo.prior["devices"].items() if device["where"] == INSIDE)
+    """Names of the targets with which the agents end: those in their own containers, and in a cluster also those beside them."""
+    return frozenset(name for name, device in undo.prior["devices"].items() if device["ends_with_target"])
 
 
 def beside(undo: Undo) -> JSON:
     """Targets that the agent stands beside in a container of ours -> why it is not in theirs."""
-    return {name: device["because"] for name, device in undo.prior["devices"].items() if device["where"] == BESIDE}
+    return {name: device["because"] for name, device in undo.prior["devices"].items() if device.get("where") == BESIDE}
 
 
 def hardware(undo: Undo) -> str:
@@ -130,9 +130,9 @@ def nothing_left(undo: Undo, platform: Platform) -> Evidence:
     sources = set()
     for target in undo.targets:
         prior = undo.prior["devices"][target.name]
-        if prior["where"] == INSIDE and platform.state(target) == "gone":
-            facts[target.name] = {"device": prior["device"], "gone": target.identity}
-            sources.add(platform.witness)  # its agent lived in it, so nobody is left who could be on the device
+        if gone := _gone(prior, target, platform):
+            facts[target.name] = {"device": prior["device"], "gone": gone}
+            sources.add(platform.witness)
             continue
         look = site_of(prior, platform).accelerators(target, undo.fault, opencl=False)
         if look["agents"]:
@@ -153,7 +153,19 @@ def nothing_left(undo: Undo, platform: Platform) -> Evidence:
     return Evidence(" and ".join(sorted(sources)), shown, {"hardware": hardware(undo), "targets": facts})
 
 
+def _gone(prior: JSON, target: Target, platform: Platform) -> str:
+    """What is gone, by the platform's word, so that nobody is left who could be on the device: the target in whose container the agent lived,
+    or all that was beside it. Empty: nothing is. A target that the agent was beside is no proof when it is gone: NVML is asked.
+    """
+    where = where_of(prior, platform)
+    if where == INSIDE and platform.state(target) == "gone":
+        return target.identity
+    return beside_of(prior, platform).vanished(target) if where == BESIDE else ""
+
+
 def _in_use(fact: JSON) -> str:
+    if "gone" in fact:
+        return f", since {fact['gone']} is gone"
     if "used_bytes" not in fact:
         return ""
     before, after = fact["used_bytes"]

@@ -17,7 +17,7 @@ from .process_spec import ProcessSpec
 class Where:
     """What a service file says of where a service lives. `inside`: roles below a pod or container by command line;
     `protected`: namespaces that no drill may touch; `image`: with python3, for what a drill runs beside the service; `opt_in`: a label
-    that workloads must carry; `beside`: it is measured from beside the service.
+    that workloads must carry; `beside`: it is measured from beside the service; `privilege`: the most that a drill may take.
     """
 
     platform: str
@@ -30,6 +30,7 @@ class Where:
     opt_in: str | None = None
     docker: DockerSpec | None = None
     beside: bool = False
+    privilege: str = "helper"
 
 
 @contextmanager

@@ -92,7 +92,8 @@ class Accelerators(Protocol):
         """What gpu_agent.py's `look` says: `gpus` by NVML and `amd` by the kernel with their processes (`ours`: of this fault), `devices`
         of OpenCL where these are wanted, `pids` of the target and their `environment`, `agents` of this fault by the process table; `nvml`,
         `cuda`, `kfd`, `hip`, `opencl`: why each is missing, or empty. `where` it was looked from, and an agent would be: HERE, INSIDE or
-        BESIDE. Raises PlatformError, Unfit where that is the target's own container and no agent can work there.
+        BESIDE, and there may be its `grant`, how the target got its GPU. Raises PlatformError, Unfit where that is the target's own container
+        and no agent can work there.
         """
 
     def agent_seen(self, fault: str, target: Target) -> JSON | None:
@@ -107,12 +108,26 @@ class AcceleratorSite(Accelerators, Protocol):
     def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON: ...
 
 
+class BesideSite(AcceleratorSite, Protocol):
+    """A container of ours beside the target, which has the same GPU. `outlives`: an agent there goes on when the target starts again; else
+    it lets go by itself once the target is gone.
+    """
+
+    outlives: bool
+
+    def knowing(self, device: JSON) -> "BesideSite":
+        """The same for a target that may be gone, by what `devices_of` has written down of it."""
+
+    def vanished(self, target: Target) -> str:
+        """What is gone for good with all that agents for that target had, by the platform's word, as `node n1`; empty: nothing."""
+
+
 @runtime_checkable
 class SiteBeside(Protocol):
-    """The ability to do it from a container of ours beside the target, which has the same GPU and outlives the target's."""
+    """The ability to do it from there."""
 
     @property
-    def beside_accelerators(self) -> AcceleratorSite: ...
+    def beside_accelerators(self) -> BesideSite: ...
 
 
 class Objects(Protocol):

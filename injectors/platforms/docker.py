@@ -55,7 +55,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         self.here = LocalAgents(Path("/"), state, environment, self.given_up)
         self.helpers = Helpers(api, where.image, self.given_up)
         self.inline = InlineRooms(api, self.agents, self.helpers)
-        self.beside_accelerators = GpuRooms(api, self.agents, self.helpers, self.finder.container)
+        self.beside_accelerators = GpuRooms(api, self.agents, self.helpers, self.finder.container, where.privilege)
         self.addresses = Addresses(self.finder)
         self._fit: set[str] = set()  # IDs of containers in which an agent can work
 

@@ -1,6 +1,7 @@
 """GPUs of containers in which no agent can work: a container of ours beside the target, which the engine gives that one GPU as well.
 
-It sees the processes of the engine's machine, since NVML tells their pids in whatever container it is asked, and the target's among
+Whose it is, is looked at before a fault and after it by another one, which is given all GPUs, changes nothing and lasts for seconds.
+Either sees the processes of the engine's machine, since NVML tells their pids in whatever container it is asked, and the target's among
 them by their control group. It has an ordinary user, no capability and no network, and ends by itself: at the deadline, or once the
 agent in it has let go. With it ends the agent, and the driver takes back what that had. The target's death does not end it.
 """
@@ -8,8 +9,8 @@ agent in it has let go. With it ends the agent, and the driver takes back what t
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ..values import JSON
 from .abilities import BESIDE
@@ -19,41 +20,57 @@ from .container_files import DRIVER_S
 from .docker_api import DockerApi, EngineError, at
 from .docker_exec import Room, RoomDoors
 from .docker_find import parts_of
-from .docker_helpers import FAULT, OURS, RUN, START, TARGET, Helpers, name_of, run_of
+from .docker_helpers import FAULT, LOOK, OURS, RUN, START, TARGET, Helpers, name_of
 from .docker_inline import SLACK_S
 from .docker_outpost import NOBODY
 from .exec_agents import ContainerAgents, look, prefix, told
-from .own_rooms import SLEEP
+from .own_rooms import ALL, CUDA_ORDER, CUDA_VISIBLE, MOST, NEEDED, SLEEP, VISIBLE, given, refuse_below, run_of
 
-ALL: Final = "all"
-VISIBLE, CUDA_VISIBLE, CUDA_ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NVIDIA, CDI, CDI_KIND = "nvidia", "cdi", "nvidia.com/gpu="
-NEEDED: Final = ("compute", "utility")  # of the driver's capabilities: CUDA and NVML
 
 
 @dataclass
 class GpuRooms:
-    """Those of one service; an `AcceleratorSite`. `standing`: what is in a slot now."""
+    """Those of one service; a `BesideSite`. `standing`: what is in a slot now; `privilege`: the most that is allowed; `grant`: how a target
+    that may be gone got its GPUs, as `accelerators` told when it was planned.
+    """
 
     api: DockerApi
     agents: ContainerAgents[Room]
     helpers: Helpers
     standing: Callable[[str], JSON | None]
+    privilege: str = MOST
+    grant: JSON | None = None
+
+    outlives: ClassVar[bool] = True  # a container that starts again keeps its GPU
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         """From beside the agent of that fault; without one from a container that is made for it, and sees all GPUs. Raises Unsupported."""
         del opencl  # its devices are drilled beside local processes only
+        if not fault:
+            refuse_below(self.privilege)
         container = self._container(target)
+        number = container["Id"] if container else parts_of(target.identity)[0]
+        grant = self.grant or self._granted(container, target, ALL)
         if room := self._holding(fault, target) if fault else None:
-            found = self._looked(room, container, fault)
+            found = self._looked(room, number, fault)
         else:
-            found = self._looked_once(container, fault, target)
+            found = self._looked_once(number, fault, target, grant)
         if found["nvml"]:
             raise Unsupported(
                 f"a container of image {self.helpers.image} that asks for GPUs as {target.name} does sees none: {found['nvml']}; NVIDIA's "
                 f"runtime may be told to ignore {VISIBLE} of unprivileged containers"
             )
-        return {**found, "environment": {"container": shown(container)}, "where": BESIDE}
+        environment = {"container": shown(container)} if container else {}
+        return {**found, "environment": environment, "where": BESIDE, "grant": grant}
+
+    def knowing(self, device: JSON) -> "GpuRooms":
+        return replace(self, grant=device.get("grant"))
+
+    def vanished(self, target: Target) -> str:
+        """Never: who is on a machine's GPUs is seen from any container there."""
+        del target
+        return ""
 
     def agent_seen(self, fault: str, target: Target) -> JSON | None:
         room = self._holding(fault, target)
@@ -61,10 +78,10 @@ class GpuRooms:
         return found
 
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
-        container, (number, start) = self._container(target), parts_of(target.identity)
+        number, start = parts_of(target.identity)
         labels = {OURS: "gpu", RUN: run_of(fault), FAULT: fault, TARGET: number, START: start}
-        name = _name(fault, target)
-        self._begun(name, labels, granted(container, parameters["device"]), deadline_s + SLACK_S)
+        name, grant = _name(fault, target), self._granted(self._container(target), target, parameters["device"])
+        self._begun(name, labels, grant, deadline_s + SLACK_S)
         try:
             return self.agents.begin(fault, target, verb, {**parameters, "container": name}, deadline_s)
         except PlatformError:
@@ -89,16 +106,16 @@ class GpuRooms:
         found = self.helpers.there(name)
         return Room(found["Id"], name) if found else None
 
-    def _looked(self, room: Room, container: JSON, fault: str) -> JSON:
-        request = {"container": container["Id"], "fault": fault}
+    def _looked(self, room: Room, number: str, fault: str) -> JSON:
+        request = {"container": number, "fault": fault}
         return told(RoomDoors(self.api), room, program("saturate-gpu").name, ("look", request), DRIVER_S)
 
-    def _looked_once(self, container: JSON, fault: str, target: Target) -> JSON:
+    def _looked_once(self, number: str, fault: str, target: Target, grant: JSON) -> JSON:
+        self.helpers.remove_unstarted()
         name = name_of("gpu-look", f"{target.identity} {os.getpid()} {id(self)}")
-        self.helpers.end(name)  # one whose asker has died
-        labels = {OURS: "look", **({RUN: run_of(fault)} if fault else {})}
+        labels = {OURS: LOOK, **({RUN: run_of(fault)} if fault else {})}
         try:
-            return self._looked(self._begun(name, labels, granted(container, ALL), SLACK_S), container, fault)
+            return self._looked(self._begun(name, labels, grant, SLACK_S), number, fault)
         finally:
             self.helpers.end(name)
 
@@ -113,12 +130,14 @@ class GpuRooms:
                 f"a container of image {image} that has a GPU and sees the processes of the engine's machine cannot be started: {error}"
             ) from error
 
-    def _container(self, target: Target) -> JSON:
+    def _container(self, target: Target) -> JSON | None:
         """The target's, or what stands in its place: it tells how GPUs get in, and by its ID whose processes are the target's."""
-        there = self.api.there(at("containers", parts_of(target.identity)[0], "json")) or self.standing(target.name)
-        if there is None:
+        return self.api.there(at("containers", parts_of(target.identity)[0], "json")) or self.standing(target.name)
+
+    def _granted(self, container: JSON | None, target: Target, device: str) -> JSON:
+        if container is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone, and nothing tells how its containers get a GPU")
-        return there
+        return granted(container, device)
 
 
 def granted(container: JSON, device: str) -> JSON:
@@ -128,7 +147,7 @@ def granted(container: JSON, device: str) -> JSON:
     """
     host, requests = container["HostConfig"], _requests(container)
     runtime = str(host.get("Runtime") or "")
-    env = [f"{VISIBLE}={device}", f"NVIDIA_DRIVER_CAPABILITIES={','.join(NEEDED)}"]
+    env = [f"{name}={value}" for name, value in given(device).items()]
     if requests and requests[0]["Driver"] == CDI:
         return {"Env": env, "HostConfig": {"DeviceRequests": [{"Driver": CDI, "DeviceIDs": [f"{CDI_KIND}{device}"]}]}}
     if requests:

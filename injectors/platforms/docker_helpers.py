@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Event
 from typing import Any, Final
 
@@ -15,17 +16,14 @@ from .docker_exec import Room
 OURS: Final = "blackstart"  # the label that all of them carry; its value says what for
 RUN, FAULT, UNDO, TARGET = f"{OURS}.run", f"{OURS}.fault", f"{OURS}.undo", f"{OURS}.target"
 START: Final = f"{OURS}.start"  # of the target, which keeps its ID when it starts again
+LOOK, TRY = "look", "try"  # values of the label OURS: containers that belong to no run and last for seconds
 STOP_S, GONE_S, LOOK_EVERY_S = 2, 20.0, 0.1
+UNSTARTED_S = 60.0
 FAMILY: Final = "blackstart-"
 
 
 def name_of(what: str, key: str) -> str:
     return f"{FAMILY}{what}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-
-def run_of(fault: str) -> str:
-    """The run that a fault belongs to."""
-    return fault.rpartition(".")[0] or fault
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,17 @@ class Helpers:
         """Those that are there, by their labels."""
         wanted = [OURS, *(f"{key}={value}" for key, value in labels.items())]
         return list(self.api.get("/containers/json", all=1, filters={"label": wanted}))
+
+    def remove_unstarted(self) -> None:
+        """Looks and tries whose maker died before it had started them: the engine would keep them for ever. By the engine's own clock."""
+        unstarted = self.api.get("/containers/json", all=1, filters={"label": [OURS], "status": ["created"]})
+        found = [each for each in unstarted if each["Labels"][OURS] in {LOOK, TRY}]
+        if not found:
+            return
+        now_s = datetime.fromisoformat(self.api.get("/info")["SystemTime"]).timestamp()
+        for each in found:
+            if now_s - each["Created"] > UNSTARTED_S:
+                self.api.delete(at("containers", each["Id"]), force="true")
 
     def end(self, name: str) -> bool:
         """Stop one and wait until it is gone; whether there was one. Raises PlatformError."""

@@ -9,20 +9,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import Final
 
 from ..values import JSON
 from .base import PlatformError, Target, Unsupported, came
 from .docker_api import DockerApi, EngineError, at
 from .docker_exec import Room, RoomDoors
 from .docker_find import parts_of, runs
-from .docker_helpers import FAULT, OURS, RUN, START, TARGET, UNDO, Helpers, name_of, run_of
+from .docker_helpers import FAULT, OURS, RUN, START, TARGET, TRY, UNDO, Helpers, name_of
 from .exec_agents import ContainerAgents
 from .net_rooms import asked, counted, request_of
-from .own_rooms import SLEEP
+from .own_rooms import SLEEP, run_of
 
 SLACK_S, END_S, LOOK_EVERY_S = 60.0, 5.0, 0.1
-TRY: Final = "blackstart-net-try"
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,9 @@ class InlineRooms:
 
     def _tried(self, image: str) -> JSON:
         name = name_of("net-try", f"{image} {id(self)}")
+        self.helpers.remove_unstarted()
         try:
-            room = self.helpers.begin(name, {OURS: "try"}, _body("none", 60.0))
+            room = self.helpers.begin(name, {OURS: TRY}, _body("none", 60.0))
         except EngineError as error:
             raise Unsupported(f"a container of image {image} with the capability NET_ADMIN cannot be started: {error}") from error
         try:

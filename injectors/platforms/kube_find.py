@@ -234,6 +234,7 @@ class Finder:
             "pod": pod["metadata"]["name"],
             "node": pod["spec"].get("nodeName"),
             "runtime": pod["spec"].get("runtimeClassName"),
+            "tolerations": pod["spec"].get("tolerations") or [],
             "container": main_container(pod),
             "workload": f"{owned.kind}/{owned.name}",
             "url": url_of(pod, None),

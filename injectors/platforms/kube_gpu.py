@@ -1,10 +1,12 @@
 """GPUs of pods in which no agent can work: a pod of ours on the target's node, to which NVIDIA's runtime gives that one GPU as well.
 
-It asks for the GPU by the variable that NVIDIA's runtime heeds, with the target's own RuntimeClass, and requests none of the node's: a
-device plugin would give it another one. It sees the node's processes (hostPID), since NVML tells the node's pids, and the target's among
-them by their control group; it has an ordinary user and no capability. It is a Job's, and ends by itself: at the deadline, or once the agent
-in it has let go. With it ends the agent, and the driver takes back what that had. It is no ephemeral container of the target's pod: that
-is given no device, and could never be removed from the pod again.
+It asks for the GPU by the variable that NVIDIA's runtime heeds, with the target's own RuntimeClass and tolerations, and requests none of
+the node's: a device plugin would give it another one. Whose the GPU is, is looked at before a fault and after it by another one, which
+asks for all GPUs, changes nothing and lasts for seconds. Either sees the node's processes (hostPID), since NVML tells the node's pids, and
+the target's among them by their control group; it has an ordinary user and no capability. It is a Job's, and ends by itself: at the
+deadline, or once the agent in it has let go, as it does when the target's pod is gone: nothing keeps the GPU for that pod's replacement,
+and it may be a stranger's by then. With it ends the agent, and the driver takes back what that had. It is no ephemeral container of the
+target's pod: that is given no device, and could never be removed from the pod again.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import Final
+from typing import ClassVar, Final
 
 from ..values import JSON
 from .abilities import BESIDE
@@ -24,35 +26,41 @@ from .base import PlatformError, Target, Unsupported, came
 from .container_files import DRIVER_S
 from .exec_agents import look, prefix, told
 from .kube_agents import PodAgents, PodDoors
-from .kube_api import ApiError, Conflict, KubeApi, place
+from .kube_api import ApiError, Conflict, Forbidden, KubeApi, place
 from .kube_exec import Container
 from .kube_find import Finder, pod_of
 from .kube_own_pods import BATCH, await_running, own_pod
-from .kube_pods import main_container, runs
+from .kube_pods import main_container, parts_of, runs
 from .kube_records import OURS, SELECTOR
-from .own_rooms import SLEEP
+from .own_rooms import ALL, MOST, SLEEP, VISIBLE, given, refuse_below, run_of
 
 MARK: Final = "blackstart-gpu"  # the label that tells one such pod from another
 RUN_OF: Final = "blackstart/gpu-for"  # the annotation that names the run
 CONTAINER: Final = "gpu"
-ALL, VISIBLE = "all", "NVIDIA_VISIBLE_DEVICES"
 SLACK_S, GONE_S, LOOK_EVERY_S, KEPT_S = 60.0, 30.0, 0.2, 60
 MEMORY: Final = "2Gi"  # a context of CUDA's takes some hundred MiB of the node's
 
 
 @dataclass
 class GpuPods:
-    """Those of one service; an `AcceleratorSite`. `image`: with python3; None: the service file names none."""
+    """Those of one service; a `BesideSite`. `image`: with python3; None: the service file names none. `privilege`: the most that is
+    allowed.
+    """
 
     api: KubeApi
     finder: Finder
     agents: PodAgents
     image: str | None
     given_up: Event
+    privilege: str = MOST
+
+    outlives: ClassVar[bool] = False  # a pod that starts again may be given another GPU, and this one another pod
 
     def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
         """From beside the agent of that fault; without one from a pod that is made for it, and sees all GPUs. Raises Unsupported."""
         del opencl  # its devices are drilled beside local processes only
+        if not fault:
+            refuse_below(self.privilege)
         if room := self._holding(_name(fault, target)) if fault else None:
             found = self._looked(room, target, fault)
         else:
@@ -65,6 +73,19 @@ class GpuPods:
             )
         return {**found, "environment": {}, "where": BESIDE}  # what a device plugin gave the target no API tells
 
+    def knowing(self, device: JSON) -> "GpuPods":
+        """What else it takes the target's record says."""
+        del device
+        return self
+
+    def vanished(self, target: Target) -> str:
+        """The target's node, with all that ran on it; a login that may not look at nodes takes none for gone."""
+        node = target.details["node"]
+        with suppress(Forbidden):
+            if self.api.there(place("nodes", name=node)) is None:
+                return f"node {node}"
+        return ""
+
     def agent_seen(self, fault: str, target: Target) -> JSON | None:
         room = self._holding(_name(fault, target))
         found: JSON | None = look(self._doors, room, "seen", {"prefix": prefix(fault, target)})["seen"] if room else None
@@ -73,10 +94,9 @@ class GpuPods:
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
         name = _name(fault, target)
         room = self._begun(name, run_of(fault), target, parameters["device"], deadline_s + SLACK_S)
+        there = {"pod": room.pod, "container": room.container, "beside_pod": parts_of(target.identity)[2]}
         try:
-            return self.agents.begin(
-                fault, target, verb, {**parameters, "pod": room.pod, "container": room.container}, deadline_s
-            )
+            return self.agents.begin(fault, target, verb, {**parameters, **there}, deadline_s)
         except PlatformError:
             with suppress(PlatformError):  # whoever undoes the fault asks again
                 self._end(name)
@@ -91,7 +111,11 @@ class GpuPods:
                 answer = self.agents.end_in(room, fault, target)
             except PlatformError as error:
                 answer = {"event": "undone", "reason": f"its pod was ended: {error}"}
-        self._end(name)
+        try:
+            self._end(name)
+        except PlatformError:
+            if not self.vanished(target):  # else the cluster itself removes the pod's object, when it comes to it
+                raise
         return answer
 
     def abandon(self, run: str) -> None:
@@ -114,7 +138,6 @@ class GpuPods:
 
     def _looked_once(self, target: Target, fault: str) -> JSON:
         name = _name(f"look {os.getpid()} {id(self)}", target)
-        self._end(name)  # one whose asker has died
         try:
             return self._looked(self._begun(name, run_of(fault), target, ALL, SLACK_S), target, fault)
         finally:
@@ -164,9 +187,8 @@ class GpuPods:
     def _pod(self, target: Target, device: str, seconds: float) -> JSON:
         if self.image is None:
             raise Unsupported("a pod of ours has to stand beside the target; name an image with python3: probe.image")
-        needed = {VISIBLE: device, "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
         container = {
-            "env": [{"name": key, "value": value} for key, value in needed.items()],
+            "env": [{"name": key, "value": value} for key, value in given(device).items()],
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": MEMORY}},
         }
         runtime = target.details.get("runtime")
@@ -178,7 +200,7 @@ class GpuPods:
             container,
             nodeName=target.details["node"],
             hostPID=True,
-            tolerations=[{"operator": "Exists"}],
+            tolerations=target.details.get("tolerations", []),
             **({"runtimeClassName": runtime} if runtime else {}),
         )
 
@@ -186,11 +208,6 @@ class GpuPods:
         self.api.delete(place("jobs", self._namespace, name, BATCH))
         if not came(lambda: not self._pods(name), GONE_S, Event(), LOOK_EVERY_S):  # also where the drill is given up
             raise PlatformError(f"the pod of job/{name} in namespace {self._namespace} is not gone")
-
-
-def run_of(fault: str) -> str:
-    """The run that a fault belongs to."""
-    return fault.rpartition(".")[0] or fault
 
 
 def _name(what: str, target: Target) -> str:

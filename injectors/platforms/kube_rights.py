@@ -83,7 +83,7 @@ CHANGES = {
         Right("coordination.k8s.io", "leases", ("get",), everywhere=True),
     ),
     "gpu": (
-        Right("batch", "jobs", ("create", "delete")),
+        Right("batch", "jobs", ("list", "create", "delete")),  # listed where a run is given up
         Right("", "pods", ("create",)),  # by a dry run, as for a helper
     ),
     "secret": (Right("", "secrets", ("get", "create", "patch", "delete")),),

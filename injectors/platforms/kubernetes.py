@@ -55,7 +55,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.watcher = Watcher(api, self.finder)
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
-        self.beside_accelerators = GpuPods(api, self.finder, self.agents, where.image, self.given_up)
+        self.beside_accelerators = GpuPods(api, self.finder, self.agents, where.image, self.given_up, where.privilege)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
         self.secrets = ClusterSecrets(api, self.finder, self.guards)
         self.isolation = NodeCuts(api, self.finder, where.image, where.protected, self.given_up)
@@ -238,10 +238,19 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.records.forget(run)
 
     def abandon(self, run: str) -> None:
-        self.records.forget(run)
-        self.guards.abandon(run)
-        self.isolation.abandon(run)
-        self.beside_accelerators.abandon(run)
+        problems = []
+        for given_up in (
+            self.records.forget,
+            self.guards.abandon,
+            self.isolation.abandon,
+            self.beside_accelerators.abandon,
+        ):
+            try:
+                given_up(run)
+            except PlatformError as problem:  # as where a login may not look for one of them; the others may be there
+                problems.append(problem)
+        if problems:
+            raise problems[0]
 
     def sweep(self, run: str) -> None:
         with suppress(PlatformError):  # the cluster removes it later, and who may not has made none

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blackstart.injectors import testing
+from blackstart.injectors import gpu_agent, testing
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.platforms.base import Unsupported
 from blackstart.injectors.platforms.kube_api import KubeApi, place
@@ -111,6 +111,25 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     assert [each["evidence"]["source"] for each in told if each["event"] == "effective"] == ["NVML"]
     assert events(second / "blackstart-runs" / folder.name).count("undo-verified") == 1
     assert everything_ours(api, service) == []
+    assert gpus.used_mib(0) == OWN_MIB
+
+
+def test_the_agent_goes_with_the_targets_pod(namespace: str, cluster: Path, gpus: FakeGpus, image: str) -> None:
+    """Whose GPU may be a stranger's next. That the pod is gone proves nothing by itself: its node is looked at."""
+    injector, fault = GpuSaturate(duty=Share(0.5)), "gone.0"
+    with closing(opened(str(cluster), namespace, image)) as platform:
+        target = until("the replica", lambda: platform.current(SLOT), 30)
+        undo = injector.plan((target,), platform).stamped(fault, injector.kind, {}, 60.0)
+        assert injector.lives_inside(undo) == {SLOT}
+        injector.inject(undo, platform)
+        try:
+            until("work", lambda: gpus.share(0) > 10, 10)
+            platform.kill(target)
+            until("the agent to let go", lambda: fault not in gpu_agent.agents().values(), 10)
+        finally:
+            injector.recover(undo, platform)
+        assert "NVML" in injector.verify_recovered(undo, platform).source
+        until("another replica", lambda: (now := platform.current(SLOT)) and now.details["ready"], 60)
     assert gpus.used_mib(0) == OWN_MIB
 
 

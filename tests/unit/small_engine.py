@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from blackstart.injectors.platforms.docker import DockerPlatform
 from blackstart.injectors.platforms.docker_api import NotThere
 from blackstart.injectors.platforms.docker_exec import Room
 from blackstart.injectors.platforms.docker_spec import DockerSpec
+
+NOW = "2026-11-26T03:05:00.123456789Z"  # by the engine's clock
 
 
 def container(**more: Any) -> dict[str, Any]:
@@ -39,14 +42,20 @@ class Engine:
     def __init__(self, *found: dict[str, Any]) -> None:
         self.found = {each["Id"]: each for each in found}
 
-    def get(self, path: str, **_query: Any) -> Any:
+    def get(self, path: str, **query: Any) -> Any:
+        if path == "/info":
+            return {"SystemTime": NOW}
         assert path == "/containers/json"
-        return [self.listed(each) for each in self.found.values()]
+        listed = [self.listed(each) for each in self.found.values() if each]  # an image has nothing to tell here
+        among = query.get("filters", {}).get("status")
+        return [each for each in listed if not among or each["State"] in among]
 
     def listed(self, one: dict[str, Any]) -> dict[str, Any]:
         """As the engine's list has one."""
         mode = {"NetworkMode": one["HostConfig"].get("NetworkMode", "default")}
-        about = {"Id": one["Id"], "Names": [one["Name"]], "Image": one["Config"]["Image"], "State": "running"}
+        state = "running" if one["State"]["Running"] else "created"
+        about = {"Id": one["Id"], "Names": [one["Name"]], "Image": one["Config"]["Image"], "State": state}
+        about["Created"] = datetime.fromisoformat(one["Created"]).timestamp()
         return {**about, "Labels": one["Config"]["Labels"], "HostConfig": mode}
 
     def there(self, path: str) -> Any:
@@ -76,6 +85,10 @@ class Workshop(Engine):
                 raise NotThere("no such container", 404)
             self.log.append(f"ended {self.found.pop(number)['Config']['Labels']['blackstart']}")
         return None
+
+    def delete(self, path: str, **_query: Any) -> bool:
+        self.log.append(f"removed {path.split('/')[2]}")
+        return self.found.pop(path.split("/")[2], None) is not None
 
     def run(self, where: Room, program: bytes, words: list[str], limit_s: float = 0) -> tuple[int, bytes, str]:
         """As doors do."""

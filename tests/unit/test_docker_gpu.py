@@ -1,18 +1,22 @@
 """GPUs of containers in which no agent can work: how a container of ours gets the same one, and when it ends."""
 
+import json
+from dataclasses import replace
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from blackstart.drills.plan import PlannedFault, aim_again
-from blackstart.injectors.base import Privilege, Refusal
+from blackstart.drills.aiming import aim_again
+from blackstart.drills.plan import PlannedFault
+from blackstart.injectors.base import Privilege, Refusal, Undo
+from blackstart.injectors.devices import where_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.platforms import docker_gpu
 from blackstart.injectors.platforms.base import PlatformError, Target, Unfit, Unsupported
 from blackstart.injectors.platforms.docker_find import identity_of
 from blackstart.injectors.platforms.docker_gpu import ALL, GpuRooms, granted, shown
-from blackstart.injectors.platforms.docker_helpers import Helpers
+from blackstart.injectors.platforms.docker_helpers import OURS, Helpers
 from blackstart.injectors.platforms.docker_left import EngineLeft
 from blackstart.tests.unit.small_engine import Workshop, container
 from blackstart.tests.unit.test_gpu_evidence import MIB, TARGET, UUID, gpu, process
@@ -164,9 +168,8 @@ def test_a_look_is_made_in_a_container_for_it_and_beside_an_agent_in_the_agents_
 class Contained:
     """A platform whose target has that GPU, and where an agent works inside it, or only beside it."""
 
-    name = "docker"
-
-    def __init__(self, *, fit: bool) -> None:
+    def __init__(self, *, fit: bool, outlives: bool = True) -> None:
+        self.name = "docker" if outlives else "kubernetes"
         seen = dict.fromkeys(("nvml", "cuda", "kfd", "hip", "opencl"), "")
         seen |= {
             "gpus": [gpu(process(TARGET, 3000 * MIB), used=3000 * MIB)],
@@ -177,7 +180,8 @@ class Contained:
         }
         self.seen, self.fit = seen, fit
         beside = {**seen, "where": "beside"}
-        self.beside_accelerators = SimpleNamespace(accelerators=lambda *_, **__: beside, agent_seen=lambda *_: None)
+        site = SimpleNamespace(accelerators=lambda *_, **__: beside, agent_seen=lambda *_: None, outlives=outlives)
+        self.beside_accelerators = site
 
     def accelerators(self, *_: object, **__: object) -> dict[str, Any]:
         if not self.fit:
@@ -225,14 +229,125 @@ def test_an_agent_inside_a_target_ends_with_it_and_needs_no_more_than_exec() -> 
     assert injector.privilege_of(undo, "docker") == Privilege.EXEC
 
 
+def planned_as(injector: Any, undo: Undo) -> PlannedFault:
+    fault: Any = SimpleNamespace(kind=injector.kind)
+    bites, privilege = injector.bites(undo), injector.privilege_of(undo, "docker")
+    return PlannedFault(0, fault, injector, (R0,), 1, 1.0, None, 60.0, bites, privilege, undo)
+
+
 def test_a_way_that_takes_more_than_was_planned_is_not_taken() -> None:
     injector, platform = GpuSaturate(), Contained(fit=True)
     platform.current, platform.find = lambda _: R0, lambda: (R0,)
-    undo = injector.plan((R0,), platform)
-    planned = PlannedFault(
-        0, SimpleNamespace(kind="gpu-saturate"), injector, (R0,), 1, 1.0, None, 60.0, "now", Privilege.EXEC, undo
-    )
+    planned = planned_as(injector, injector.plan((R0,), platform))
     assert aim_again(planned, platform).targets == (R0,)
     platform.fit = False
     with pytest.raises(Refusal, match="the way that is open by now takes more privilege than was planned"):
         aim_again(planned, platform)
+
+
+def test_a_fault_that_would_bite_later_than_was_planned_is_not_injected() -> None:
+    """Else it would be held to its end in a scenario that restarts nothing, and passed by any service."""
+    injector, platform = GpuMemoryFill(), Contained(fit=False)
+    platform.current, platform.find = lambda _: R0, lambda: (R0,)
+    beside = platform.beside_accelerators.accelerators()
+    beside["gpus"] = [gpu(process(TARGET, 300 * MIB), used=300 * MIB)]
+    planned = planned_as(injector, injector.plan((R0,), platform))
+    assert aim_again(planned, platform).bites == "now"
+    beside["gpus"] = [gpu(process(TARGET, 3000 * MIB), used=3000 * MIB)]
+    with pytest.raises(Refusal, match="by now gpu-memory-fill would bite on-restart, and now was planned"):
+        aim_again(planned, platform)
+
+
+def test_a_fault_that_would_go_with_its_target_only_by_now_is_not_injected() -> None:
+    injector, platform = GpuSaturate(), Contained(fit=False)
+    platform.current, platform.find = lambda _: R0, lambda: (R0,)
+    planned = planned_as(injector, injector.plan((R0,), platform))
+    platform.fit = True
+    with pytest.raises(Refusal, match="by now gpu-saturate would go with the container or pod of r0, which was not planned"):
+        aim_again(planned, platform)
+
+
+# --- before anything is started, and after the target is gone ---
+
+
+def looking(engine: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker_gpu, "RoomDoors", lambda _: engine)
+    engine.answers = {"look": {"nvml": "", "gpus": []}}
+
+
+def test_nothing_is_started_to_look_where_that_takes_more_privilege_than_is_allowed(
+    engine: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking(engine, monkeypatch)
+    site, target = rooms(engine), Target(identity_of(engine.found["abc"]), "shop-llm-1", "replica")
+    with pytest.raises(Unsupported, match="takes the privilege helper, and ephemeral is the most that is allowed"):
+        replace(site, privilege="ephemeral").accelerators(target, "", opencl=False)
+    assert engine.log == []
+    site.accelerators(target, "", opencl=False)
+    assert "made look" in engine.log
+
+
+def test_a_target_that_is_gone_with_its_slot_is_looked_at_by_what_was_planned(
+    engine: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `docker compose down`."""
+    looking(engine, monkeypatch)
+    site, target = rooms(engine), Target(identity_of(engine.found["abc"]), "shop-llm-1", "replica")
+    device = json.loads(json.dumps(site.accelerators(target, "", opencl=False)))
+    del engine.found["abc"]
+    with pytest.raises(PlatformError, match="is gone, and nothing tells how its containers get a GPU"):
+        site.accelerators(target, FAULT, opencl=False)
+    engine.log.clear()
+    assert site.knowing(device).accelerators(target, FAULT, opencl=False)["environment"] == {}
+    assert engine.log == ["made look", "look", "ended look"]
+    assert device["grant"]["HostConfig"] == {"Runtime": "nvidia"}
+
+
+@pytest.mark.parametrize(
+    ("purpose", "since", "removed"),
+    [
+        ("look", "2026-11-26T03:03:00Z", True),
+        ("try", "2026-11-26T03:03:00Z", True),
+        ("look", "2026-11-26T03:04:55Z", False),  # somebody's who is about to start it
+        ("gpu", "2026-11-26T03:03:00Z", False),  # a run's, which `recover` undoes
+    ],
+)
+def test_looks_that_were_never_started_are_removed_before_the_next(
+    engine: Workshop, monkeypatch: pytest.MonkeyPatch, purpose: str, since: str, removed: bool
+) -> None:
+    looking(engine, monkeypatch)
+    config = {"Image": "tools:1", "Labels": {OURS: purpose}}
+    engine.found["left"] = container(Id="left", Name="/left", Created=since, State={"Running": False}, Config=config)
+    rooms(engine).accelerators(Target(identity_of(engine.found["abc"]), "shop-llm-1", "replica"), "", opencl=False)
+    assert ("removed left" in engine.log) is removed
+    assert "made look" in engine.log
+
+
+def test_one_agent_that_cannot_be_ended_keeps_no_other_from_being_asked() -> None:
+    asked, platform = [], Contained(fit=True)
+
+    def end(_: str, target: Target) -> None:
+        asked.append(target.name)
+        raise PlatformError(f"{target.name} does not answer")
+
+    platform.agent_end = end
+    device = {"where": "inside"}
+    undo = Undo((R0, replace(R0, name="r1")), {"devices": {"r0": device, "r1": device}}, FAULT)
+    with pytest.raises(PlatformError, match="r0 does not answer"):
+        GpuSaturate().recover(undo, platform)
+    assert asked == ["r0", "r1"]
+
+
+@pytest.mark.parametrize(("platform", "where"), [("process", "here"), ("docker", "inside"), ("kubernetes", "inside")])
+def test_where_the_agent_was_by_a_record_that_does_not_say(platform: str, where: str) -> None:
+    one: Any = SimpleNamespace(name=platform)
+    assert where_of({"device": UUID}, one) == where
+    assert where_of({"device": UUID, "where": "beside"}, one) == "beside"
+
+
+def test_a_record_that_does_not_say_where_the_agent_was_is_proven() -> None:
+    platform = Contained(fit=True)
+    platform.state, platform.witness = lambda _: "gone", "the engine"
+    undo = Undo((R0,), {"devices": {"r0": {"device": UUID, "hardware": "real"}}}, FAULT)
+    found = GpuSaturate().verify_recovered(undo, platform)
+    assert (found.source, found.facts["targets"]["r0"]["gone"]) == ("the engine", R0.identity)

@@ -275,6 +275,45 @@ def test_it_ends_at_its_deadline(gpus, tmp_path):
         assert gpus.used_mib(0) == 0
 
 
+UID = "0a1b-22"
+
+
+@pytest.mark.parametrize(
+    ("verb", "group"),
+    [
+        ("saturate-gpu", f"4:memory:/kubepods/besteffort/pod{UID}/abc"),
+        ("fill-gpu", "0::/../kubepods-pod0a1b_22.slice/crio-abc.scope"),
+    ],
+)
+def test_it_ends_with_the_pod_that_it_is_beside(verb, group, fakes, tmp_path):
+    """Not while one process of that is left, whichever: its containers may start again."""
+    here, there = (tmp_path / "proc" / str(pid) / "cgroup" for pid in (os.getpid(), os.getppid()))
+    for file in (here, there):
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{group}\n")
+    environment = {**fakes.environment, "BLACKSTART_KERNEL_ROOT": str(tmp_path)}
+    with agent(tmp_path, environment, verb, {**BURN, **FILL, "device": WHOLE, "beside_pod": UID}) as running:
+        assert running.said()["event"] == "effective"
+        for file in (here, there):
+            file.unlink()
+            began = running.seen["t"]
+            assert came(lambda began=began: running.seen["t"] > began + 2 * gpu_agent.WATCH_EVERY_S), running.said()
+            file.write_text(group)
+        here.unlink()
+        there.unlink()
+        began = time.monotonic()
+        assert running.said() == {"event": "undone", "reason": f"pod {UID}, which this was beside, is gone"}
+        assert time.monotonic() - began < 5.0  # four times as long as it may take, where nothing else is done
+        assert (fakes.used_mib(0), running.left()) == (0, [])
+
+
+def test_a_pod_of_which_nothing_is_seen_is_refused(fakes, tmp_path):
+    with agent(tmp_path, fakes.environment, "fill-gpu", {**FILL, "device": WHOLE, "beside_pod": "no-such-pod"}) as running:
+        said = running.said()
+        assert (said["event"], fakes.used_mib(0), running.left()) == ("refused", 0, [])
+        assert "no process of pod no-such-pod is seen here by its control group" in said["why"]
+
+
 @pytest.mark.parametrize(
     ("heat", "why"), [((86, 90_000), "86 C is beyond the limit of 85 C"), ((50, 900_000), "900 W is beyond")]
 )

@@ -1,14 +1,18 @@
-"""`recover RUN` where only the engine knows the run: what its containers held is undone, and no more is claimed."""
+"""`recover RUN` where only the engine knows the run, or not all of it can be given up: what can be is undone, and no more is claimed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from blackstart.commands.recovering import recover
+from blackstart.drills import recovery
+from blackstart.drills.journal import NAME, read_journal
 from blackstart.drills.verdict import ExitCode
 from blackstart.injectors.platforms import docker_left
 from blackstart.injectors.platforms.base import PlatformError
+from blackstart.tests.unit.test_stored_runs import stored
 
 
 class Left:
@@ -47,3 +51,21 @@ def test_a_run_without_its_folder_is_not_said_to_be_well(
     monkeypatch.delenv("KUBECONFIG", raising=False)
     assert recover("run-1", tmp_path, everything=False, accept=False) is ExitCode.DIRTY
     assert said in capsys.readouterr().out
+
+
+def test_a_run_that_is_closed_on_a_persons_word_is_swept_also_where_not_all_could_be_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, swept = stored(tmp_path / "run-1", {}), list[str]()
+
+    def refused(run: str) -> None:
+        raise PlatformError(f"this login may not list what {run} left")
+
+    @contextmanager
+    def opened(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(abandon=refused, sweep=swept.append)
+
+    monkeypatch.setattr(recovery, "open_platform", opened)
+    recovery.accept("run-1", folder, {"BLACKSTART_STATE_DIR": str(tmp_path / "state")})
+    assert swept == ["run-1"]
+    assert read_journal(folder / NAME)[0][-1].event == "accepted"
