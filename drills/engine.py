@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
-from ..injectors.base import Evidence, FaultError, Overcome
+from ..injectors.base import Evidence, FaultError, NotYet, Overcome
 from ..injectors.platforms.base import GivenUp, Platform, PlatformError
 from .aiming import aim_again
 from .guard import Guard
@@ -25,6 +25,7 @@ from .undoing import PROOF_EVERY_S, UNDO_PATIENCE_S, undo_one
 TICK_S = 0.1
 READ_BACK_S = 60.0
 MORE_ANSWERS_S = 10.0  # at most, and no longer than `hold`: where a slow machine has too few answers at the end of it
+AGAIN_S = 2.0  # one look may meet what crashes again and again between two starts
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
 T = TypeVar("T")
@@ -144,19 +145,15 @@ class Engine:
                 return
         if self.observer.view.impact_seen():
             self.journal.append("not-recovered-live", waited_s=observe_s)
-        self._look_at_held()
-
-    def _holds(self, settle_s: float) -> bool:
-        """Whether users are still served once all that is held was looked at again. That can take seconds, and an outage that begins
-        meanwhile is the fault's: undone in the middle of it, nobody would know whether the service had come back by itself.
-        """
-        self.journal.append("recovered-live")
-        self._look_at_held()
-        return self._recovered(self._now(), settle_s)
-
-    def _look_at_held(self) -> None:
         for fault in self.held:
             self._look_again(fault)
+
+    def _holds(self, settle_s: float) -> bool:
+        """Looks at what is held again, for seconds; an outage that begins meanwhile, and is cut by the undo, would have no known end."""
+        self.journal.append("recovered-live")
+        for fault in self.held:
+            self._look_again(fault)
+        return self._recovered(self._now(), settle_s)
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
         """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
@@ -246,7 +243,7 @@ class Engine:
         if fault.injector.instant:
             return
         try:
-            evidence = self._aside(lambda: fault.injector.verify(fault.undo, self.platform))
+            evidence = self._proven_again(fault, self._now() + AGAIN_S)
         except Overcome as overcome:
             self.journal.append("overcome", fault=fault.index, why=str(overcome))
         except (FaultError, PlatformError) as error:
@@ -254,6 +251,15 @@ class Engine:
             self.progress.note(f"{fault.fault.kind} was no longer in effect: {error}")
         else:
             self.journal.append("still-effective", fault=fault.index, evidence=evidence.to_json())
+
+    def _proven_again(self, fault: PlannedFault, until_s: float) -> Evidence:
+        try:
+            return self._aside(lambda: fault.injector.verify(fault.undo, self.platform))
+        except NotYet as why:
+            if isinstance(why, Overcome) or self._now() > until_s:
+                raise
+        self._watch(self._now() + PROOF_EVERY_S, lambda _: False)
+        return self._proven_again(fault, until_s)
 
     def _undo_all(self) -> None:
         self.ends_s.clear()
