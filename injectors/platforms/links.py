@@ -88,14 +88,14 @@ class LinkControl:
         met = {word for _, _, far in joined for word in (far, self.roles.get(far))}
         unmet = [peer for peer in peers if peer not in met]
         known = {word for link in self.by_name.values() for end in (link.from_, link.to) for word in (end, self.roles.get(end))}
-        if unknown := [peer for peer in unmet if peer not in {*known, *self.roles, *self.roles.values()}]:
-            there = ", ".join(f"{name} ({role})" for name, role in self.roles.items())
-            raise Unsupported(f"nothing is called {', '.join(unknown)} or has that role; there is {there}, and `client`")
+        unknown = [peer for peer in unmet if peer not in {*known, *self.roles, *self.roles.values()}]
+        there = ", ".join(f"{name} ({role})" for name, role in self.roles.items())
+        hint = f"; nothing is called {', '.join(unknown)} or has that role: there is {there}, and `client`" if unknown else ""
         untouched = sorted(names - {near for _, near, _ in joined})
         if unmet or untouched:
             raise Unsupported(
                 f"no link proxy stands between {', '.join(untouched or sorted(names))} and {', '.join(unmet or peers) or 'anybody'}; declare it "
-                "under process.links ({name, from, to, listen}) and start injectors/proxy.py there"
+                f"under process.links ({{name, from, to, listen}}) and start injectors/proxy.py there{hint}"
             )
         return tuple(dict.fromkeys(name for name, _, _ in joined))
 

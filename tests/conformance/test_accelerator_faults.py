@@ -204,6 +204,8 @@ def test_evidence_of_a_gpu_is_not_that_of_its_own_driver(on_drivers, drivers):
             "target_bytes": OWN_MIB * MIB,
             "where": "here",
             "because": None,
+            "grant": None,
+            "ends_with_target": False,
         }
         assert injector.bites(undo) == "now"
         injector.inject(undo, platform)

@@ -253,7 +253,7 @@ def test_links_are_demanded_and_probed(service: Service) -> None:
         for injector, victim, why in (
             (NetworkPartition(), "r1", "no link proxy stands between r1 and anybody; declare it under process.links"),
             (NetworkPartition(("store",)), "r0", "no link proxy stands between r0 and store"),
-            (NetworkPartition(("gateway", "nobody")), "r0", "nothing is called nobody or has that role; there is"),
+            (NetworkPartition(("gateway", "nobody")), "r0", "nothing is called nobody or has that role: there is"),
             (StreamStall(Size(50 << 20), ("gateway",)), "r0", "give a smaller `after`"),
         ):
             with pytest.raises((Refusal, Unsupported), match=why):

@@ -631,7 +631,7 @@ def test_links_are_found_by_name_role_and_client(runtime: Path) -> None:
     ):
         with pytest.raises(Unsupported, match=f"no link proxy stands between {apart}"):
             control.links(targets, peers)
-    with pytest.raises(Unsupported, match=r"nothing is called gatway or has that role; there is gw \(gateway\), r0 \(replica\)"):
+    with pytest.raises(Unsupported, match=r"nothing is called gatway or has that role: there is gw \(gateway\), r0 \(replica\)"):
         control.links((replica,), ("gatway",))
     assert control.links((gateway,), ()) == ("gw-r0", "gw-r1", "client-gw", "gw-store")
     assert control.links((gateway,), ("client",)) == ("client-gw",)
