@@ -1,7 +1,8 @@
 /* Between a program and libcuda: what the linker binds of the driver, and what cuGetProcAddress gives out, goes through here, and fails as
  * on a GPU that is lost while a control file says so. Loaded by the dynamic linker as an auditing library (rtld-audit(7)), which shows it
  * every symbol as it is bound, those that are looked up by dlsym among them; those that cuGetProcAddress gives out are replaced there.
- * These pass: cuGetProcAddress itself, calls that only tell what something is, and what is reached through the tables of cuGetExportTable.
+ * These pass: cuGetProcAddress itself, calls that only tell what something is, what is reached through the tables of cuGetExportTable, and
+ * functions of which a program that is linked with the driver has the address (a pointer, -fno-plt): the linker shows nobody those.
  *
  *     LD_AUDIT=/path/libblackstart_cuda.so BLACKSTART_CUDA=/path/control PROGRAM
  *
@@ -11,7 +12,6 @@
  * go through. Nothing is locked, nothing is counted; calls of NVML are left alone.
  */
 #define _GNU_SOURCE
-#include <ctype.h>
 #include <fcntl.h>
 #include <link.h>
 #include <stdint.h>
@@ -101,33 +101,48 @@ static void *stub_for(const char *name, void *function) {
   return blackstart_stubs + 16 * mine;
 }
 
-/* Whether calls of that name fail on a lost GPU: all of the driver's but those that only tell what something is. */
+/* Whether calls of that name fail on a lost GPU: all of the driver's but those that only tell what something is. Asked in any of the
+ * program's threads, where <ctype.h> must not be used: its tables are made per thread by the libc that starts it, which is not this library's.
+ */
 static int wanted(const char *name) {
   static const char *const telling[] = {"cuGetErrorName", "cuGetErrorString", "cuDriverGetVersion", "cuGetExportTable"};
   for (unsigned i = 0; i < sizeof telling / sizeof *telling; i++)
     if (!strcmp(name, telling[i])) return 0;
-  return !strncmp(name, "cu", 2) && isupper((unsigned char)name[2]);
+  return !strncmp(name, "cu", 2) && name[2] >= 'A' && name[2] <= 'Z';
 }
 
+/* cuGetProcAddress in all its versions; the first takes one argument less, and whoever calls that passes what is in the register. There are
+ * several in a driver (one that the linker binds, others that they give out themselves), and each is called as itself.
+ */
 typedef int asked(const char *, void **, int, uint64_t, void *);
-static asked *asking[2]; /* cuGetProcAddress and its second version, which takes one argument more */
 static void *through(const char *name, void *function);
+static void *asking[8];
 
-static int answer(int version, const char *name, void **found, int cuda, uint64_t flags, void *status) {
-  int code = asking[version](name, found, cuda, flags, status);
+static int answer(int number, const char *name, void **found, int cuda, uint64_t flags, void *status) {
+  int code = ((asked *)asking[number])(name, found, cuda, flags, status);
   if (!code && found && *found) *found = through(name, *found);
   return code;
 }
-static int first(const char *name, void **found, int cuda, uint64_t flags, void *status) { return answer(0, name, found, cuda, flags, status); }
-static int second(const char *name, void **found, int cuda, uint64_t flags, void *status) { return answer(1, name, found, cuda, flags, status); }
+
+#define ASKER(number) \
+  static int asker_##number(const char *name, void **found, int cuda, uint64_t flags, void *status) { \
+    return answer(number, name, found, cuda, flags, status); \
+  }
+ASKER(0) ASKER(1) ASKER(2) ASKER(3) ASKER(4) ASKER(5) ASKER(6) ASKER(7)
+static asked *const askers[] = {asker_0, asker_1, asker_2, asker_3, asker_4, asker_5, asker_6, asker_7};
+
+static void *asker_for(void *function) {
+  for (unsigned i = 0; i < sizeof askers / sizeof *askers; i++) {
+    void *there = NULL;
+    if (__atomic_compare_exchange_n(asking + i, &there, function, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) || there == function)
+      return askers[i];
+  }
+  return function;
+}
 
 /* What a program gets in the place of the driver's own function. */
 static void *through(const char *name, void *function) {
-  if (!strncmp(name, "cuGetProcAddress", 16)) {
-    int version = asking[0] && (void *)asking[0] != function;
-    asking[version] = (asked *)function;
-    return version ? (void *)second : (void *)first;
-  }
+  if (!strncmp(name, "cuGetProcAddress", 16)) return asker_for(function);
   return wanted(name) ? stub_for(name, function) : function;
 }
 

@@ -250,3 +250,40 @@ def test_functions_that_the_driver_itself_gives_out_go_through_the_shim(shim, tm
         lose(control, b"")
         assert answers() == [36, 5, 0]
         asked.stdin.close()
+
+
+def test_calls_are_bound_in_any_thread_and_each_way_to_ask_for_them_is_called_as_itself(shim, tmp_path):
+    """PyTorch binds calls in the threads of a server; the pointer to cuGetProcAddress that a driver gives out is another than the linker's."""
+    source, program = tmp_path / "driver.c", tmp_path / "program.py"
+    source.write_text(
+        "int cuOne(void) { return 1; }\n"
+        "static int inner(const char *n, void **f, int v, unsigned long x, int *s) { return *s = 3, *f = cuOne, 0; }\n"
+        "int cuGetProcAddress(const char *n, void **f, int v, unsigned long x) { return *f = cuOne, 0; }\n"
+        "int cuGetProcAddress_v2(const char *n, void **f, int v, unsigned long x, int *s) { return *s = 2, *f = inner, 0; }\n"
+    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", str(tmp_path / "libcuda.so.1"), str(source)], check=True)
+    program.write_text(
+        "import ctypes, threading\nd, told = ctypes.CDLL('libcuda.so.1'), []\n"
+        "def asked(ask, name, with_status=True):\n"
+        "    found, status = ctypes.c_void_p(), ctypes.c_int(1)\n"
+        "    last = ctypes.byref(status) if with_status else ctypes.c_void_p(8)\n"
+        "    ask(name, ctypes.byref(found), 12000, ctypes.c_ulong(0), last)\n"
+        "    told.append(status.value)\n"
+        "    return found.value\n"
+        "def all():\n"
+        "    inner = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(\n"
+        "        asked(d.cuGetProcAddress_v2, b'cuGetProcAddress'))\n"
+        "    asked(inner, b'cuOne')\n"
+        "    one = ctypes.CFUNCTYPE(ctypes.c_int)(asked(d.cuGetProcAddress, b'cuOne', False))\n"
+        "    asked(inner, b'cuOne')\n"
+        "    print(told, one(), d.cuOne())\n"
+        "thread = threading.Thread(target=all)\nthread.start()\nthread.join()\n"
+    )
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "LD_AUDIT": str(shim),
+        "BLACKSTART_CUDA": str(tmp_path / "control"),
+    }
+    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[2, 3, 1, 3] 1 1\n"), done.stderr
