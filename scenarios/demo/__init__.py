@@ -15,7 +15,6 @@ from .profile import model_details
 HERE = Path(__file__).parent
 PROXY = HERE.parent.parent / "injectors" / "proxy.py"
 STOP_S = 15.0
-ROLES_BY_LETTER = {"r": "replica", "p": "prefill", "d": "decode"}  # r0, p0, d0, ...
 
 
 class DemoFailed(Exception):
@@ -47,10 +46,10 @@ class Demo:
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
                 )
             try:
-                ports = _ready(process, log)
+                ready = _ready(process, log)
                 service_file = place / "service.yaml"
-                service_file.write_text(_profile(place, ports, hardened=hardened), encoding="utf-8")
-                yield Demo(place, service_file, ports)
+                service_file.write_text(_profile(place, ready, hardened=hardened), encoding="utf-8")
+                yield Demo(place, service_file, ready["ports"])
             finally:
                 _stop(process)
 
@@ -61,8 +60,8 @@ def _ready(process: "subprocess.Popen[bytes]", log: Path) -> Mapping[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise DemoFailed(f"the demo service did not start: {log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
-    ports: Mapping[str, Any] = json.loads(line)["ports"]
-    return ports
+    ready: Mapping[str, Any] = json.loads(line)
+    return ready
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -78,17 +77,16 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.stdout.close()
 
 
-def _component(name: str, port: int) -> dict[str, Any]:
+def _component(name: str, role: str, port: int) -> dict[str, Any]:
     """Its entry in service.yaml: with a `url` where one half of an answer has to say that it answers by itself."""
-    role = name if name in {"gateway", "store", "standby", "model-store"} else ROLES_BY_LETTER[name[0]]
     url = {} if role not in {"prefill", "decode"} else {"url": f"http://127.0.0.1:{port}"}
     return {"name": name, "role": role, "port": port, "supervised": True, **url}
 
 
-def _profile(folder: Path, ports: Mapping[str, Any], *, hardened: bool) -> str:
+def _profile(folder: Path, ready: Mapping[str, Any], *, hardened: bool) -> str:
     """service.yaml of what was started."""
-    links = ports["links"]
-    components = [_component(name, port) for name, port in ports.items() if name != "links"]
+    ports, links = ready["ports"], ready["ports"]["links"]
+    components = [_component(name, ready["roles"][name], port) for name, port in ports.items() if name != "links"]
     ends = {"client-gw": ("client", "gateway")}
     link_entries = []
     for name, port in links.items():

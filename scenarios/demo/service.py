@@ -2070,6 +2070,7 @@ class Supervisor:
         self.settings = settings
         self.folder = os.path.abspath(settings.folder)
         self.children: List[Child] = []
+        self.roles: Dict[str, str] = {}  # by name; link proxies have none
         self.reserved: List[socket.socket] = []
         self.ports: Json = {}
         self.stopping = False
@@ -2093,7 +2094,8 @@ class Supervisor:
                 return 0 if self.stopping else 1
             write_whole(os.path.join(self.folder, "ports.json"), json.dumps(self.ports, indent=1).encode())
             entry = self.ports["links"]["client-gw"] if self.settings.links else self.ports["gateway"]
-            ready = {"event": "ready", "url": f"http://{self.settings.host}:{entry}", "pid": os.getpid(), "ports": self.ports}
+            ready = {"event": "ready", "url": f"http://{self.settings.host}:{entry}", "pid": os.getpid()}
+            ready.update(ports=self.ports, roles=self.roles)
             print(json.dumps(ready), flush=True)
             while not self.stopping:
                 self.turn()
@@ -2203,6 +2205,7 @@ class Supervisor:
         for fix in own.fix:
             command += ["--fix", fix]
         self.children.append(Child(name, command))
+        self.roles[name] = role
 
     def proxy_command(self, link: str) -> List[str]:
         target = {"client-gw": "gateway", "gw-store": "store", "store-standby": "standby"}.get(link, link.partition("-")[2])

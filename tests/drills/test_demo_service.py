@@ -331,6 +331,7 @@ def test_the_other_endpoints(plain: Service) -> None:
     for name in ("gateway", "r0", "r1"):
         assert status(plain.port(name), "/health") == status(plain.port(name), "/ready") == 200
     assert ask(plain.port("gateway"), "GET /v1/models")[1]["data"][0]["id"] == "demo"
+    completion(plain.port("r0"))
     metrics = ask(plain.port("r0"), "GET /metrics")[1]
     assert re.search(r'^vllm:num_requests_running\{model_name="demo"\} 0$', metrics, re.MULTILINE)
     assert int(re.search(r"^vllm:generation_tokens_total\{.*\} (\d+)$", metrics, re.MULTILINE)[1]) > 0
