@@ -2188,6 +2188,18 @@ def hardware_of(pid: int, driver: str) -> str:
     return ""
 
 
+def is_control(path: str) -> bool:
+    """Whether that is what the shim makes: of this size, with nobody's boot in it or this one. No device is opened."""
+    try:
+        if not os.path.isfile(path) or os.path.getsize(path) != CONTROL.size:
+            return False
+        with open(path, "rb") as file:
+            held = CONTROL.unpack(file.read(CONTROL.size))[0]
+    except (OSError, struct.error):
+        return False
+    return held.rstrip(b"\0") in {b"", boot().encode("ascii")}
+
+
 def cuda_of(pid: int) -> Record | None:
     """Of a process that has CUDA's driver loaded: `hardware` as that says, whether the shim stands before it, its `control` file as a whole
     path, and whether the shim has it `open`; None: it has no CUDA, or may not be looked at.
@@ -2196,9 +2208,12 @@ def cuda_of(pid: int) -> Record | None:
     driver = named(paths, "libcuda.so")
     if not driver:
         return None
-    said = environment_of(pid).get("BLACKSTART_CUDA", "")
-    control = os.path.realpath(os.path.join("/proc/%d/cwd" % pid, said)) if said else ""
     shim = bool(named(paths, "libblackstart_cuda"))
+    said = environment_of(pid).get("BLACKSTART_CUDA", "")
+    if said:
+        control = os.path.realpath(os.path.join("/proc/%d/cwd" % pid, said))
+    else:  # some write a title over their environment, as vLLM's engine does (setproctitle)
+        control = next(filter(is_control, sorted(paths)), "") if shim else ""
     return {"pid": pid, "hardware": hardware_of(pid, driver), "shim": shim, "control": control, "open": control in paths}
 
 

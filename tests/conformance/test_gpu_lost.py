@@ -160,9 +160,9 @@ def test_a_service_without_the_shim_is_refused_with_how_to_start_it(with_shim, s
 
 
 @contextmanager
-def using_cuda(environment: dict[str, str]) -> Iterator[int]:
-    """The pid of a process that has CUDA's driver loaded and waits."""
-    program = "import ctypes, sys; ctypes.CDLL('libcuda.so.1'); print(flush=True); sys.stdin.read()"
+def using_cuda(environment: dict[str, str], before: str = "") -> Iterator[int]:
+    """The pid of a process that has CUDA's driver loaded, has done that and waits."""
+    program = f"import ctypes, sys\nctypes.CDLL('libcuda.so.1')\n{before}print(flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, env={**os.environ, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"\n"
@@ -184,6 +184,25 @@ def test_a_control_file_that_another_process_has_as_well_is_refused(replica, shi
         assert why in str(problem.value)
         (tmp_path / "fake" / "libnvidia-ml.so.1").unlink()
         assert planned(platform).prior["hardware"] == "simulated"  # by the driver that is loaded, and not by NVML
+
+
+def test_a_program_that_writes_its_title_over_its_environment_is_still_known(shim, tmp_path):
+    """As vLLM's engine does by setproctitle: /proc has no BLACKSTART_CUDA of it any more, and the shim has the file all the same."""
+    drivers = {**FakeGpus(tmp_path / "fake").environment, "LD_AUDIT": str(shim)}
+    control = tmp_path / "control"
+    cover = (
+        "words = open('/proc/self/stat').read().rpartition(')')[2].split()\n"  # proc(5): env_start and env_end are the fields 50 and 51
+        "start, end = int(words[47]), int(words[48])\n"
+        "ctypes.memset(start, 0, end - start)\n"
+    )
+    with using_cuda({**drivers, "BLACKSTART_CUDA": str(control)}, cover) as pid:
+        assert b"BLACKSTART_CUDA" not in Path(f"/proc/{pid}/environ").read_bytes()
+        seen = gpu_agent.cuda_of(pid)
+        assert (seen["shim"], seen["control"], seen["open"]) == (True, str(control), True)
+        lose(control)
+        assert gpu_agent.cuda_of(pid)["control"] == str(control)
+    with using_cuda({**drivers, "BLACKSTART_CUDA": ""}, cover) as pid:
+        assert gpu_agent.cuda_of(pid)["control"] == ""
 
 
 def test_a_file_of_somebody_elses_is_left_alone(shim, tmp_path):
