@@ -13,7 +13,7 @@ DRILLS := tests/drills tests/docker
 demo: $(VENV)/core
 	@$(BIN)/blackstart demo $(SCENARIO) $(ARGS)
 
-test: $(VENV)/test $(VENV)/mlserver
+test: $(VENV)/test $(VENV)/mlserver $(VENV)/triton
 	@failed=; \
 	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone and not namespaced' $(ARGS) $(QUICK) || test $$? = $(NONE) || failed=1; \
 	$(BIN)/pytest -n 3 --dist loadgroup --durations 20 -m 'not alone' $(ARGS) $(DRILLS) || test $$? = $(NONE) || failed=1; \
@@ -59,6 +59,18 @@ $(VENV)/test: $(VENV)/core
 $(VENV)/mlserver: Makefile
 	$(PYTHON) -m venv $(VENV)/servers
 	$(VENV)/servers/bin/python -m pip install -q --disable-pip-version-check mlserver 'uvloop<0.22' onnxruntime
+	@touch $@
+
+# Another one: the real tritonserver with its Python backend, out of a wheel that holds both (Apache 2.0; 250 MB with numpy). What else the wheel
+# has, and what that depends on, is not used. The model of the tests runs in this environment's Python: the stub was built for numpy 1.
+TRITON := $(VENV)/tritonserver
+$(VENV)/triton: Makefile tests/servers/triton_fit.py
+	@if $(PYTHON) tests/servers/triton_fit.py; then set -ex; \
+	  $(PYTHON) -m venv $(TRITON); \
+	  $(TRITON)/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: nvidia-pytriton==0.7.0 'numpy<2'; \
+	  cd $(TRITON)/lib/python3.*/site-packages/pytriton/tritonserver; \
+	  cp python_backend_stubs/$$($(abspath $(TRITON))/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/triton_python_backend_stub backends/python/; \
+	fi
 	@touch $@
 
 $(VENV)/check: $(VENV)/test

@@ -15,17 +15,8 @@ from blackstart.tests.cluster.conftest import volumes_of
 from blackstart.tests.cluster.mlserver import all_stand, restarts
 from blackstart.tests.cluster.steps import everything_ours, namespace_of
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.mlservers import (
-    PORT,
-    check_known,
-    check_refused_alone,
-    check_unmoved,
-    down,
-    drill,
-    never_noticed,
-    quick,
-    right,
-)
+from blackstart.tests.servers.kserve import check_refused_alone, check_unmoved, down, drill, never_noticed, quick, right
+from blackstart.tests.servers.mlservers import PORT, check_known
 
 ONE, ON_ONE = "mlserver-0", "target: {names: [mlserver-0]}"
 

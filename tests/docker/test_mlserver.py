@@ -11,18 +11,8 @@ from blackstart.injectors.platforms.docker_api import DockerApi
 from blackstart.tests.command import Blackstart, until
 from blackstart.tests.docker.mlserver import PROJECT, healthy, name, running
 from blackstart.tests.docker.victims import container, helpers, processes, root
-from blackstart.tests.servers.mlservers import (
-    MODELS,
-    PORT,
-    check_known,
-    check_refused_alone,
-    check_unmoved,
-    down,
-    drill,
-    never_noticed,
-    quick,
-    right,
-)
+from blackstart.tests.servers.kserve import check_refused_alone, check_unmoved, down, drill, never_noticed, quick, right
+from blackstart.tests.servers.mlservers import MODELS, PORT, check_known
 
 SPAWNED = "multiprocessing.spawn"
 ONE, ON_ONE = "mlserver-1", "target: {names: [mlserver-1]}"

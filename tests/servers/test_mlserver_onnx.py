@@ -19,35 +19,14 @@ from typing import Any
 import pytest
 from blackstart.drills.loading import engine_profile, load_service
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.machine import living
-from blackstart.tests.servers.mlservers import (
-    HEALTH,
-    ONNX,
-    Mlserver,
-    all_healthy,
-    check_refused_alone,
-    check_unmoved,
-    down,
-    drill,
-    golden,
-    made,
-    question,
-)
+from blackstart.tests.servers.kserve import HEALTH, all_healthy, check_refused_alone, check_unmoved, down, drill, golden, question
+from blackstart.tests.servers.machine import living, supervised
+from blackstart.tests.servers.mlservers import ONNX, Mlserver, made
 from blackstart.tests.unit.models import write_onnx
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 SPAWNED = "multiprocessing.spawn"
 LOG = "mlserver.log"
-# Starts the server again whatever its exit code was, as `restartPolicy: Always` does, and writes each one down.
-SUPERVISOR = """\
-import json, subprocess, sys, time
-command, codes = json.loads(sys.argv[1]), sys.argv[2]
-while True:
-    code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-    with open(codes, "a") as file:
-        print(code, file=file)
-    time.sleep(0.5)
-"""
 
 
 @pytest.fixture
@@ -175,9 +154,7 @@ def test_a_file_that_cannot_be_loaded_keeps_the_server_down_with_exit_code_zero(
     blackstart: Blackstart, mlserver: Mlserver
 ) -> None:
     """Only what starts it again whatever its exit code brings it back, once the file is whole."""
-    codes = mlserver.folder / "codes"
-    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, json.dumps(mlserver.start), str(codes)], cwd=mlserver.folder)
-    try:
+    with supervised(mlserver.start, mlserver.folder) as codes:
         until("mlserver to be ready", mlserver.answers)
         component = {"name": "server", "role": "replica", "port": mlserver.ports["http_port"], "supervised": True}
         damaged = drill(
@@ -196,12 +173,6 @@ def test_a_file_that_cannot_be_loaded_keeps_the_server_down_with_exit_code_zero(
         assert ended[0] == str(-signal.SIGKILL)
         assert set(ended[1:]) == {"0"}
         assert infer(mlserver)[0] == 200
-    finally:
-        supervisor.kill()
-        supervisor.wait()
-        for pid in living(mlserver.folder):
-            os.kill(pid, signal.SIGKILL)
-        until("mlserver to be gone", lambda: not living(mlserver.folder))
 
 
 def test_a_worker_that_has_loaded_the_damage_goes_with_it(blackstart: Blackstart, mlserver: Mlserver) -> None:

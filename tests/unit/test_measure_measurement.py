@@ -238,6 +238,18 @@ def test_detection_and_honesty() -> None:
     assert calm.health_honesty_gap["/ready"] == Interval(0.0, 0.0)
 
 
+@pytest.mark.parametrize(("instant", "now", "noticed"), [(True, "pid 2", False), (True, "pid 1", True), (False, "pid 2", True)])
+def test_what_fails_only_when_the_undo_replaces_the_victim_was_not_noticed(*, instant: bool, now: str, noticed: bool) -> None:
+    """The model fails from 12 s; its health endpoint is gone from 25.2 s, while the undo, begun at 25 s, stops what is left of the victim."""
+    held = Held()
+    held.instant = instant
+    troubles = [Trouble(12, 28, "503", kinds=("semantic", "fresh")), Trouble(25.2, 28, "refuse", kinds=("health",))]
+    undone = fault(10.0, recovering_s=25.0, undo_evidence={"source": "/proc", "detail": "", "facts": {"running": {"r0": now}}})
+    plan = scenario(faults=(Fault("process-kill", held),))  # type: ignore[arg-type]
+    found = measured(troubles, faults=(undone,), scenario=plan).time_to_detect
+    assert (found["/ready"] is not None) == noticed
+
+
 @pytest.mark.parametrize(("mode", "noticed"), [("refuse", False), ("never", False), ("503", True)])
 def test_a_victim_that_does_not_answer_has_noticed_nothing(mode: str, noticed: bool) -> None:
     """The dead replica's own port refuses: that is the fault. An answer that it is not well is a sign, and so is the other one's."""
