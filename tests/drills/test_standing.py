@@ -122,6 +122,7 @@ def test_what_ends_of_its_undo_or_after_it_is_started_again(
     assert told(done.folder, "fallen") == fallen
     (fault,) = done.result["faults"]
     assert fault["undo_verified"]
+    assert ("r0 had ended by the end of the drill and stands again" in " ".join(done.out.split())) == bool(fallen)
     until("it to stand again", lambda: server.pid() not in {0, before})
 
 
