@@ -4,7 +4,6 @@ A runtime that stands in for NVIDIA's puts the driver into the victim and into c
 """
 
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -22,15 +21,15 @@ from blackstart.injectors.platforms.docker_spec import DockerSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
 from blackstart.tests.accelerators import OTHER, WHOLE, FakeGpus, compiled
-from blackstart.tests.cluster.steps import in_fault, scenario
-from blackstart.tests.command import Blackstart, kill_quietly, until
+from blackstart.tests.cluster.steps import scenario
+from blackstart.tests.command import Blackstart, another_machine, kill_quietly, until
 from blackstart.tests.docker import victims
 from blackstart.tests.docker.engine import SOCKET
 from blackstart.tests.docker.nvidia_runtime import DRIVER
-from blackstart.tests.docker.test_accelerators import refused, written
+from blackstart.tests.docker.test_accelerators import NAME, in_memory_fill, refused, written
 from blackstart.tests.docker.victims import NETWORK, PORT
 
-NAME, BARE = "v-gpu", "blackstart-test/gpu-server"
+BARE = "blackstart-test/gpu-server"
 CONTEXT_MIB, HAD_MIB = 300, 256
 OWN_MIB = CONTEXT_MIB + HAD_MIB
 LEAVE = Size(256 << 20)
@@ -139,36 +138,23 @@ def test_a_replica_that_starts_again_finds_its_memory_taken(api: DockerApi, gpus
         assert gpus.used_mib(1) == CONTEXT_MIB + most
 
 
+@pytest.mark.usefixtures("replica")
 def test_what_a_killed_drill_left_is_recovered_from_another_machine(
-    blackstart: Blackstart,
-    api: DockerApi,
-    gpus: FakeGpus,
-    replica: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    blackstart: Blackstart, api: DockerApi, gpus: FakeGpus
 ) -> None:
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "this-machine"))
-    service = written(blackstart.folder, f"http://{victims.address(api, replica)}:{PORT}")
-    process, folder = in_fault(
-        blackstart, service, f"{{kind: gpu-memory-fill, leave: 256MiB, target: {{names: [{NAME}]}}, for: 60s}}"
-    )
-    assert gpus.used_mib(0) > 3000
-    told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    (effective,) = [each for each in told if each["event"] == "effective"]
-    assert (effective["evidence"]["source"], effective["evidence"]["facts"]["hardware"]) == ("NVML", "simulated")
+    process, folder = in_memory_fill(blackstart, api, gpus)
     process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
     (helper,) = victims.helpers(api)
     assert victims.processes(api, "fill-gpu", helper)
     os.kill(victims.container(api, helper)["State"]["Pid"], signal.SIGKILL)  # its first process: with it the agent has to end
     until("the driver to take back what the agent had", lambda: gpus.used_mib(0) == OWN_MIB, 10)
     kill_quietly(process)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    done = Blackstart(elsewhere)("recover", folder)
+    with another_machine(blackstart.folder) as second:
+        done = second("recover", folder)
     assert done.code == 0, done.out + done.err
     assert "gpu-memory-fill: undone" in done.out
     assert (gpus.used_mib(0), victims.helpers(api)) == (OWN_MIB, [])
+    assert blackstart("recover", folder.name).code == 0  # this machine's own record of it
 
 
 def test_a_gpu_that_nobody_tells_is_the_targets_is_refused(api: DockerApi, gpus: FakeGpus, tmp_path: Path) -> None:
