@@ -115,6 +115,7 @@ class Blackstart:
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
+                process.send_signal(signal.SIGCONT)  # the test may have stopped it
                 process.wait(timeout=60)
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
