@@ -176,6 +176,14 @@ class Objects(Protocol):
         """Whether the cluster's controllers take the node for closed to new pods."""
 
 
+@runtime_checkable
+class OwnFolders(Protocol):
+    """The knowledge of where blackstart itself works on the targets' machine."""
+
+    def own_folders(self) -> tuple[str, ...]:
+        """Its folders there without links: what undoes a fault lies in them."""
+
+
 class Isolation(Protocol):
     """The ability to cut nodes off from everything for a time, at the end of which they come back by themselves."""
 

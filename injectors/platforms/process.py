@@ -207,6 +207,11 @@ class ProcessPlatform(LocalFiles, AloneHere):
         if not came(stands, STAND_LIMIT_S, self.given_up, STAND_EVERY_S):
             raise PlatformError(f"{name} does not stand {STAND_LIMIT_S:g} s after its start: {self.starter.last_words(name)}")
 
+    def own_folders(self) -> tuple[str, ...]:
+        """The state folder, that of the link proxies' sockets, and where this process stands: runs are written there."""
+        folders = (self.agents.records.parent, runtime_folder(self.environment), Path.cwd())
+        return tuple(os.path.realpath(folder) for folder in folders)
+
     # --- agents ---
 
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
