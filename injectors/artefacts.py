@@ -1,13 +1,13 @@
 """What all faults of files have in common: jobs for file_agent.py, planned by layout, proven by digests, put back byte for byte."""
 
 import json
-import os
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from . import file_agent
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .mappings import mapped, when_it_bites
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
@@ -16,7 +16,6 @@ from .platforms.container_files import FIRST
 from .processes import harmed, known
 from .values import JSON
 
-MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
 DIGEST = "sha256 of the file, read by the platform"
 
@@ -27,28 +26,6 @@ def refuse_elsewhere(injector: Injector, platform: Platform) -> None:
         what = injector.kind if injector.means_on == injector.platforms else f"{injector.kind} as it is written here"
         names = " and ".join(sorted(injector.means_on))
         raise Refusal(f"not injecting: {what} has means on platform {names} alone, and this is {platform.name}")
-
-
-def mapped(target: Target, path: str, platform: Platform) -> bool | None:
-    """Whether the target, or a process below it, has that file mapped into memory; None where the system does not say."""
-    name, told = os.fsencode(platform.file(target, path)["real"]), None
-    for pid in platform.pids(target):
-        try:
-            maps = platform.read_file(target, f"/proc/{pid}/maps", MAPS_LIMIT)
-        except PlatformError:
-            continue
-        told = any(line.endswith(b" " + name) for line in maps.splitlines())
-        if told:
-            return True
-    return told
-
-
-def when_it_bites(job: Job, load: str | None, in_memory: bool | None) -> Literal["now", "on-restart"]:
-    """A header is read once and a new name is another file: both show on restart. Tensors changed in place show now where they are mapped.
-
-    What the system says about the mapping overrides what the service file says; where neither says anything it is on restart.
-    """
-    return "now" if job.at_once and (load == "mmap" if in_memory is None else in_memory) else "on-restart"
 
 
 def readers_of(targets: tuple[Target, ...], platform: Platform) -> list[int]:
@@ -95,6 +72,11 @@ class FileFault(Injector):
         if all(each["bites"] == "now" for each in looked):
             return "now"
         return "on-restart" if all(part["outlives"] for each in looked for part in each["parts"]) else "never"
+
+    def otherwise(self, undo: Undo) -> str:
+        if any(each["bites_by_mapping"] != "now" for each in undo.prior["files"].values()):
+            return ""
+        return "or, for a server that reads its weights through the mapping and keeps no copy, write `load: mmap` under `model` in the service file"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         readers = readers_of(undo.targets, platform)
@@ -151,10 +133,8 @@ class FileFault(Injector):
     def _look(self, target: Target, platform: Platform) -> JSON:
         try:
             jobs = self.jobs(target, platform)
-            parts, bites, own = [], [], list(platform.own(target))
-            for job in jobs:
-                parts.append(_part(target, job, platform))
-                bites.append(when_it_bites(job, self.load, parts[-1]["mapped"]))
+            own = list(platform.own(target))
+            parts = [_part(target, job, platform) for job in jobs]
             if (
                 self.jobs(target, platform) != jobs
             ):  # the digests hold the agent to what was read only if it was read of the same files
@@ -163,8 +143,14 @@ class FileFault(Injector):
         except (PlatformError, Unreadable) as error:
             raise Refusal(f"not injecting: {error}") from error
         first = parts[0]
-        when = "now" if all(each == "now" for each in bites) else "on-restart"
-        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], **seen}
+        when, through_a_mapping = (
+            "now"
+            if all(when_it_bites(job, load, part["mapped"]) == "now" for job, part in zip(jobs, parts, strict=True))
+            else "on-restart"
+            for load in (self.load, "mmap")
+        )
+        about = {"path": first["path"], "id": first["id"], **seen}
+        return {"parts": parts, "bites": when, "bites_by_mapping": through_a_mapping, **about}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:

@@ -78,7 +78,9 @@ class ModelCorrupt(ModelFault):
         "that a damaged, missing or outdated model file is noticed before users get its answers, for this one mutation; not that "
         "every damage is noticed"
     )
-    bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
+    bites_when: ClassVar[str] = (
+        "at once where the target reads its weights through a mapping (`load: mmap`), otherwise when it starts again: add a restart"
+    )
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
 
     def jobs(self, target: Target, platform: Platform) -> list[Job]:

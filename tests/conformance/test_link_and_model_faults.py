@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blackstart.injectors import proxy
-from blackstart.injectors.artefacts import when_it_bites
 from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
 from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
+from blackstart.injectors.mappings import when_it_bites
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.model_formats.mutations import Job
 from blackstart.injectors.model_revisions import VersionSkew
@@ -359,7 +359,7 @@ def test_evidence_and_restoration(service: Service, mutation: str) -> None:
     assert (load_file(path)["mlp.weight"] == tensor).all()
 
 
-def test_when_it_bites_is_what_the_system_says(service: Service) -> None:
+def test_it_bites_at_once_where_the_file_says_so_and_the_system_does_not_deny_it(service: Service) -> None:
     with closing(service.open()) as platform:
         for mutation, name, expected in (
             ("exponent-msb", "r0", "now"),
@@ -370,10 +370,19 @@ def test_when_it_bites_is_what_the_system_says(service: Service) -> None:
         ):
             injector = corrupt(service, mutation)
             assert injector.bites(injector.plan(target(platform, name), platform)) == expected, (mutation, name)
+        copied = corrupt(service, "exponent-msb").with_model(str(service.model()), "at-start")
+        undo = copied.plan(target(platform) + target(platform, "r1"), platform)
+        assert copied.bites(undo) == "on-restart"  # r0 has it mapped, and may have a copy of it
+        assert copied.otherwise(undo) == ""  # r1 has not even mapped it
+        own = replace(copied, model=str(service.folder / "{name}" / "model.safetensors"))
+        assert "write `load: mmap` under `model`" in own.otherwise(own.plan(target(platform), platform))
     in_place, renamed = Job("model", {}, at_once=True), Job("model", {})
     assert when_it_bites(in_place, "mmap", None) == "now"
-    assert when_it_bites(in_place, "at-start", None) == "on-restart"
-    assert when_it_bites(in_place, None, None) == "on-restart"
+    for load in ("at-start", None):
+        for in_memory in (True, None, False):
+            assert when_it_bites(in_place, load, in_memory) == "on-restart"
+    assert when_it_bites(in_place, "mmap", in_memory=True) == "now"
+    assert when_it_bites(in_place, "mmap", in_memory=False) == "on-restart"
     assert when_it_bites(renamed, "mmap", in_memory=True) == "on-restart"
 
 
