@@ -2,6 +2,7 @@
 
 import json
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
 from . import file_agent
@@ -11,6 +12,7 @@ from .mappings import mapped, when_it_bites
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
+from .platforms.abilities import AgentLooks
 from .platforms.base import Platform, PlatformError, Target, Unavailable, alike
 from .platforms.container_files import FIRST
 from .processes import harmed, known
@@ -33,6 +35,19 @@ def readers_of(targets: tuple[Target, ...], platform: Platform) -> list[int]:
     above, so that somebody's own `exec` is a stranger.
     """
     return [pid for target in targets for pid in platform.pids(target)] if platform.name == "process" else [FIRST]
+
+
+def look_ahead(requests: Iterable[tuple[Target, JSON]], platform: Platform) -> None:
+    """What the agents would refuse is refused here, before a whole baseline has been waited for. Raises Refusal."""
+    if not isinstance(platform, AgentLooks):
+        return
+    for target, request in requests:
+        try:
+            why = platform.agent_look(target, "mutate-file", request)
+        except PlatformError as error:
+            raise Refusal(f"not injecting: {error}") from error
+        if why:
+            raise Refusal(f"not injecting: {why}")
 
 
 class FileFault(Injector):
@@ -65,7 +80,9 @@ class FileFault(Injector):
         refuse_elsewhere(self, platform)
         files = {target.name: self._look(target, platform) for target in targets}
         _refuse_shared(self, targets, files, platform)
-        return Undo(targets, {"files": files})
+        undo = Undo(targets, {"files": files})
+        look_ahead([(target, self._request(undo, target, prior, platform)) for target, prior in _once(undo)], platform)
+        return undo
 
     def bites(self, undo: Undo) -> str:
         looked = undo.prior["files"].values()
@@ -79,12 +96,14 @@ class FileFault(Injector):
         return "or, for a server that reads its weights through the mapping and keeps no copy, write `load: mmap` under `model` in the service file"
 
     def inject(self, undo: Undo, platform: Platform) -> None:
-        readers = readers_of(undo.targets, platform)
         for target, prior in _once(undo):
-            jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
-            parameters = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}
-            parameters["readers"] = readers
-            platform.agent_begin(undo.fault, target, "mutate-file", parameters, undo.deadline_s)
+            request = self._request(undo, target, prior, platform)
+            platform.agent_begin(undo.fault, target, "mutate-file", request, undo.deadline_s)
+
+    def _request(self, undo: Undo, target: Target, prior: JSON, platform: Platform) -> JSON:
+        jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
+        request = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}
+        return {**request, "readers": readers_of(undo.targets, platform)}
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Self
 
 from . import file_agent
-from .artefacts import readers_of, refuse_elsewhere
+from .artefacts import look_ahead, readers_of, refuse_elsewhere
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .kept_folders import records_in, why_kept
 from .lifecycle import end_agent
@@ -63,13 +63,12 @@ class CacheWipe(Injector):
                 same = alike(other, target) and platform.file(other, self._path(other))["id"] == found["id"]
                 if same and other.name not in names:
                     raise Refusal(f"not injecting: {other.name} has the cache {found['path']} as well; make it a target")
-        return Undo(targets, prior)
+        undo = Undo(targets, prior)
+        look_ahead(_requests(undo, platform), platform)
+        return undo
 
     def inject(self, undo: Undo, platform: Platform) -> None:
-        readers = readers_of(undo.targets, platform)
-        for target, prior in _once(undo):
-            jobs = [{"path": prior["path"], "expected": None, "do": {"op": "empty"}}]
-            request = {"mutation": "wipe", "readers": readers, "jobs": jobs}
+        for target, request in _requests(undo, platform):
             platform.agent_begin(undo.fault, target, "mutate-file", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
@@ -146,6 +145,15 @@ def _tree(target: Target, folder: str, platform: Platform) -> dict[str, int | No
         found |= here
         level = [path for path, size in here.items() if size is None]
     return found
+
+
+def _requests(undo: Undo, platform: Platform) -> list[tuple[Target, JSON]]:
+    """What the agents are asked to do."""
+    readers, do = readers_of(undo.targets, platform), {"op": "empty"}
+    return [
+        (target, {"mutation": "wipe", "readers": readers, "jobs": [{"path": prior["path"], "expected": None, "do": do}]})
+        for target, prior in _once(undo)
+    ]
 
 
 def _once(undo: Undo) -> list[tuple[Target, JSON]]:

@@ -177,6 +177,14 @@ class Objects(Protocol):
 
 
 @runtime_checkable
+class AgentLooks(Protocol):
+    """The ability to ask an agent's program what it would say, before anything is changed."""
+
+    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
+        """Why the agent would refuse that, by all that it looks at before its first write; empty: it would not. Raises PlatformError."""
+
+
+@runtime_checkable
 class OwnFolders(Protocol):
     """The knowledge of where blackstart itself works on the targets' machine."""
 

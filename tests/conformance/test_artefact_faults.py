@@ -181,16 +181,18 @@ def test_a_cache_that_a_stranger_uses_is_left_alone(service: Service) -> None:
     cache = service.folder / "cache"
     injector, before = CacheWipe(str(cache)), state_of(cache)
     holds = "import sys,time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(600)"
-    with subprocess.Popen(
-        [sys.executable, "-c", holds, str(cache / "blobs" / "b")], stdout=subprocess.PIPE, text=True
-    ) as stranger:
-        assert stranger.stdout is not None
-        assert stranger.stdout.readline() == "open\n"
-        with closing(service.open()) as platform:
-            undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
-            with pytest.raises(Exception, match=f"blobs/b is in use by process {stranger.pid} .*which is no target"):
+    command = [sys.executable, "-c", holds, str(cache / "blobs" / "b")]
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stranger:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == "open\n"
+            why = f"blobs/b is in use by process {stranger.pid} .*which is no target"
+            with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
+                injector.plan(both(service), platform)
+            with pytest.raises(Exception, match=why):
                 injector.inject(undo, platform)
-        stranger.kill()
+            stranger.kill()
     assert state_of(cache) == before
 
 

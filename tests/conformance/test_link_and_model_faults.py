@@ -489,21 +489,46 @@ def test_a_file_that_somebody_else_uses_is_refused(service: Service) -> None:
     """Mapped: it would die of SIGBUS, and is no target. Open: it may be just writing it."""
     path = service.model("r1")
     before = digest(path)
+    injector = corrupt(service, "truncate")
     for program in (READER, "import sys; file = open(sys.argv[1]); print(1, flush=True); sys.stdin.readline()"):
-        with subprocess.Popen(
-            [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as reader:
-            assert reader.stdout is not None
-            assert reader.stdout.readline()
-            injector = corrupt(service, "truncate")
-            with closing(service.open()) as platform:
-                undo = planned(injector, platform, "r1")
-                with pytest.raises(Exception, match=f"in use by process {reader.pid} .*which is no target; end that first"):
+        with closing(service.open()) as platform:
+            undo = planned(injector, platform, "r1")
+            with subprocess.Popen(
+                [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as reader:
+                assert reader.stdout is not None
+                assert reader.stdout.readline()
+                why = f"in use by process {reader.pid} .*which is no target; end that first"
+                with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
+                    planned(injector, platform, "r1")
+                with pytest.raises(Exception, match=why):
                     injector.inject(undo, platform)
                 injector.recover(undo, platform)
-            reader.communicate(b"look\n")
-            assert reader.returncode == 0
+                reader.communicate(b"look\n")
+                assert reader.returncode == 0
     assert digest(path) == before
+
+
+def test_what_an_agent_would_refuse_is_refused_by_plan(service: Service) -> None:
+    path = service.model()
+    before, same = digest(path), path.with_name("same.safetensors")
+    same.write_bytes(path.read_bytes())
+    with closing(service.open()) as platform:
+
+        def refused(injector: Injector) -> str:
+            with pytest.raises(Refusal, match=r"^not injecting: ") as refusal:
+                injector.plan(target(platform), platform)
+            return str(refusal.value)
+
+        for stale in (corrupt(service, "stale-version", source=str(same)), VersionSkew(file=str(path), source=str(same))):
+            assert f"would change nothing in {path}: {same} is the same; give another `source`" in refused(stale)
+        if os.geteuid() == 0:
+            assert "the reader runs as root" in refused(corrupt(service, "chmod-000"))
+        path.with_name("twin").hardlink_to(path)
+        assert "has 2 names (hard links)" in refused(corrupt(service, "nan-one"))
+    assert digest(path) == before
+    assert not [each for each in path.parent.iterdir() if "blackstart" in each.name]
+    assert not list((service.folder / "state").glob("agents/*"))
 
 
 def test_which_files_of_another_revision_take_the_place_of_the_models(service: Service) -> None:
