@@ -31,6 +31,25 @@ def test_a_plan_tells_what_is_measured_judged_and_put_back(blackstart: Blackstar
     assert "undone by: the agent that keeps the originals" in text
 
 
+def test_a_large_cache_is_told_in_a_few_lines(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
+    cache = demo.folder / "caches" / "r0"
+    (cache / "deep").mkdir(parents=True)
+    for number in range(1035):
+        (cache / ("deep" if number % 2 else ".") / f"kernel-{number:04}").write_bytes(b"xyz")
+    wipe = "{kind: cache-wipe, path: 'caches/{name}', target: {names: [r0]}, for: 50s}"
+    restart = "{kind: rollout-restart, target: {names: [r0]}, at: 45s}"
+    (tmp_path / "wipe.yaml").write_text(f"{HANG.rpartition('  - ')[0]}  - {wipe}\n  - {restart}\n", encoding="utf-8")
+    done = blackstart("plan", tmp_path / "wipe.yaml", "--service", demo.service_file)
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert (
+        "r0.tree 1,035 files with 3,105 bytes, 1 folders: deep, kernel-0000, kernel-0002, kernel-0004, kernel-0006 and 1,031 more"
+        in text
+    )
+    assert "r0.entries deep, kernel-0000, kernel-0002, kernel-0004, kernel-0006 and 514 more" in text
+    assert len(done.out.splitlines()) < 40
+
+
 def test_a_plan_as_json_has_lanes_and_objectives(blackstart: Blackstart, demo: Demo) -> None:
     found = json.loads(blackstart("plan", "replica-kill-midstream", "--service", demo.service_file, "--json").out)
     assert found["objectives"] == {"rto": "1m", "rpo": "0s", "quality_loss": 0}
