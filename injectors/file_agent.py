@@ -25,9 +25,12 @@ has read the layout (model_formats/), and `expected` holds this to the very file
     {op: chmod}                                                  takes all permissions away (chmod 000)
     {op: empty}                                                  of a folder: all that it holds is moved aside in it (rename)
 
-The undo record (offsets, original bytes or the name of their copy, digests, size, mode, times, inode) is on disk twice before
-the first write: in `state`, and beside each file as `.NAME.blackstart-FAULT`, so that losing either folder loses nothing; `undo`
-takes either. A file that somebody else has changed in the meantime is left alone (`foreign`); one that is already as it was
+The undo record is on disk twice before the first write: in `state`, and beside each file as `.NAME.blackstart-FAULT`; `undo` takes either.
+It holds offsets, digests, size, mode, times and inode, and of the original content only the few bytes that `edit` (and what becomes
+an `edit`: `fill`, `element`) changes. All else that was there lies beside the file alone, on its volume (`.tail`: ranges; `.original`: the
+whole file or folder), so that no second disk needs room for a model. Losing the folder of `state` loses nothing; whoever loses the
+model's own folder has lost the originals with it. A file that somebody else has changed in the meantime is left alone (`foreign`); one
+that is already as it was
 counts as restored. Memory stays at a few MiB; holes in sparse files are kept.
 
 One file, Python 3.8 and the standard library only, and so longer than others: like the agent it is piped whole into containers
