@@ -296,4 +296,4 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an exit code
         from .commands.console import confess
 
-        sys.exit(confess(error))
+        sys.exit(confess(error, sys.argv[1:]))

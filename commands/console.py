@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ..drills.loading import InvalidFiles
@@ -14,6 +14,7 @@ from ..injectors.base import FaultError
 from ..injectors.platforms.base import PlatformError
 
 EXPECTED = (InvalidFiles, Refused, BeingDrilled, FaultError, PlatformError)  # a person's mistake, or the world's: exit 2
+INJECTING = ("run", "demo", "fetch", "recover")  # commands after which something may be injected still
 
 
 class Unwritten(Exception):
@@ -56,8 +57,11 @@ def tell(line: str) -> None:
         sys.stderr.write(line.rstrip("\n") + "\n")
 
 
-def confess(error: Exception) -> ExitCode:
-    """An error nobody caught: a known kind is explained in a sentence, anything else is a bug of ours, with its traceback."""
+def confess(error: Exception, arguments: Sequence[str]) -> ExitCode:
+    """An error nobody caught: a known kind is explained in a sentence, anything else is a bug of ours, with its traceback.
+
+    `arguments` are the command line's: of what was injected only those commands tell that may have done it.
+    """
     if isinstance(error, (*EXPECTED, Unwritten)):
         tell(str(error))
         return ExitCode.USAGE
@@ -65,8 +69,7 @@ def confess(error: Exception) -> ExitCode:
         tell(f"{error.filename}: {error.strerror}")
         return ExitCode.USAGE
     tell(f"internal error: {type(error).__name__}: {error}")
-    tell(
-        "Everything that was injected is undone, or `blackstart recover --all` undoes it. Please report this with the lines below."
-    )
+    undone = "Everything that was injected is undone, or `blackstart recover --all` undoes it. "
+    tell(f"{undone if arguments and arguments[0] in INJECTING else ''}Please report this with the lines below.")
     tell("".join(traceback.format_exception(error)))
     return ExitCode.INTERNAL

@@ -5,21 +5,19 @@ own, so that nothing waits for it. A look is a stat of every file; what was writ
 rate. Looks go to `samples/digests.jsonl` as they come; `read_digests` reads them back.
 """
 
-import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from ..injectors.base import Refusal
-from ..injectors.model_files import named
 from ..injectors.model_formats import read
 from ..injectors.model_formats.layout import Unreadable
-from ..injectors.model_formats.manifest import NAME, Unfit, stored
+from ..injectors.model_formats.manifest import Unfit
 from ..injectors.platforms.abilities import ModelSight
 from ..injectors.platforms.base import HALVES, WORKERS, Platform, PlatformError, Target
 from ..injectors.seen_files import seen_by
@@ -29,6 +27,7 @@ from .language.quantities import SIZE
 from .measure.digest_samples import DIGESTS
 from .measure.digest_values import HAS, SERVES, DigestSample
 from .measure.digests import Series, single
+from .right_digest import manifest_of, misfit, path_of, whole
 from .scenario import DigestLane, Scenario
 from .service import Service
 
@@ -55,9 +54,10 @@ def why_not(scenario: Scenario, service: Service, platform: Platform, everything
         return [f"{REFUSED} compares replicas, and no target has that role"]
     found = []
     try:
-        manifest_of(service)
+        manifest_of(service, replicas)
     except Unfit as problem:
         found.append(f"{REFUSED} cannot compare with the manifest: {problem}")
+        service = replace(service, model=replace(model, manifest=None))  # that is said, and cannot be compared with as well
     looked = [_first_look(target, service, platform) for target in replicas]
     found += [why for _, why in looked if why]
     size = sum(each for each, _ in looked)
@@ -84,6 +84,8 @@ def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple
     except PlatformError as error:
         return 0, f"{REFUSED} cannot read the model of {target.name}: {error}; leave `digest` out, or mend that"
     why = "" if marks else f"{REFUSED} finds no files of {target.name} in {path}; correct `model.path`"
+    if marks and (unlike := misfit(target, service, marks.keys())):
+        why = f"{REFUSED} cannot compare with the manifest: {unlike}"
     if service.model and service.model.served:
         try:
             served(target, service.model.served, platform)
@@ -110,28 +112,6 @@ def served(target: Target, where: str, platform: ModelSight) -> str:
     if not said:
         raise Unknown(f"{path} answered {answer['status']} and names no revision at {pointer}")
     return said
-
-
-def path_of(target: Target, service: Service) -> str:
-    """Where that replica finds its model."""
-    assert service.model is not None
-    return named(str(service.folder / service.model.path), target)
-
-
-def manifest_of(service: Service) -> str:
-    """The digest that the manifest says of the whole model; empty where none is named. Raises Unfit."""
-    if service.model is None or service.model.manifest is None:
-        return ""
-    return whole({name: each["sha256"] for name, each in stored(service.folder / service.model.manifest)["files"].items()})
-
-
-def whole(files: Mapping[str, str]) -> str:
-    """One digest for all files of a model: of a single one its own, else that of the list of them."""
-    known = {name: digest for name, digest in files.items() if posixpath.basename(name) != NAME}
-    if len(known) == 1:
-        return f"sha256:{next(iter(known.values()))}"
-    listed = "".join(f"{name} {digest}\n" for name, digest in sorted(known.items()))
-    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
 
 
 def pointed(value: Any, pointer: str) -> str:
@@ -268,7 +248,8 @@ def watching(
         assert isinstance(platform, ModelSight)
         platform.recall(plan.everything)
         targets = {target.name: target for target in replicas_of(plan.everything, lane)}
-        watch = _Watch(lane, plan.service, cast(SeeingPlatform, platform), clock, out, targets, manifest_of(plan.service))
+        right = manifest_of(plan.service, list(targets.values()))
+        watch = _Watch(lane, plan.service, cast(SeeingPlatform, platform), clock, out, targets, right)
         prefill = sorted(name for name, target in targets.items() if target.role == "prefill")
         write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets), prefill=prefill)
         doing = worker.submit(watch.looks)

@@ -77,7 +77,9 @@ class Drain:
 class Loading:
     """How the model comes into memory: whether a damaged file bites at once or on restart."""
 
-    load: Annotated[Literal["mmap", "at-start"], "mapped (a change bites now) or read at start (on restart)"]
+    load: Annotated[
+        Literal["mmap", "at-start"], "read through a mapping (a change bites now) or copied at start, mapped or not (on restart)"
+    ]
     does: Annotated[str, "in words, with what changes it"]
     source: Annotated[str, "where that is from"]
 

@@ -241,13 +241,15 @@ def _vacuous(faults: Sequence[PlannedFault]) -> list[str]:
         if fault.bites == "never":
             reasons.append(
                 f"not injecting: {fault.fault.kind} would show only after a restart, and what it changes is gone with "
-                f"{', '.join(target.name for target in fault.targets)}; put that on a claim or volume, or damage what is mapped (bites now)"
+                f"{', '.join(target.name for target in fault.targets)}; put that on a claim or volume, or damage what is read through a mapping (`load: mmap`)"
             )
         waiting = sorted({target.name for target in fault.targets} - restarted)
         if fault.bites == "on-restart" and waiting:
+            otherwise = fault.injector.otherwise(fault.undo)
             reasons.append(
                 f"not injecting: {fault.fault.kind} bites only when {', '.join(waiting)} starts again, and nothing in this scenario "
                 "restarts it; add a rollout-restart or a replica-kill with the same target after it"
+                + (f"; {otherwise}" if otherwise else "")
             )
     return reasons
 

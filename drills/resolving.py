@@ -1,6 +1,7 @@
 """What only the service file knows, given to the injectors that need it."""
 
 from ..injectors.base import Injector
+from ..injectors.caches import CacheWipe
 from ..injectors.load import LoadFault, Served
 from ..injectors.model_files import ModelFault
 from .language.documents import profile
@@ -12,6 +13,8 @@ def resolve(injector: Injector, service: Service) -> Injector:
     """The injector with what only the service file knows: where the model lies and how it is held, where users ask."""
     if isinstance(injector, LoadFault):
         return injector.with_service(served(service))
+    if isinstance(injector, CacheWipe) and service.model is not None:
+        return injector.with_model(str(service.folder / service.model.path))
     if isinstance(injector, ModelFault) and service.model is not None:
         return injector.with_model(str(service.folder / service.model.path), service.model.load)
     return injector

@@ -56,7 +56,9 @@ class Model:
     """The model artefact that replicas read."""
 
     path: Annotated[str, "a file or folder as a replica sees it; {name} stands for the replica's name"]
-    load: Annotated[Literal["mmap", "at-start"], "mapped (a change bites now) or read at start (on restart)"] = "at-start"
+    load: Annotated[
+        Literal["mmap", "at-start"], "read through a mapping (a change bites now) or copied at start, mapped or not (on restart)"
+    ] = "at-start"
     manifest: Annotated[
         str | None, "what `blackstart manifest` wrote of the revision that every replica must have, for the digest lane"
     ] = None

@@ -1,22 +1,23 @@
 """What all faults of files have in common: jobs for file_agent.py, planned by layout, proven by digests, put back byte for byte."""
 
 import json
-import os
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Iterable
+from typing import ClassVar
 
 from . import file_agent
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
+from .mappings import mapped, when_it_bites
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
+from .platforms.abilities import AgentLooks
 from .platforms.base import Platform, PlatformError, Target, Unavailable, alike
 from .platforms.container_files import FIRST
 from .processes import harmed, known
 from .values import JSON
 
-MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
 DIGEST = "sha256 of the file, read by the platform"
 
@@ -29,33 +30,24 @@ def refuse_elsewhere(injector: Injector, platform: Platform) -> None:
         raise Refusal(f"not injecting: {what} has means on platform {names} alone, and this is {platform.name}")
 
 
-def mapped(target: Target, path: str, platform: Platform) -> bool | None:
-    """Whether the target, or a process below it, has that file mapped into memory; None where the system does not say."""
-    name, told = os.fsencode(platform.file(target, path)["real"]), None
-    for pid in platform.pids(target):
-        try:
-            maps = platform.read_file(target, f"/proc/{pid}/maps", MAPS_LIMIT)
-        except PlatformError:
-            continue
-        told = any(line.endswith(b" " + name) for line in maps.splitlines())
-        if told:
-            return True
-    return told
-
-
-def when_it_bites(job: Job, load: str | None, in_memory: bool | None) -> Literal["now", "on-restart"]:
-    """A header is read once and a new name is another file: both show on restart. Tensors changed in place show now where they are mapped.
-
-    What the system says about the mapping overrides what the service file says; where neither says anything it is on restart.
-    """
-    return "now" if job.at_once and (load == "mmap" if in_memory is None else in_memory) else "on-restart"
-
-
 def readers_of(targets: tuple[Target, ...], platform: Platform) -> list[int]:
     """Who may have the files open, with all below them, by the pids that the agent sees: in a container of whatever the first process is
     above, so that somebody's own `exec` is a stranger.
     """
     return [pid for target in targets for pid in platform.pids(target)] if platform.name == "process" else [FIRST]
+
+
+def look_ahead(requests: Iterable[tuple[Target, JSON]], platform: Platform) -> None:
+    """What the agents would refuse is refused here, before a whole baseline has been waited for. Raises Refusal."""
+    if not isinstance(platform, AgentLooks):
+        return
+    for target, request in requests:
+        try:
+            why = platform.agent_look(target, "mutate-file", request)
+        except PlatformError as error:
+            raise Refusal(f"not injecting: {error}") from error
+        if why:
+            raise Refusal(f"not injecting: {why}")
 
 
 class FileFault(Injector):
@@ -88,7 +80,9 @@ class FileFault(Injector):
         refuse_elsewhere(self, platform)
         files = {target.name: self._look(target, platform) for target in targets}
         _refuse_shared(self, targets, files, platform)
-        return Undo(targets, {"files": files})
+        undo = Undo(targets, {"files": files})
+        look_ahead([(target, self._request(undo, target, prior, platform)) for target, prior in _once(undo)], platform)
+        return undo
 
     def bites(self, undo: Undo) -> str:
         looked = undo.prior["files"].values()
@@ -96,13 +90,20 @@ class FileFault(Injector):
             return "now"
         return "on-restart" if all(part["outlives"] for each in looked for part in each["parts"]) else "never"
 
+    def otherwise(self, undo: Undo) -> str:
+        if any(each["bites_by_mapping"] != "now" for each in undo.prior["files"].values()):
+            return ""
+        return "or, for a server that reads its weights through the mapping and keeps no copy, write `load: mmap` under `model` in the service file"
+
     def inject(self, undo: Undo, platform: Platform) -> None:
-        readers = readers_of(undo.targets, platform)
         for target, prior in _once(undo):
-            jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
-            parameters = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}
-            parameters["readers"] = readers
-            platform.agent_begin(undo.fault, target, "mutate-file", parameters, undo.deadline_s)
+            request = self._request(undo, target, prior, platform)
+            platform.agent_begin(undo.fault, target, "mutate-file", request, undo.deadline_s)
+
+    def _request(self, undo: Undo, target: Target, prior: JSON, platform: Platform) -> JSON:
+        jobs = [{"path": part["path"], "expected": part["digest"], "do": part["do"]} for part in prior["parts"]]
+        request = {"mutation": self.word(), "seed": self.sampled(), "reader": target.details.get("pid"), "jobs": jobs}
+        return {**request, "readers": readers_of(undo.targets, platform)}
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []
@@ -151,10 +152,8 @@ class FileFault(Injector):
     def _look(self, target: Target, platform: Platform) -> JSON:
         try:
             jobs = self.jobs(target, platform)
-            parts, bites, own = [], [], list(platform.own(target))
-            for job in jobs:
-                parts.append(_part(target, job, platform))
-                bites.append(when_it_bites(job, self.load, parts[-1]["mapped"]))
+            own = list(platform.own(target))
+            parts = [_part(target, job, platform) for job in jobs]
             if (
                 self.jobs(target, platform) != jobs
             ):  # the digests hold the agent to what was read only if it was read of the same files
@@ -163,8 +162,14 @@ class FileFault(Injector):
         except (PlatformError, Unreadable) as error:
             raise Refusal(f"not injecting: {error}") from error
         first = parts[0]
-        when = "now" if all(each == "now" for each in bites) else "on-restart"
-        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], **seen}
+        when, through_a_mapping = (
+            "now"
+            if all(when_it_bites(job, load, part["mapped"]) == "now" for job, part in zip(jobs, parts, strict=True))
+            else "on-restart"
+            for load in (self.load, "mmap")
+        )
+        about = {"path": first["path"], "id": first["id"], **seen}
+        return {"parts": parts, "bites": when, "bites_by_mapping": through_a_mapping, **about}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:

@@ -215,6 +215,11 @@ class Injector(ABC):
         del undo
         return ""
 
+    def otherwise(self, undo: Undo) -> str:
+        """What else than a restart makes it show, beginning with "or", where it bites on restart; empty: nothing does."""
+        del undo
+        return ""
+
     def bites(self, undo: Undo) -> str:
         """`now`, or `on-restart` where the target must start again before the fault shows."""
         del undo

@@ -2,14 +2,16 @@
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Self
 
 from . import file_agent
-from .artefacts import readers_of, refuse_elsewhere
+from .artefacts import look_ahead, readers_of, refuse_elsewhere
 from .base import Differs, Evidence, Injector, NotYet, Overcome, Privilege, Refusal, Undo
+from .kept_folders import records_in, why_kept
 from .lifecycle import end_agent
 from .means import AGENT, Means
+from .model_files import named
 from .model_formats.layout import Unreadable
 from .platforms.base import Platform, PlatformError, Target, alike
 from .seen_files import seen_by
@@ -24,6 +26,7 @@ class CacheWipe(Injector):
     """All that a folder holds is moved aside inside it, and back; nothing is deleted."""
 
     path: Annotated[str, "the cache's folder, as the target sees it; {name} stands for the target's name"]
+    model: str | None = field(default=None, metadata={"yaml": False})
 
     kind: ClassVar[str] = "cache-wipe"
     summary: ClassVar[str] = "a cache of models, kernels or compiled graphs is empty when the service looks for it"
@@ -44,6 +47,10 @@ class CacheWipe(Injector):
     def problems(self) -> tuple[str, ...]:
         return () if self.path else ("`path` is empty; name the cache's folder",)
 
+    def with_model(self, path: str) -> Self:
+        """The same fault, knowing where the service's model lies (`{name}` allowed)."""
+        return replace(self, model=path)
+
     def bites(self, undo: Undo) -> str:
         return "on-restart" if all(prior["outlives"] for prior in undo.prior.values()) else "never"
 
@@ -56,13 +63,12 @@ class CacheWipe(Injector):
                 same = alike(other, target) and platform.file(other, self._path(other))["id"] == found["id"]
                 if same and other.name not in names:
                     raise Refusal(f"not injecting: {other.name} has the cache {found['path']} as well; make it a target")
-        return Undo(targets, prior)
+        undo = Undo(targets, prior)
+        look_ahead(_requests(undo, platform), platform)
+        return undo
 
     def inject(self, undo: Undo, platform: Platform) -> None:
-        readers = readers_of(undo.targets, platform)
-        for target, prior in _once(undo):
-            jobs = [{"path": prior["path"], "expected": None, "do": {"op": "empty"}}]
-            request = {"mutation": "wipe", "readers": readers, "jobs": jobs}
+        for target, request in _requests(undo, platform):
             platform.agent_begin(undo.fault, target, "mutate-file", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
@@ -105,7 +111,7 @@ class CacheWipe(Injector):
         return Evidence(LISTING, "; ".join(told), facts)
 
     def _path(self, target: Target) -> str:
-        return self.path.replace("{name}", target.name.partition("/")[0])
+        return named(self.path, target)
 
     def _look(self, target: Target, platform: Platform) -> JSON:
         path = self._path(target)
@@ -117,8 +123,12 @@ class CacheWipe(Injector):
             raise Refusal(f"not injecting: {path} {found['unfit']}")
         if not entries:
             raise Refusal(f"not injecting: {path} is empty already")
+        kept = why_kept(target, found["real"], named(self.model, target), platform)
+        tree = {} if kept else _tree(target, path, platform)
+        if why := kept or records_in(found["real"], tree):
+            raise Refusal(f"not injecting: {why}")
         about = {key: found[key] for key in ("real", "id", "outlives")}
-        return {"path": path, **about, "entries": entries, "tree": _tree(target, path, platform)}
+        return {"path": path, **about, "entries": entries, "tree": tree}
 
 
 def _tree(target: Target, folder: str, platform: Platform) -> dict[str, int | None]:
@@ -135,6 +145,15 @@ def _tree(target: Target, folder: str, platform: Platform) -> dict[str, int | No
         found |= here
         level = [path for path, size in here.items() if size is None]
     return found
+
+
+def _requests(undo: Undo, platform: Platform) -> list[tuple[Target, JSON]]:
+    """What the agents are asked to do."""
+    readers, do = readers_of(undo.targets, platform), {"op": "empty"}
+    return [
+        (target, {"mutation": "wipe", "readers": readers, "jobs": [{"path": prior["path"], "expected": None, "do": do}]})
+        for target, prior in _once(undo)
+    ]
 
 
 def _once(undo: Undo) -> list[tuple[Target, JSON]]:

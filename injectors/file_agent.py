@@ -1,6 +1,7 @@
 """Damage the files of a model beside its reader, hold the damage, and put every byte back whatever becomes of the asker.
 
     file_agent.py mutate-file REQUEST    REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
+    file_agent.py look REQUEST           the same as far as its first write: `refused` is why it would be refused, or empty
     file_agent.py undo @RECORD           from any process, as often as wished: end that agent and restore what it left
 
 The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo record), `deadline_s`, `lease_s` (or null); the fault
@@ -24,9 +25,12 @@ has read the layout (model_formats/), and `expected` holds this to the very file
     {op: chmod}                                                  takes all permissions away (chmod 000)
     {op: empty}                                                  of a folder: all that it holds is moved aside in it (rename)
 
-The undo record (offsets, original bytes or the name of their copy, digests, size, mode, times, inode) is on disk twice before
-the first write: in `state`, and beside each file as `.NAME.blackstart-FAULT`, so that losing either folder loses nothing; `undo`
-takes either. A file that somebody else has changed in the meantime is left alone (`foreign`); one that is already as it was
+The undo record is on disk twice before the first write: in `state`, and beside each file as `.NAME.blackstart-FAULT`; `undo` takes either.
+It holds offsets, digests, size, mode, times and inode, and of the original content only the few bytes that `edit` (and what becomes
+an `edit`: `fill`, `element`) changes. All else that was there lies beside the file alone, on its volume (`.tail`: ranges; `.original`: the
+whole file or folder), so that no second disk needs room for a model. Losing the folder of `state` loses nothing; whoever loses the
+model's own folder has lost the originals with it. A file that somebody else has changed in the meantime is left alone (`foreign`); one
+that is already as it was
 counts as restored. Memory stays at a few MiB; holes in sparse files are kept.
 
 One file, Python 3.8 and the standard library only, and so longer than others: like the agent it is piped whole into containers
@@ -325,7 +329,8 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
         if record["how"] == "swap" and record["other"] is not None:
             record["digest_after"] = records[record["other"]]["digest_before"]
         if record["digest_after"] == record["digest_before"]:
-            raise Refused(f"{request['mutation']} would change nothing in {record['path']}")
+            same = f": {record['do']['source']} is the same; give another `source`" if record["do"].get("source") else ""
+            raise Refused(f"{request['mutation']} would change nothing in {record['path']}{same}")
     if LINUX and request.get("readers") is not None and not (request["readers"] == [1] and shared_processes()):
         refuse_foreign({record["path"]: record["how"] == "folder" for record in records}, set(request["readers"]))
     for folder in sorted({os.path.dirname(record["path"]) for record in records}):
@@ -901,7 +906,7 @@ def restore(body: Record) -> Record:
 
 
 def never() -> None:
-    """An undo runs to its end."""
+    """An undo, and a look, run to their end."""
 
 
 def foreign(record: Record, found: str) -> Foreign:
@@ -1135,6 +1140,17 @@ def begin(request: Record, ending: Ending) -> Record:
     return body
 
 
+def look_ahead(request: Record) -> int:
+    """Say whether this would be refused. Nothing is changed, and every file is read as it would be before the first write."""
+    why = ""
+    try:
+        prepare(request, never)
+    except (Refused, OSError) as problem:
+        why = str(problem)
+    sys.stdout.write(json.dumps({"refused": why}) + "\n")
+    return 0
+
+
 def hold(request: Record) -> int:
     """Do it, wait for an ending, undo it. Returns the exit status."""
     ending = Ending(request["deadline_s"], request.get("lease_s"))
@@ -1221,17 +1237,20 @@ def load(path: str) -> Record:
         return {}
 
 
+VERBS = {"mutate-file": hold, "look": look_ahead}
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "undo" and arguments[1].startswith("@"):
         return undo(arguments[1][1:])
-    if len(arguments) != 2 or arguments[0] != "mutate-file":
-        emit("refused", why="usage: file_agent.py mutate-file REQUEST, or file_agent.py undo @RECORD")
+    if len(arguments) != 2 or arguments[0] not in VERBS:
+        emit("refused", why="usage: file_agent.py mutate-file REQUEST, file_agent.py look REQUEST, or file_agent.py undo @RECORD")
         return 3
     text = arguments[1]
     if text.startswith("@"):
         with open(text[1:], encoding="utf-8") as file:
             text = file.read()
-    return hold(json.loads(text))
+    return VERBS[arguments[0]](json.loads(text))
 
 
 if __name__ == "__main__":

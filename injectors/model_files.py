@@ -1,7 +1,8 @@
 """Damage to the model files that replicas read, and to what they come from: named, seeded, and put back byte for byte.
 
 Random byte flips are a placebo; these few are what loaders miss or trip over, by the layout of each format (model_formats/).
-`file_agent.py` does the work beside the file and holds the originals.
+`file_agent.py` does the work beside the file. What it takes away lies beside the file as well, on the same volume; elsewhere are the record with
+offsets and digests and, where only a few bytes change, these bytes.
 """
 
 import posixpath
@@ -78,7 +79,9 @@ class ModelCorrupt(ModelFault):
         "that a damaged, missing or outdated model file is noticed before users get its answers, for this one mutation; not that "
         "every damage is noticed"
     )
-    bites_when: ClassVar[str] = "at once where the target has the file mapped, otherwise when it starts again: add a restart"
+    bites_when: ClassVar[str] = (
+        "at once where the target reads its weights through a mapping (`load: mmap`), otherwise when it starts again: add a restart"
+    )
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
 
     def jobs(self, target: Target, platform: Platform) -> list[Job]:

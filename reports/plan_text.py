@@ -1,13 +1,15 @@
 """A plan for people: what would be hit, how it would be undone, what would be measured."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
 from ..drills.plan import Plan, PlannedFault
 from ..drills.watched import Lane, load_told, measured_from, objectives, watched
+from ..injectors.caches import ENTRIES
 
 WIDTH = 130
+SHOWN = 5  # of many values
 LONGEST_DIGEST = 19  # `sha256:` and as much of it as tells two apart
 
 
@@ -60,6 +62,8 @@ def _facts(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Every prior value with its path; what has a name and an identity is a process or another target, and told as one."""
     if isinstance(value, Mapping) and {"name", "identity"} <= value.keys():
         yield name, f"{value['name']} [{value['identity']}]"
+    elif isinstance(value, Mapping) and name.rpartition(".")[2] == "tree":
+        yield name, _tree(value)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _facts(f"{name}.{key}" if name else str(key), inner)
@@ -68,6 +72,17 @@ def _facts(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _facts(name, item)
     elif value is not None and value not in ([], ()):
         yield name, _plain(name, value)
+
+
+def _tree(sizes: Mapping[str, int | None]) -> str:
+    """What lies in a folder, with its size where it is a file: a cache can hold thousands, of which only so many are looked at."""
+    files, least = [size for size in sizes.values() if size is not None], "at least " if len(sizes) >= ENTRIES else ""
+    return f"{least}{len(files):,} files with {sum(files):,} bytes, {len(sizes) - len(files):,} folders: {_first(list(sizes))}"
+
+
+def _first(values: Sequence[Any]) -> str:
+    more = f" and {len(values) - SHOWN:,} more" if len(values) > SHOWN else ""
+    return ", ".join(map(str, values[:SHOWN])) + more
 
 
 def _plain(name: str, value: Any) -> str:
@@ -80,7 +95,7 @@ def _plain(name: str, value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else " ".join(str(value).split())
+    text = _first(value) if isinstance(value, list | tuple) else " ".join(str(value).split())
     return text[:LONGEST_DIGEST] + "…" if text.startswith("sha256:") else text
 
 

@@ -14,7 +14,7 @@ from .nodes import MappingNode, Node, ScalarNode, SequenceNode
 from .platform_checks import check_docker, check_part, check_probe_place, check_role, check_workload
 from .problems import Report, shown
 from .scenario_checks import NAME, check_duplicates, check_name
-from .tensor_checks import check_tensors
+from .tensor_checks import check_tensors, check_tolerance
 
 Values = Mapping[str, Any]
 
@@ -262,6 +262,7 @@ def _golden(node: MappingNode, protocol: str, report: Report) -> None:
     request = node.get("request")
     if isinstance(request, ScalarNode) and protocol == "http":
         _route(request.text, request, report)
+    check_tolerance(node, report)
     if protocol == "kserve-v2":
         check_tensors(node, report)
 

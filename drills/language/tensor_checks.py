@@ -4,7 +4,7 @@ https://github.com/kserve/open-inference-protocol, specification/protocol/infere
 """
 
 import math
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from .nodes import MappingNode, Node, NotANumber, ScalarNode, SequenceNode
 from .problems import Report, shown
@@ -30,6 +30,41 @@ def check_tensors(question: MappingNode, report: Report) -> None:
                 if name not in tensor.entries:
                     report.add(tensor, f"`{name}` is missing in a tensor of `{side}`", f"add `{name}:`")
             _whole(tensor, report)
+            if side == "outputs":
+                _comparable(tensor, report)
+
+
+def check_tolerance(node: MappingNode, report: Report) -> None:
+    """Below zero, or not a number, nothing would ever be right; that it is a number at all is looked at elsewhere."""
+    place = node.get("tolerance")
+    value = _value(place) if place is not None else None
+    if place is not None and _is_number(value) and not 0 <= value < math.inf:
+        report.add(
+            place, f"`tolerance` is {shown(str(value))}, which no answer is within", "write 0 or more, e.g. `tolerance: 0.01`"
+        )
+
+
+def _comparable(tensor: MappingNode, report: Report) -> None:
+    """An output has no datatype: what it is compared as is told by its values, and by a tolerance."""
+    check_tolerance(tensor, report)
+    data, tolerance = tensor.get("data"), tensor.get("tolerance")
+    if tolerance is not None and not _is_number(_value(tolerance)):
+        report.add(tolerance, "`tolerance` is no number", "write e.g. `tolerance: 0.01`")
+    nodes = _flat(data) if data is not None else []
+    values = [_value(node) for node in nodes]
+    numeric = tolerance is not None or any(_is_number(value) for value in values)
+    for node, value in zip(nodes, values, strict=True):
+        if not isinstance(value, (int, float, str)):
+            report.add(node, "an entry of `data` that is neither number, text, true nor false", "write what the server answers")
+            return
+        if numeric and not _is_number(value):
+            what = f"{shown(str(value))} in an output of numbers"
+            report.add(node, what, "write a number, without quotes; for an output of text, text alone and no tolerance")
+            return
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _whole(tensor: MappingNode, report: Report) -> None:

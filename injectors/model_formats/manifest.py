@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +146,33 @@ def stored(path: Path) -> dict[str, Any]:
         raise Unfit(f"{path}: {problem.strerror}; write one first: blackstart manifest {path.parent}") from problem
     except (ValueError, RecursionError) as problem:
         raise Unfit(f"{path} is no JSON: {problem}") from problem
-    files = found.get("files") if isinstance(found, dict) else None
-    fit = isinstance(files, dict) and all(isinstance(each, dict) and {"size", "sha256"} <= each.keys() for each in files.values())
-    if not fit or found.get("schema") != SCHEMA:
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict) or found.get("schema") != SCHEMA:
         raise Unfit(f"{path} is no manifest of blackstart ({SCHEMA}); write one: blackstart manifest {path.parent}")
+    for name, entry in found["files"].items():
+        if malformed := _malformed(entry):
+            raise Unfit(f"{path}: files/{name}{malformed}; write it anew: blackstart manifest {path.parent}")
     return dict(found)
+
+
+def _malformed(entry: Any) -> str:
+    """Where in a file's entry what is wrong, as a path and words; empty: nothing is."""
+    if not isinstance(entry, dict):
+        return " is no object"
+    size, tensors = entry.get("size"), entry.get("tensors", {})
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        return "/size is no number of bytes"
+    if not _is_digest(entry.get("sha256")):
+        return "/sha256 is no SHA-256 (64 hexadecimal digits)"
+    if not isinstance(tensors, dict):
+        return "/tensors is no object"
+    wrong = next(
+        (name for name, each in tensors.items() if not isinstance(each, dict) or not _is_digest(each.get("sha256"))), None
+    )
+    return "" if wrong is None else f"/tensors/{wrong} has no SHA-256 (64 hexadecimal digits)"
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

@@ -43,7 +43,7 @@ PAGE = (
 
 @dataclass(frozen=True)
 class Job:
-    """One file and what is done to it. `at_once`: who has it mapped sees that without starting again."""
+    """One file and what is done to it. `at_once`: who reads it through a mapping sees that without starting again."""
 
     path: str
     do: JSON

@@ -176,6 +176,22 @@ class Objects(Protocol):
         """Whether the cluster's controllers take the node for closed to new pods."""
 
 
+@runtime_checkable
+class AgentLooks(Protocol):
+    """The ability to ask an agent's program what it would say, before anything is changed."""
+
+    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
+        """Why the agent would refuse that, by all that it looks at before its first write; empty: it would not. Raises PlatformError."""
+
+
+@runtime_checkable
+class OwnFolders(Protocol):
+    """The knowledge of where blackstart itself works on the targets' machine."""
+
+    def own_folders(self) -> tuple[str, ...]:
+        """Its folders there without links: what undoes a fault lies in them."""
+
+
 class Isolation(Protocol):
     """The ability to cut nodes off from everything for a time, at the end of which they come back by themselves."""
 

@@ -131,6 +131,10 @@ class ContainerFiles(LookedContents, Generic[W]):
         found = told(self.doors, self._where(target), program("saturate-gpu").name, ("look", request), DRIVER_S)
         return {**found, "where": INSIDE}
 
+    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
+        request = {"fault": "look", **parameters}
+        return str(told(self.doors, self._where(target), program(verb).name, ("look", request), DIGEST_S)["refused"])
+
     def agent_seen(self, fault: str, target: Target) -> JSON | None:
         where = self._container(target)
         found: JSON | None = look(self.doors, where, "seen", {"prefix": prefix(fault, target)})["seen"] if where else None

@@ -38,6 +38,7 @@ from .process_table import (
 GRACE_S = 30.0  # between SIGTERM and SIGKILL in a restart: the default of Kubernetes (terminationGracePeriodSeconds)
 STOP_GRACE_S = 10.0
 STAND_LIMIT_S = 60.0
+DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
 LOOK_EVERY_S = 0.005
 STAND_EVERY_S = 0.05  # finding a component reads the whole process table
 
@@ -207,10 +208,19 @@ class ProcessPlatform(LocalFiles, AloneHere):
         if not came(stands, STAND_LIMIT_S, self.given_up, STAND_EVERY_S):
             raise PlatformError(f"{name} does not stand {STAND_LIMIT_S:g} s after its start: {self.starter.last_words(name)}")
 
+    def own_folders(self) -> tuple[str, ...]:
+        """The state folder, that of the link proxies' sockets, and where this process stands: runs are written there."""
+        folders = (self.agents.records.parent, runtime_folder(self.environment), Path.cwd())
+        return tuple(os.path.realpath(folder) for folder in folders)
+
     # --- agents ---
 
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
         return self.agents.begin(fault, target, verb, parameters, deadline_s)
+
+    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
+        del target
+        return str(self.agents.look(verb, {"fault": "look", **parameters}, DIGEST_S)["refused"])
 
     def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
         return self.agents.end(fault, target, beside)

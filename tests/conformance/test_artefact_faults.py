@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from blackstart.injectors import file_agent, registry
 from blackstart.injectors.base import Differs, ForeignChange, Injector, Overcome, Refusal
 from blackstart.injectors.caches import CacheWipe
+from blackstart.injectors.kept_folders import why_kept
 from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelStoreOutage
 from blackstart.injectors.platforms.base import Target, Unsupported
 from blackstart.injectors.testing import check_injector
@@ -179,16 +181,18 @@ def test_a_cache_that_a_stranger_uses_is_left_alone(service: Service) -> None:
     cache = service.folder / "cache"
     injector, before = CacheWipe(str(cache)), state_of(cache)
     holds = "import sys,time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(600)"
-    with subprocess.Popen(
-        [sys.executable, "-c", holds, str(cache / "blobs" / "b")], stdout=subprocess.PIPE, text=True
-    ) as stranger:
-        assert stranger.stdout is not None
-        assert stranger.stdout.readline() == "open\n"
-        with closing(service.open()) as platform:
-            undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
-            with pytest.raises(Exception, match=f"blobs/b is in use by process {stranger.pid} .*which is no target"):
+    command = [sys.executable, "-c", holds, str(cache / "blobs" / "b")]
+    with closing(service.open()) as platform:
+        undo = injector.plan(both(service), platform).stamped("run.1", injector.kind, {}, 60.0)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stranger:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == "open\n"
+            why = f"blobs/b is in use by process {stranger.pid} .*which is no target"
+            with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
+                injector.plan(both(service), platform)
+            with pytest.raises(Exception, match=why):
                 injector.inject(undo, platform)
-        stranger.kill()
+            stranger.kill()
     assert state_of(cache) == before
 
 
@@ -223,6 +227,75 @@ def test_a_cache_that_somebody_put_back_is_no_lapse(service: Service) -> None:
         with pytest.raises(Overcome):
             injector.verify(undo, platform)
         injector.recover(undo, platform)
+
+
+def test_what_is_no_cache_is_left_alone(service: Service) -> None:
+    folder, home, work = service.folder, service.folder / "home", service.folder / "home" / "work"
+    (work / "cache").mkdir(parents=True)
+    (work / "cache" / "kernel").write_text("1")
+    (folder / "runs" / "r").mkdir(parents=True)
+    (folder / "runs" / "r" / "journal.jsonl").write_text("{}")
+    (folder / "state" / "agents").mkdir(parents=True)
+    (folder / "link").symlink_to("/etc")
+    here = "import os, sys, time; os.chdir(sys.argv[1]); print('there', flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", here, str(work)]
+    with subprocess.Popen(command, env={"HOME": str(home)}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        try:
+            with closing(service.open()) as platform:
+                (r0,) = target(platform)
+                victims = (replace(r0, details={**r0.details, "tree": [f"pid:{process.pid}@1"]}), *target(platform, "r1"))
+                model = str(folder / "{name}" / "model.safetensors")
+                for path, why in (
+                    *(
+                        (each, "is a folder of the system")
+                        for each in ("/", "/etc", "/usr/lib", "/var", "/proc", folder / "link")
+                    ),
+                    (work, "is the working folder of r0"),
+                    (home, "holds the working folder of r0 .*/home/work"),
+                    (folder / "state", "is where blackstart works or keeps its records"),
+                    (folder / "runs", "holds the records of a drill .r/journal.jsonl"),
+                    (folder / "r0", "holds the model of r0"),
+                    (folder, "holds the (working folder|home folder|model) of r0|where blackstart works"),
+                ):
+                    with pytest.raises(Refusal, match=f"^not injecting: .*({why}).*; name the folder of the cache alone"):
+                        CacheWipe(str(path)).with_model(model).plan(victims, platform)
+                CacheWipe(str(work / "cache")).with_model(model).plan(victims, platform)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        *(
+            (each, "a folder of the system")
+            for each in ("/", "/usr", "/var/lib", "/home", "/root", "/opt", "/dev/shm", "/dev/pts")
+        ),
+        *((each, "a folder of the system") for each in ("/lib/x/y", "/var/log/llm", "/tmp")),
+        ("/home/ada", "somebody's home folder"),
+        ("/data", "a folder of the whole machine"),
+    ],
+)
+def test_what_is_no_cache_by_its_name(path: str, why: str) -> None:
+    class Processes:
+        name = "process"
+
+    told = why_kept(Target("pid:1@1", "r0", "replica"), path, None, Processes())  # type: ignore[arg-type]
+    assert told == f"{path} is {why}, and no cache; name the folder of the cache alone"
+
+
+def test_a_cache_of_what_was_fetched_may_hold_the_model(service: Service) -> None:
+    snapshot = service.folder / "cache" / "hub" / "models--llm" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    cache = CacheWipe(str(service.folder / "cache")).with_model(str(snapshot))
+    with closing(service.open()) as platform:
+        assert cache.plan(both(service), platform).prior["r0"]["entries"]
+        for inside in (snapshot, snapshot.parent):
+            with pytest.raises(Refusal, match="holds the model of r0"):
+                CacheWipe(str(inside)).with_model(str(snapshot)).plan(both(service), platform)
 
 
 # --- credentials ---

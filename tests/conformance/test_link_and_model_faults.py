@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blackstart.injectors import proxy
-from blackstart.injectors.artefacts import when_it_bites
 from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
 from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
+from blackstart.injectors.mappings import when_it_bites
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.model_formats.mutations import Job
 from blackstart.injectors.model_revisions import VersionSkew
@@ -359,7 +359,7 @@ def test_evidence_and_restoration(service: Service, mutation: str) -> None:
     assert (load_file(path)["mlp.weight"] == tensor).all()
 
 
-def test_when_it_bites_is_what_the_system_says(service: Service) -> None:
+def test_it_bites_at_once_where_the_file_says_so_and_the_system_does_not_deny_it(service: Service) -> None:
     with closing(service.open()) as platform:
         for mutation, name, expected in (
             ("exponent-msb", "r0", "now"),
@@ -370,10 +370,19 @@ def test_when_it_bites_is_what_the_system_says(service: Service) -> None:
         ):
             injector = corrupt(service, mutation)
             assert injector.bites(injector.plan(target(platform, name), platform)) == expected, (mutation, name)
+        copied = corrupt(service, "exponent-msb").with_model(str(service.model()), "at-start")
+        undo = copied.plan(target(platform) + target(platform, "r1"), platform)
+        assert copied.bites(undo) == "on-restart"  # r0 has it mapped, and may have a copy of it
+        assert copied.otherwise(undo) == ""  # r1 has not even mapped it
+        own = replace(copied, model=str(service.folder / "{name}" / "model.safetensors"))
+        assert "write `load: mmap` under `model`" in own.otherwise(own.plan(target(platform), platform))
     in_place, renamed = Job("model", {}, at_once=True), Job("model", {})
     assert when_it_bites(in_place, "mmap", None) == "now"
-    assert when_it_bites(in_place, "at-start", None) == "on-restart"
-    assert when_it_bites(in_place, None, None) == "on-restart"
+    for load in ("at-start", None):
+        for in_memory in (True, None, False):
+            assert when_it_bites(in_place, load, in_memory) == "on-restart"
+    assert when_it_bites(in_place, "mmap", in_memory=True) == "now"
+    assert when_it_bites(in_place, "mmap", in_memory=False) == "on-restart"
     assert when_it_bites(renamed, "mmap", in_memory=True) == "on-restart"
 
 
@@ -480,21 +489,46 @@ def test_a_file_that_somebody_else_uses_is_refused(service: Service) -> None:
     """Mapped: it would die of SIGBUS, and is no target. Open: it may be just writing it."""
     path = service.model("r1")
     before = digest(path)
+    injector = corrupt(service, "truncate")
     for program in (READER, "import sys; file = open(sys.argv[1]); print(1, flush=True); sys.stdin.readline()"):
-        with subprocess.Popen(
-            [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as reader:
-            assert reader.stdout is not None
-            assert reader.stdout.readline()
-            injector = corrupt(service, "truncate")
-            with closing(service.open()) as platform:
-                undo = planned(injector, platform, "r1")
-                with pytest.raises(Exception, match=f"in use by process {reader.pid} .*which is no target; end that first"):
+        with closing(service.open()) as platform:
+            undo = planned(injector, platform, "r1")
+            with subprocess.Popen(
+                [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as reader:
+                assert reader.stdout is not None
+                assert reader.stdout.readline()
+                why = f"in use by process {reader.pid} .*which is no target; end that first"
+                with pytest.raises(Refusal, match=f"^not injecting: .*{why}"):
+                    planned(injector, platform, "r1")
+                with pytest.raises(Exception, match=why):
                     injector.inject(undo, platform)
                 injector.recover(undo, platform)
-            reader.communicate(b"look\n")
-            assert reader.returncode == 0
+                reader.communicate(b"look\n")
+                assert reader.returncode == 0
     assert digest(path) == before
+
+
+def test_what_an_agent_would_refuse_is_refused_by_plan(service: Service) -> None:
+    path = service.model()
+    before, same = digest(path), path.with_name("same.safetensors")
+    same.write_bytes(path.read_bytes())
+    with closing(service.open()) as platform:
+
+        def refused(injector: Injector) -> str:
+            with pytest.raises(Refusal, match=r"^not injecting: ") as refusal:
+                injector.plan(target(platform), platform)
+            return str(refusal.value)
+
+        for stale in (corrupt(service, "stale-version", source=str(same)), VersionSkew(file=str(path), source=str(same))):
+            assert f"would change nothing in {path}: {same} is the same; give another `source`" in refused(stale)
+        if os.geteuid() == 0:
+            assert "the reader runs as root" in refused(corrupt(service, "chmod-000"))
+        path.with_name("twin").hardlink_to(path)
+        assert "has 2 names (hard links)" in refused(corrupt(service, "nan-one"))
+    assert digest(path) == before
+    assert not [each for each in path.parent.iterdir() if "blackstart" in each.name]
+    assert not list((service.folder / "state").glob("agents/*"))
 
 
 def test_which_files_of_another_revision_take_the_place_of_the_models(service: Service) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.injectors import registry, testing
-from blackstart.injectors.base import Differs, Injector
+from blackstart.injectors.base import Differs, Injector, Refusal
 from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.compute import CpuStress, MemoryStress
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
@@ -22,7 +22,6 @@ from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire
 from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.network import DnsBreak, NetworkPartition
 from blackstart.injectors.platforms import docker_lifecycle
-from blackstart.injectors.platforms.base import Unsupported
 from blackstart.injectors.platforms.docker import DockerPlatform
 from blackstart.injectors.platforms.docker_api import DockerApi, at
 from blackstart.injectors.platforms.docker_spec import DockerSpec
@@ -216,9 +215,8 @@ def test_what_somebody_uses_by_a_command_of_his_own_is_left_alone(
         assert stranger.stdout.readline() == b"open\n"
         (target,) = [each for each in platform.find() if each.name == REPLICA]
         injector = CredentialExpire(TOKEN)
-        undo = injector.plan((target,), platform).stamped("used.0", injector.kind, {}, 60.0)
-        with pytest.raises(Unsupported, match=r"token is in use by process \d+ .*, which is no target; end that first"):
-            injector.inject(undo, platform)
+        with pytest.raises(Refusal, match=r"token is in use by process \d+ .*, which is no target; end that first"):
+            injector.plan((target,), platform)
         stranger.stdin.close()
     assert (victims.root(api) / TOKEN.lstrip("/")).read_bytes() == before
 

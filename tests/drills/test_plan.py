@@ -31,6 +31,54 @@ def test_a_plan_tells_what_is_measured_judged_and_put_back(blackstart: Blackstar
     assert "undone by: the agent that keeps the originals" in text
 
 
+def refused(blackstart: Blackstart, fault: str, service: Path) -> str:
+    scenario = blackstart.folder / "refused.yaml"
+    scenario.write_text(f"{HANG.rpartition('  - ')[0]}  - {fault}\n", encoding="utf-8")
+    done = blackstart("plan", scenario, "--service", service)
+    assert done.code == 2, done.out
+    return done.err
+
+
+def test_what_would_show_nothing_or_be_refused_later_is_refused(blackstart: Blackstart, demo: Demo) -> None:
+    """The demo reads its weights through a mapping; a service file that does not say so is taken at its word."""
+    profile = json.loads(demo.service_file.read_text(encoding="utf-8"))
+    copied = demo.service_file.with_name("copied.yaml")
+    copied.write_text(json.dumps({**profile, "model": {**profile["model"], "load": "at-start"}}), encoding="utf-8")
+    in_place = "{kind: model-corrupt, mutation: nan-one, target: {names: [r0]}, for: 50s}"
+    otherwise = "write `load: mmap` under `model` in the service file"
+    told = [refused(blackstart, fault, copied) for fault in (in_place, in_place.replace("nan-one", "header"))]
+    assert all("not injecting: model-corrupt bites only when r0 starts again" in each for each in told)
+    assert [otherwise in each for each in told] == [True, False]
+    wipe = "{kind: cache-wipe, path: /etc, target: {names: [r0]}}"
+    assert "not injecting: /etc is a folder of the system, and no cache" in refused(blackstart, wipe, demo.service_file)
+    weights = Path(profile["model"]["path"].replace("{name}", "r0"))
+    twin = weights.with_name("twin")
+    twin.hardlink_to(weights)
+    try:
+        assert "has 2 names (hard links)" in refused(blackstart, in_place, demo.service_file)
+    finally:
+        twin.unlink()
+
+
+def test_a_large_cache_is_told_in_a_few_lines(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
+    cache = demo.folder / "caches" / "r0"
+    (cache / "deep").mkdir(parents=True)
+    for number in range(1035):
+        (cache / ("deep" if number % 2 else ".") / f"kernel-{number:04}").write_bytes(b"xyz")
+    wipe = "{kind: cache-wipe, path: 'caches/{name}', target: {names: [r0]}, for: 50s}"
+    restart = "{kind: rollout-restart, target: {names: [r0]}, at: 45s}"
+    (tmp_path / "wipe.yaml").write_text(f"{HANG.rpartition('  - ')[0]}  - {wipe}\n  - {restart}\n", encoding="utf-8")
+    done = blackstart("plan", tmp_path / "wipe.yaml", "--service", demo.service_file)
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert (
+        "r0.tree 1,035 files with 3,105 bytes, 1 folders: deep, kernel-0000, kernel-0002, kernel-0004, kernel-0006 and 1,031 more"
+        in text
+    )
+    assert "r0.entries deep, kernel-0000, kernel-0002, kernel-0004, kernel-0006 and 514 more" in text
+    assert len(done.out.splitlines()) < 40
+
+
 def test_a_plan_as_json_has_lanes_and_objectives(blackstart: Blackstart, demo: Demo) -> None:
     found = json.loads(blackstart("plan", "replica-kill-midstream", "--service", demo.service_file, "--json").out)
     assert found["objectives"] == {"rto": "1m", "rpo": "0s", "quality_loss": 0}

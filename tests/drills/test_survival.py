@@ -22,7 +22,7 @@ HELD = {
     "corrupt": "{kind: model-corrupt, mutation: exponent-msb, target: {names: [r0]}, for: 50s}",
     "cpu": "{kind: cpu-stress, workers: 1, target: {names: [r0]}, for: 50s}",
     "tokenizer": f"{{kind: model-corrupt, mutation: drop-tokenizer, target: {{names: [r0]}}, for: 50s}}{LATER}",
-    "wipe": f"{{kind: cache-wipe, path: 'models/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
+    "wipe": f"{{kind: cache-wipe, path: 'caches/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
     "checkpoint": f"{{kind: checkpoint-corrupt, path: 'checkpoints/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
     "credential": f"{{kind: credential-expire, path: 'tokens/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
 }
@@ -44,7 +44,7 @@ def state_of(demo: Demo) -> dict[str, object]:
             parts[f"{pid_file.stem} {process != pid}"] = (
                 Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
             )
-    for held in ("models/r0", "checkpoints/r0", "tokens"):
+    for held in ("models/r0", "checkpoints/r0", "caches/r0", "tokens"):
         parts[held] = {path.name: path.read_bytes() for path in (demo.folder / held).glob("*") if path.is_file()}
     state = Path(os.environ["BLACKSTART_STATE_DIR"])
     parts["agents"] = sorted(path.name for path in (state / "agents").glob("*") if path.suffix == ".json")
@@ -65,7 +65,11 @@ def in_fault(blackstart: Blackstart, demo: Demo, fault: str) -> tuple["subproces
 
 @pytest.mark.parametrize("fault", sorted(HELD))
 def test_sigkill_leaves_nothing_that_recover_cannot_prove(blackstart: Blackstart, demo: Demo, fault: str, tmp_path: Path) -> None:
-    for path, text in (("checkpoints/r0/step-7.bin", "weights" * 99), ("tokens/r0", "hf_AbcXyz0189\n")):
+    for path, text in (
+        ("checkpoints/r0/step-7.bin", "weights" * 99),
+        ("caches/r0/kernel", "kernel"),
+        ("tokens/r0", "hf_AbcXyz0189\n"),
+    ):
         (demo.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (demo.folder / path).write_text(text)
     before = state_of(demo)

@@ -17,10 +17,11 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
-from blackstart.drills.digests import pointed, watching, whole, why_not
+from blackstart.drills.digests import pointed, watching, why_not
 from blackstart.drills.journal import DrillClock
 from blackstart.drills.measure.digest_samples import DIGESTS, read_digests
 from blackstart.drills.measure.digest_values import DigestSample
+from blackstart.drills.right_digest import manifest_of, whole
 from blackstart.drills.scenario import DigestLane, Objectives, Scenario, SteadyState
 from blackstart.drills.service import Endpoint, Model, Service
 from blackstart.injectors.model_formats.manifest import measured, write
@@ -167,6 +168,37 @@ def test_what_is_refused_before_a_drill(service: Service) -> None:
     assert "cannot tell what r0 serves: it has no URL of its own" in refused(
         replace(service, model=replace(model, served="/v1/models#/a")), replicas=silent
     )
+
+
+def test_the_manifest_of_a_folder_tells_of_one_file_in_it(service: Service) -> None:
+    for name in NAMES:
+        (service.folder / name / "tokenizer.json").write_text(name)
+    write(service.folder / "m.json", measured(service.folder / "r0", lambda *_: None))
+    write(service.folder / "above.json", measured(service.folder, lambda *_: None, service.folder / "m.json"))
+    weights = f"sha256:{hashlib.sha256((service.folder / 'r0' / 'model.bin').read_bytes()).hexdigest()}"
+    for manifest in ("m.json", "above.json"):
+        compared = replace(service, model=Model("{name}/model.bin", manifest=manifest))
+        assert refused(compared) == ""
+        assert manifest_of(compared, REPLICAS) == weights
+    different = replace(service, model=Model("{name}/tokenizer.json", manifest="above.json"))
+    assert "it says different digests of the files of r0, r1" in refused(different)
+
+
+def test_a_manifest_of_another_model_is_refused_with_what_it_lacks(service: Service) -> None:
+    (service.folder / "r0" / "tokenizer.json").write_text("{}")
+    write(service.folder / "m.json", measured(service.folder / "r0", lambda *_: None))
+    (service.folder / "r0" / "adapter.bin").write_text("x")
+    (service.folder / "r1" / "other.bin").write_text("x")
+    folders = refused(replace(service, model=Model("{name}", manifest="m.json")))
+    assert (
+        f"{service.folder}/m.json does not fit the model of r0 ({service.folder}/r0): it lacks adapter.bin; write one" in folders
+    )
+    assert (
+        "it lacks other.bin; it has tokenizer.json, which r1 has not; write one of the right model: blackstart manifest"
+        in folders
+    )
+    (service.folder / "r0" / "other.bin").write_text("x")
+    assert "it lacks other.bin" in refused(replace(service, model=Model("{name}/other.bin", manifest="m.json")))
 
 
 def test_a_replica_that_does_not_name_what_it_serves_is_refused(service: Service) -> None:

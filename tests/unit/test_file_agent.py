@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors
+from blackstart.injectors import file_agent
 from blackstart.injectors.model_formats.layout import LocalFiles, Unreadable
 from blackstart.injectors.model_formats.mutations import Request, jobs
 from blackstart.tests.unit.held_files import PATIENCE_S, Agent, digest, snapshot, undo
@@ -409,6 +412,42 @@ def test_a_held_file_is_refused_to_a_second_fault(folder: Path, model: Path) -> 
         jobs(Request("header", str(model)), LocalFiles())
     agent.let_go()
     assert snapshot(model) == before
+
+
+def test_no_room_for_the_originals_is_refused_before_anything_is_written(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, beside = snapshot(model), sorted(model.parent.iterdir())
+    (job,) = jobs(Request("truncate", str(model)), LocalFiles())
+    needed, space = before[1] // 3, os.statvfs(model.parent)
+    request = {"fault": "f1", "mutation": "truncate", "jobs": [{"path": job.path, "do": job.do}]}
+
+    def free(room: int) -> None:
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=room, f_frsize=1, f_blocks=space.f_blocks))
+
+    free(needed + file_agent.ROOM_RESERVE - 1)
+    with pytest.raises(file_agent.Refused) as refused:
+        file_agent.prepare(request, lambda: None)
+    (record,) = re.findall(r"needs (\d+) bytes in (.*); (\d+) are free$", str(refused.value))
+    assert record == (str(needed), str(model.parent), str(needed + file_agent.ROOM_RESERVE - 1))
+    free(needed + file_agent.ROOM_RESERVE)
+    file_agent.prepare(request, lambda: None)
+    assert (snapshot(model), sorted(model.parent.iterdir())) == (before, beside)
+
+
+def test_a_look_says_what_would_be_refused_and_leaves_nothing(folder: Path, model: Path) -> None:
+    before, beside = snapshot(model), sorted(model.parent.iterdir())
+
+    def look(expected: str) -> str:
+        (job,) = jobs(Request("truncate", str(model)), LocalFiles())
+        request = {"fault": "look", "mutation": "truncate", "jobs": [{"path": job.path, "do": job.do, "expected": expected}]}
+        command = [sys.executable, file_agent.__file__, "look", json.dumps(request)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL, timeout=30)
+        return str(json.loads(done.stdout)["refused"])
+
+    assert look(before[0]) == ""
+    assert "its digest has changed" in look("sha256:00")
+    assert (snapshot(model), sorted(model.parent.iterdir())) == (before, beside)
 
 
 def test_no_room_for_the_originals_is_refused(folder: Path, model: Path) -> None:

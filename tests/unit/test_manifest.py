@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from blackstart.commands.console import confess
 from blackstart.injectors.model_formats.manifest import NAME, Unfit, differences, measured, stored
 from blackstart.tests.unit import models
 from blackstart.tests.unit.held_files import Agent
@@ -102,6 +103,36 @@ def test_mistakes_are_said_with_what_to_do(model: Path, tmp_path: Path) -> None:
         assert (code, out) == (2, "")
         assert why in err
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"tensors": [1]}, "/tensors is no object"),
+        ({"tensors": {"norm.weight": 1}}, "/tensors/norm.weight has no SHA-256"),
+        ({"size": "x"}, "/size is no number of bytes"),
+        ({"size": True}, "/size is no number of bytes"),
+        ({"sha256": ["ab"]}, "/sha256 is no SHA-256"),
+        (None, " is no object"),
+    ],
+)
+def test_a_malformed_manifest_is_said_with_the_place(model: Path, changed: dict[str, object] | None, why: str) -> None:
+    manifest(model)
+    written = json.loads((model / NAME).read_text())
+    name = "model-00001-of-00002.safetensors"
+    written["files"][name] = None if changed is None else {**written["files"][name], **changed}
+    (model / NAME).write_text(json.dumps(written))
+    (model / name).write_bytes((model / name).read_bytes()[:-1])  # else nothing is compared beyond the digest
+    code, out, err = manifest(model, "--check")
+    assert (code, out) == (2, "")
+    assert f"{model / NAME}: files/{name}{why}" in err
+    assert f"write it anew: blackstart manifest {model}" in err
+
+
+def test_only_a_command_that_injects_tells_of_what_was_injected(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, told in (("manifest", False), ("validate", False), ("run", True), ("recover", True)):
+        assert confess(ZeroDivisionError("x"), [command, "x"]) == 70
+        assert ("Everything that was injected is undone" in capsys.readouterr().err) is told
 
 
 def test_a_held_fault_is_not_taken_for_the_model(model: Path, tmp_path: Path) -> None:
