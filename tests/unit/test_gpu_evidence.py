@@ -78,7 +78,7 @@ def test_an_agent_of_an_earlier_fault_is_no_stranger(injector: Injector) -> None
 
 def test_an_agent_on_an_opencl_gpu_is_no_stranger_and_has_nothing_of_the_targets() -> None:
     for pids in ({TARGET}, {TARGET, AGENT}):
-        seen = {"opencl": "", "devices": [{**OPENCL_GPU, "processes": [process(TARGET), process(AGENT)]}]}
+        seen = {"opencl": "", "root": True, "devices": [{**OPENCL_GPU, "processes": [process(TARGET), process(AGENT)]}]}
         found = opencl_device(seen, R0, pids, None, shared=False)
         assert (found["target_bytes"], found["used_bytes"]) == (300 * MIB, 600 * MIB)
     seen["devices"][0]["processes"].append(process(STRANGER))
@@ -86,10 +86,27 @@ def test_an_agent_on_an_opencl_gpu_is_no_stranger_and_has_nothing_of_the_targets
         opencl_device(seen, R0, {TARGET}, None, shared=False)
 
 
+@pytest.mark.parametrize("wanted", [None, "opencl:0"])
+def test_an_opencl_gpu_that_the_target_has_not_open_is_nobodys_to_hit(wanted: str | None) -> None:
+    """Also where no other is there that would be the target's, and where others may be hit along with a target."""
+    for root in (True, False):
+        seen = {"opencl": "", "root": root, "devices": [{**OPENCL_GPU, "processes": []}]}
+        with pytest.raises(Refusal, match="have no GPU open" if wanted else "has one of OpenCL's GPUs open") as problem:
+            opencl_device(seen, R0, {TARGET}, wanted, shared=True)
+        assert ("run blackstart as root" in str(problem.value)) != root
+
+
+def test_who_does_not_see_the_others_on_an_opencl_gpu_says_that_they_may_be_hit() -> None:
+    seen = {"opencl": "", "root": False, "devices": [{**OPENCL_GPU, "processes": [process(TARGET)]}]}
+    with pytest.raises(Refusal, match=r"only root sees whether others have opencl:0 .* or write `shared: true`"):
+        opencl_device(seen, R0, {TARGET}, "opencl:0", shared=False)
+    assert opencl_device(seen, R0, {TARGET}, "opencl:0", shared=True)["device"] == "opencl:0"
+
+
 def test_where_the_kernel_tells_no_memory_of_an_opencl_gpu_the_target_may_have_most_of_it() -> None:
     """Nor is it taken for the machine's own memory."""
     device = {**OPENCL_GPU, "processes": [process(TARGET, None)]}
-    found = opencl_device({"opencl": "", "devices": [device]}, R0, {TARGET}, None, shared=False)
+    found = opencl_device({"opencl": "", "root": True, "devices": [device]}, R0, {TARGET}, None, shared=False)
     assert (found["target_bytes"], found["used_bytes"], found["on_host_memory"]) == (None, None, False)
     assert GpuMemoryFill().bites(Undo((R0,), {"devices": {"r0": found}})) == "on-restart"
 
