@@ -8,6 +8,7 @@ from . import agent
 from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
 from .devices import devices_of, site_of
+from .gpu_duty import kept, worked
 from .gpu_proof import (
     DRM,
     EVENTS,
@@ -31,7 +32,6 @@ from .platforms.base import Platform, PlatformError, Target, Unsupported
 from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
-LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
 SLACK = 64 << 20  # bytes by which more may be free than was to be left (a driver's granularity); at most half of what is held
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = (
@@ -102,7 +102,8 @@ class GpuSaturate(OnDevice):
     )
     proven_by: ClassVar[str] = (
         "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): the agent's process on the target's GPU, its utilisation; on OpenCL the "
-        "runtime's event times, and of a GPU the kernel's account of who has it open"
+        "runtime's event times, and of a GPU the kernel's account of who has it open. Right before the undo the device's own events have to show "
+        "the duty within 5 points, over 5 s to 10 s; of what is no real GPU the agent's waiting for a core is counted with them"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
 
@@ -122,8 +123,7 @@ class GpuSaturate(OnDevice):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts = {target.name: self._proven(undo, target, platform) for target in undo.targets}
         shown = "; ".join(
-            f"{fact['device']} worked {fact['duty']:.0%} of {fact['over_s']:.1f} s for the agent beside {name}"
-            + (f", {_by_driver(fact)}" if "pid" in fact else "")
+            f"{fact['device']} {worked(fact)} beside {name}" + (f", {_by_driver(fact)}" if "pid" in fact else "")
             for name, fact in facts.items()
         )
         devices = [fact["device"] for fact in facts.values()]
@@ -134,12 +134,10 @@ class GpuSaturate(OnDevice):
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> JSON:
         """By the device's events, and past them by NVML or the kernel's drivers, or for a processor by the kernel's account of the agent."""
-        seen, device = measured(undo, target, platform), undo.prior["devices"][target.name]["device"]
-        duty, over_s = duty_of(seen.get("marks", []))
-        if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * self.duty:
-            raise NotYet(f"{device} has worked {duty:.0%} of {over_s:.1f} s for the agent, of {self.duty:.0%} asked for")
-        fact: JSON = {"device": device, "duty": duty, "over_s": over_s, "kernels": seen["kinds"]}
-        if is_opencl_gpu(undo.prior["devices"][target.name]):
+        seen, prior = measured(undo, target, platform), undo.prior["devices"][target.name]
+        device: str = prior["device"]
+        fact: JSON = {"device": device, **kept(seen.get("marks", []), float(self.duty), prior), "kernels": seen["kinds"]}
+        if is_opencl_gpu(prior):
             return {**fact, **worked_by_drm(undo, target, platform, seen["marks"][-1][1])}
         if device.startswith(OPENCL):
             used = platform.agent_usage(undo.fault, target) if isinstance(platform, Meter) else None
@@ -281,13 +279,6 @@ def _short(wanted: int, target: Target, platform: Platform) -> str:
     if room is None or wanted <= room:
         return ""
     return f"{wanted} bytes would be taken, and {room} can be, so that 10 % and 512 MiB stay free; raise `leave`"
-
-
-def duty_of(marks: list[list[float]]) -> tuple[float, float]:
-    """The part of the time that a device worked, by its events, and over how many of the last seconds (10 at most)."""
-    window = [mark for mark in marks if marks[-1][0] - mark[0] <= LONGEST_LOOK_S]
-    over_s = window[-1][0] - window[0][0] if window else 0.0
-    return ((window[-1][1] - window[0][1]) / over_s if over_s > 0 else 0.0), over_s
 
 
 def _by_driver(fact: JSON) -> str:

@@ -1631,6 +1631,15 @@ def opened(request: Record, held: Held) -> None:
 # --- saturate-gpu: duty, kernels --------------------------------------------------------------------------------------------
 
 
+def waited_s() -> float:
+    """How long this thread was ready to run and had no core, by the kernel (Linux: Documentation/scheduler/sched-stats.rst); 0: not told."""
+    try:
+        with open("/proc/self/schedstat", encoding="ascii") as text:
+            return int(text.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class Burner:
     """Keeps one device at work for a part of the time: what is owed grows with time and shrinks with what the events say."""
 
@@ -1698,9 +1707,9 @@ class Burner:
             self.held.go_on(0.001)
 
     def mark(self, now: float) -> None:
-        """Moment and device time in all, every quarter of a second."""
+        """Moment, device time in all, and what was waited for a core in all, every quarter of a second."""
         if not self.marks or now - self.marks[-1][0] >= SEEN_EVERY_S:
-            self.marks = [mark for mark in self.marks if now - mark[0] <= SEEN_FOR_S] + [[now, self.busy]]
+            self.marks = [mark for mark in self.marks if now - mark[0] <= SEEN_FOR_S] + [[now, self.busy, waited_s()]]
             self.held.show(marks=self.marks, kernels=self.turn)
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from blackstart.commands import cuda_shim
 from blackstart.injectors.base import Evidence, FaultError, Injector, NotYet, Undo
-from blackstart.injectors.gpu import LONGEST_LOOK_S, GpuMemoryFill, GpuSaturate
+from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.gpu_agent import Nvml
+from blackstart.injectors.gpu_duty import LONGEST_LOOK_S
 from blackstart.injectors.gpu_lost import GpuLost
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.process import ProcessPlatform

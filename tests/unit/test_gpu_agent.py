@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.injectors import gpu_agent
-from blackstart.injectors.gpu import duty_of
+from blackstart.injectors.gpu_duty import duty_of
 from blackstart.tests.accelerators import (
     AMD_OTHER,
     AMD_WHOLE,

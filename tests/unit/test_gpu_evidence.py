@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from blackstart.injectors.base import Injector, NotYet, Refusal, Undo
+from blackstart.injectors.base import Evidence, Injector, NotYet, Refusal, Undo
 from blackstart.injectors.devices import devices_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.gpu_health import GpuHealthSignal
@@ -176,7 +176,7 @@ def mine(size: int | None, sm: int | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(("sm", "whole", "proven"), [(60, 60, True), (0, 100, False), (None, 100, True), (None, 10, False)])
 def test_the_work_of_others_is_no_proof_where_shares_are_told(sm: int | None, whole: int, proven: bool) -> None:
     """An agent that is not among those whose kernels ran has a share of 0; where nobody's is told the whole GPU's counts."""
-    marks = [[0.0, 0.0], [2.0, 1.0]]
+    marks = [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0]]
     platform = Beside(
         gpu(process(TARGET, sm=100), mine(300 * MIB, sm), utilisation=whole), measured={"marks": marks, "kinds": []}
     )
@@ -186,6 +186,31 @@ def test_the_work_of_others_is_no_proof_where_shares_are_told(sm: int | None, wh
     else:
         with pytest.raises(NotYet, match=f"{UUID} is at {sm if sm is not None else whole} % by NVML, of 50% asked for"):
             injector.verify(undo(), platform)
+
+
+def held_for(over_s: float, worked: float, waited: float, hardware: str) -> Evidence:
+    """The proof of a duty of 80 % after so long, where the device worked that part of it and the agent waited that part for a core."""
+    marks = [[0.0, 3.0, 7.0], [over_s, 3.0 + worked * over_s, 7.0 + waited * over_s]]
+    platform = Beside(gpu(mine(300 * MIB, 60)), measured={"marks": marks, "kinds": []})
+    found = undo()
+    found.prior["devices"]["r0"]["hardware"] = hardware
+    return GpuSaturate(duty=Share(0.8)).verify(found, platform)
+
+
+def test_the_duty_that_is_asked_for_has_to_be_there_once_there_was_time_for_it() -> None:
+    """Half of it is enough in the first seconds; from five on it is kept within five points."""
+    assert held_for(2.0, 0.45, 0.0, "real").facts["targets"]["r0"]["duty"] == pytest.approx(0.45)
+    assert "GPU-0 worked 76% of 9.0 s for the agent beside r0" in held_for(9.0, 0.76, 0.0, "real").detail
+    with pytest.raises(NotYet, match=f"{UUID} has worked 74% of 9.0 s for the agent, of 80% asked for"):
+        held_for(9.0, 0.74, 0.0, "real")
+
+
+def test_what_an_agent_waits_for_a_core_counts_where_cores_do_the_work() -> None:
+    shown = held_for(9.0, 0.5, 0.28, "opencl-cpu")
+    assert "worked 50% of 9.0 s for the agent (which waited 28% of it for a core) beside r0" in shown.detail
+    for hardware, worked, waited in (("opencl-cpu", 0.5, 0.2), ("opencl-cpu", 0.3, 0.6), ("real", 0.5, 0.28)):
+        with pytest.raises(NotYet, match="of 80% asked for"):
+            held_for(9.0, worked, waited, hardware)
 
 
 HELD, LEAVE = 1000 * MIB, 256 * MIB
