@@ -32,6 +32,7 @@ class InjectedFault:
     undo: Mapping[str, Any] | None = None  # Undo.to_json; None: it never came to an injection
     problem: str = ""  # why it was not effective
     lapsed: str = ""  # why it was no longer in effect when it was to be undone
+    still: Mapping[str, Any] | None = None  # Evidence.to_json right before its undo
     undo_revives: bool = False  # of a kill: nothing but the undo starts its targets again
 
 
