@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -145,20 +146,40 @@ def test_kernels_of_hip_are_compiled_for_every_chip(chip, tmp_path):
             assert (tmp_path / "burn.s").read_text().count(instruction) >= 8
 
 
+COMPUTES = {
+    "fma": ("fma.rn.f32 ", 32, {0x23}),
+    "tensor": ("wmma.mma.sync.", 8, {0x36, 0x3C}),
+}  # FFMA; HMMA of sm_70, and of later ones
+
+
+def instructions(path: Path) -> list[int]:
+    """The numbers of what a chip would be told to do, from sm_70 on 16 bytes each, as nvdisasm has them. The assembler's file is an ELF
+    of 64 bits (https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html).
+    """
+    content = path.read_bytes()
+    ((table,), (size, count, names)) = struct.unpack_from("<Q", content, 0x28), struct.unpack_from("<HHH", content, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", content, table + size * n) for n in range(count)]
+    start = sections[names][4]
+    code = next(each for each in sections if content[start + each[0] :].startswith(b".text.burn\0"))
+    return [struct.unpack_from("<H", content, at)[0] & 0x1FF for at in range(code[4], code[4] + code[5], 16)]
+
+
 @pytest.mark.parametrize("chip", [70, 75, 80, 86, 89, 90, 100])
 @pytest.mark.parametrize("kernel", sorted(gpu_agent.PTX))
 def test_kernels_are_assembled_for_every_chip(kernel, chip, tmp_path):
-    """By NVIDIA's own assembler, which refuses what a driver would."""
+    """By NVIDIA's own assembler, which refuses what a driver would; and what they are for is in the code that it makes."""
     spec = importlib.util.find_spec("nvidia.cuda_nvcc")
     places = [Path(place) / "bin" / "ptxas" for place in (spec.submodule_search_locations or ())] if spec else []
     assembler = next((place for place in places if place.exists()), None)
     if not assembler:
         missing("nvidia-cuda-nvcc-cu12 is missing; pip install '.[test]'")
+    word, least, opcodes = COMPUTES[kernel]
+    assert gpu_agent.PTX[kernel][0].count(word) == least
     (tmp_path / "burn.ptx").write_text(gpu_agent.PTX[kernel][0])
     command = [str(assembler), f"-arch=sm_{chip}", "--warning-as-error", str(tmp_path / "burn.ptx"), "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (tmp_path / "out").stat().st_size > 1000
+    assert sum(each in opcodes for each in instructions(tmp_path / "out")) >= least
 
 
 # --- OpenCL on the processor, for real ---
