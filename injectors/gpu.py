@@ -22,6 +22,7 @@ from .gpu_proof import (
     measured,
     nothing_left,
     on_gpu,
+    shown_units,
     teller,
     worked_by_drm,
 )
@@ -288,4 +289,4 @@ def _by_driver(fact: JSON) -> str:
         return f"by {DRM} pid {fact['pid']} has it open, and its engines have worked {worked} for it"
     share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
     told = "no utilisation told" if share is None else f"{share} %"
-    return f"by {teller(fact['device'])} pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"
+    return ", ".join([f"by {teller(fact['device'])} pid {fact['pid']} is on it", told, *shown_units(fact)])

@@ -51,6 +51,11 @@ def teller(device: str) -> str:
     return AMDGPU if is_amd(device) else NVML
 
 
+def shown_units(told: JSON) -> list[str]:
+    """Power and clock of a GPU, where these are told."""
+    return [f"{told[word]:g} {unit}" for word, unit in (("power_w", "W"), ("sm_mhz", "MHz")) if told[word] is not None]
+
+
 def _listed(look: JSON, device: str) -> tuple[JSON | None, str]:
     """What is told of that GPU, and why nothing is."""
     gpus, missing = (look["amd"], look["kfd"]) if is_amd(device) else (look["gpus"], look["nvml"])

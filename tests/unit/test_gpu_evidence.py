@@ -213,6 +213,19 @@ def test_what_an_agent_waits_for_a_core_counts_where_cores_do_the_work() -> None
             held_for(9.0, worked, waited, hardware)
 
 
+def test_what_is_not_told_of_a_gpu_is_left_out() -> None:
+    marks = {"marks": [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0]], "kinds": []}
+    limit = {"device": UUID, "hardware": "real", "before_w": 700.0, "limit_w": 400}
+    throttled = Undo((R0,), {"limits": {"r0": limit}}, "f.1")
+    for power_w, sm_mhz, saturated, limited in (
+        (None, None, "60 %; 50% asked for", "to 400 W; hardware"),
+        (350.5, 1980, "60 %, 350.5 W, 1980 MHz; 50% asked for", "to 400 W, at 350.5 W, 1980 MHz; hardware"),
+    ):
+        found = gpu(mine(300 * MIB, 60), power_w=power_w, sm_mhz=sm_mhz, power_limit_w=400.0, slowed_by=[])
+        assert saturated in GpuSaturate(duty=Share(0.5)).verify(undo(), Beside(found, measured=marks)).detail
+        assert limited in GpuThrottle().verify(throttled, Beside(found)).detail
+
+
 HELD, LEAVE = 1000 * MIB, 256 * MIB
 
 
