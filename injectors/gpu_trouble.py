@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .device_needs import device_problems
 from .devices import accelerators, others_on, own_gpu
 from .gpu_proof import NVML, shown_units
 from .lifecycle import end_agent
@@ -35,7 +36,12 @@ class GpuThrottle(Injector):
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
     def problems(self) -> tuple[str, ...]:
-        return () if 0 < self.power < 1 else (f"`power` is {self.power:.0%}, which throttles nothing or stops all; write 60%",)
+        found = device_problems(self.device)
+        return (
+            found
+            if 0 < self.power < 1
+            else (f"`power` is {self.power:.0%}, which throttles nothing or stops all; write 60%", *found)
+        )
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         if self.device and self.device.startswith(OPENCL):

@@ -649,6 +649,6 @@ def test_the_check_for_machines_with_a_gpu_works(fakes):
     command = [sys.executable, "-m", "blackstart.tests.on_gpu", WHOLE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("the whole contract is kept") == 3
-    assert done.stdout.count('"hardware": "simulated"') == 7  # of the GPU, and of each fault while it holds and after it
+    assert done.stdout.count("the whole contract is kept") == 4
+    assert done.stdout.count('"hardware": "simulated"') == 15  # of the GPU, and of each fault while it holds and after it
     assert fakes.used_mib(0) == 0

@@ -423,6 +423,7 @@ OPTIONAL = {  # what an agent does not call, or does without: such calls are for
     "nvmlDeviceGetUtilizationRates",
     "nvmlDeviceGetProcessUtilization",
     "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetCudaComputeCapability",
     "nvmlDeviceGetPowerManagementLimit",
     "nvmlDeviceGetPowerManagementLimitConstraints",
     "nvmlDeviceSetPowerManagementLimit",

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from blackstart.injectors.base import Evidence, Injector, NotYet, Refusal, Undo
+from blackstart.injectors.device_needs import Needs
 from blackstart.injectors.devices import devices_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.gpu_health import GpuHealthSignal
@@ -26,7 +27,7 @@ OPENCL_GPU = {
     "uuid": None,
     "hardware": "real",
 }
-OPENCL_GPU |= {"total_bytes": TOTAL, "temperature_c": 40, "on_host_memory": False}
+OPENCL_GPU |= {"total_bytes": TOTAL, "temperature_c": 40, "power_w": None, "on_host_memory": False}
 
 
 def process(pid: int, size: int | None = 300 * MIB, sm: int | None = None, **more: bool) -> dict[str, Any]:
@@ -34,8 +35,17 @@ def process(pid: int, size: int | None = 300 * MIB, sm: int | None = None, **mor
 
 
 def gpu(*processes: dict[str, Any], used: int = 800 * MIB, **more: object) -> dict[str, Any]:
-    words = ("parent", "utilisation", "power_w", "sm_mhz", "temperature_c")
-    known = {"uuid": UUID, "name": "A", "hardware": "real", "compute_mode": 0, "mps": False, "total_bytes": TOTAL}
+    words = ("parent", "utilisation", "power_w", "sm_mhz")
+    known = {
+        "temperature_c": 40,
+        "tensor": True,
+        "uuid": UUID,
+        "name": "A",
+        "hardware": "real",
+        "compute_mode": 0,
+        "mps": False,
+        "total_bytes": TOTAL,
+    }
     limits = {"power_limit_w": 700.0, "power_least_w": 200.0}
     return {**dict.fromkeys(words), **known, **limits, "used_bytes": used, "processes": list(processes), **more}
 
@@ -65,7 +75,7 @@ class Beside:
 
 
 def target_bytes(found: dict[str, Any], pids: tuple[int, ...] = (TARGET,)) -> int | None:
-    return devices_of((R0,), Beside(found, pids), None, shared=False)["r0"]["target_bytes"]
+    return devices_of((R0,), Beside(found, pids), None, Needs())["r0"]["target_bytes"]
 
 
 @pytest.mark.parametrize("injector", [GpuSaturate(), GpuMemoryFill(), GpuThrottle()], ids=lambda injector: injector.kind)
@@ -159,6 +169,67 @@ def test_a_lost_gpu_is_refused_where_the_shim_would_not_do_just_that(
     with pytest.raises(Refusal) as problem:
         GpuLost().plan((R0,), platform)
     assert why in str(problem.value)
+
+
+# --- settings that a device does not meet, or that nobody would heed ---
+
+OTHERS = {"kind": "cpu", "device": "opencl:0", "name": "A", "hardware": "real", "total_bytes": TOTAL}
+
+
+def unmet(injector: Injector, *, device: dict[str, Any] | None = None, **found: object) -> str:
+    """Why it is refused on a GPU of NVML's of which that is told, or on OpenCL's `device`."""
+    platform = Beside(gpu(process(TARGET), **found))
+    seen = platform.accelerators()
+    platform.accelerators = lambda *_, **__: {**seen, "devices": [device]}
+    with pytest.raises(Refusal) as problem:
+        injector.plan((R0,), platform)
+    return str(problem.value)
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate, GpuMemoryFill], ids=lambda injector: injector.kind)
+def test_what_would_stop_a_fault_at_once_or_could_not_stop_it_is_refused_by_the_plan(injector: type[Injector]) -> None:
+    warm = injector(hottest=45)
+    assert f"{UUID} has 45 C already and `hottest` is 45, so the fault would end at once" in unmet(warm, temperature_c=45)
+    assert f"nobody tells how hot {UUID} is" in unmet(injector(), temperature_c=None)
+    assert f"nobody tells how much power {UUID} takes" in unmet(injector(watts=300), power_w=None)
+    warm.plan((R0,), Beside(gpu(process(TARGET), temperature_c=44)))
+    injector(watts=300).plan((R0,), Beside(gpu(process(TARGET), power_w=90.0)))
+
+
+@pytest.mark.parametrize("settings", [{"watts": 300}, {"hottest": 60}])
+@pytest.mark.parametrize("injector", [GpuSaturate, GpuMemoryFill], ids=lambda injector: injector.kind)
+def test_a_limit_that_nobody_watches_on_a_processor_is_refused(injector: type[Injector], settings: dict[str, int]) -> None:
+    said = unmet(injector(device="opencl:0", **settings), device=OTHERS)
+    assert "nobody watches how hot opencl:0 (A) is or what it takes; leave out `hottest` and `watts`" in said
+
+
+def test_tensor_cores_that_are_not_there_are_refused_by_the_plan() -> None:
+    assert f"{UUID} has no tensor cores" in unmet(GpuSaturate(kernels="tensor"), tensor=False)
+    for device in (OTHERS, {**OPENCL_GPU, "processes": [process(TARGET)]}):
+        assert "OpenCL has no tensor cores" in unmet(GpuSaturate(kernels="tensor", device="opencl:0"), device=device)
+    for tensor, kernels in ((True, "tensor"), (None, "tensor"), (False, "auto")):
+        GpuSaturate(kernels=kernels).plan((R0,), Beside(gpu(process(TARGET), tensor=tensor)))
+
+
+PROBLEMS = [
+    (GpuMemoryFill(leave=Size(1 << 30), leave_share=Share(0.1)), "`leave` is given beside `leave_share`"),
+    (GpuSaturate(device=""), "`device` is empty"),
+    (GpuMemoryFill(device=" "), "`device` is empty"),
+    (GpuThrottle(device=""), "`device` is empty"),
+    (GpuHealthSignal(device=""), "`device` is empty"),
+    (GpuSaturate(duty=Share(0.005)), "`duty` is 0.5%, of which nothing would be seen; write 1% or more"),
+]
+
+
+@pytest.mark.parametrize(("injector", "why"), PROBLEMS)
+def test_a_setting_that_would_be_heeded_by_nobody_is_a_problem(injector: Injector, why: str) -> None:
+    (problem,) = injector.problems()
+    assert why in problem
+
+
+def test_settings_at_their_limits_are_none() -> None:
+    for injector in (GpuSaturate(duty=Share(0.01)), GpuMemoryFill(leave=Size(0)), GpuMemoryFill(leave_share=Share(0.0))):
+        assert not injector.problems()
 
 
 # --- the proof ---
