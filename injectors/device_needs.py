@@ -76,4 +76,4 @@ def short_of(wanted: int, target: Target, platform: Platform) -> str:
     room = None if available is None else max(0, available - agent.memory_reserve(available))
     if room is None or wanted <= room:
         return ""
-    return f"{wanted} bytes would be taken, and {room} can be, so that 10 % and 512 MiB stay free; raise `leave`"
+    return f"{wanted >> 20} MiB would be taken, and {room >> 20} MiB can be, so that 10 % and 512 MiB stay free; raise `leave`"

@@ -13,6 +13,10 @@ from .platforms.own_rooms import CUDA_ORDER, CUDA_VISIBLE
 from .platforms.own_rooms import VISIBLE as NVIDIA_VISIBLE
 from .values import JSON
 
+NO_DRIVER = (
+    "run blackstart where the GPU's driver is installed, or name a processor by OpenCL (`device: opencl:0`), to try a scenario"
+)
+
 
 def accelerators(platform: Platform) -> Accelerators:
     if not isinstance(platform, Accelerators):
@@ -121,19 +125,19 @@ def _own(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON
             f"not injecting: {target.name}'s processes are on NVIDIA's GPUs and on {both}; name one of them as `device`"
         )
     if not wanted and seen["nvml"] and seen["kfd"]:
-        raise Refusal(f"not injecting: {seen['nvml']}; {seen['kfd']}; so nobody tells which GPU is {target.name}'s")
+        raise Refusal(f"not injecting: {seen['nvml']}; {seen['kfd']}; so nobody tells which GPU is {target.name}'s; {NO_DRIVER}")
     of_amd = is_amd(wanted) if wanted else bool(amd or (not on_nvidia and not seen["gpus"] and not seen["kfd"]))
     if of_amd:
         return own_amd(seen, target, pids, wanted)
     if seen["cuda"] and not seen["nvml"]:
-        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver")
+        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver; {NO_DRIVER}")
     return own_gpu(seen, target, pids, wanted)
 
 
 def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
     """What NVML tells of the target's one GPU or slice, whether or not CUDA could work on it. Raises Refusal."""
     if seen["nvml"]:
-        raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s")
+        raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s; {NO_DRIVER}")
     gpus: list[JSON] = seen["gpus"]
     own = [gpu for gpu in gpus if pids & {process["pid"] for process in gpu["processes"]}]
     how = f"{target.name}'s processes are on" if own else f"{target.name}'s environment shows it"

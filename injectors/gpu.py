@@ -36,6 +36,7 @@ KERNEL = "kernel accounting"
 SLACK = 64 << 20  # bytes by which more may be free than was to be left (a driver's granularity); at most half of what is held
 LEAVE = 256 << 20
 LEAST_DUTY = 0.01
+LOWER = "write less as `leave` or `leave_share`, or take gpu-saturate"
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = (
     "the target's own GPU or slice of one (MIG) by its UUID, AMD's as GPU-UNIQUE_ID or PCI-ADDRESS, needed where it has several; or "
@@ -213,7 +214,9 @@ class GpuMemoryFill(OnDevice):
             leave = self._leave_bytes if self.leave_share is None else int(self.leave_share * each["total_bytes"])
             free = each["total_bytes"] - (each["used_bytes"] or 0)
             if free - leave < LEAST_TAKEN:
-                raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
+                raise Refusal(
+                    f"not injecting: {each['device']} has {free >> 20} MiB free, and {leave >> 20} MiB are to be left; {LOWER}"
+                )
             if each.get("on_host_memory") and (why := short_of(free - leave, target, platform)):
                 raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
         return Undo(targets, {"devices": devices})

@@ -13,7 +13,9 @@ def opencl_device(seen: JSON, target: Target, pids: set[int], wanted: str | None
     does not tell it of all that have it open. Raises Refusal.
     """
     if seen["opencl"]:
-        raise Refusal(f"not injecting: {seen['opencl']}")
+        raise Refusal(
+            f"not injecting: {seen['opencl']}; install an OpenCL loader and a driver (PoCL for a processor) where the target runs"
+        )
     listed = {device["device"]: device for device in seen["devices"]}
     if wanted and wanted not in listed:
         there = ", ".join(f"{name} ({device['name']})" for name, device in listed.items()) or "none"
