@@ -648,6 +648,25 @@ def test_a_gpu_that_is_broken_keeps_no_other_from_being_used(simulated, fakes):
         )
 
 
+@pytest.mark.parametrize(
+    ("driver", "uuid", "why"),
+    [
+        (False, "", "no GPU can be tried here: libnvidia-ml.so.1 cannot be loaded"),
+        (True, "GPU-ffff", f"there is no GPU-ffff; NVML has {WHOLE}, {SLICE}; name one of them"),
+        (True, "", f"there is no GPU that nobody uses; NVML has {WHOLE}, {SLICE}; name one of them"),
+    ],
+)
+def test_the_check_for_machines_with_a_gpu_says_why_it_cannot_begin(driver, uuid, why, fakes):
+    environment = {**os.environ, **(fakes.environment if driver else {"LD_LIBRARY_PATH": ""})}
+    for index in (0, 2):
+        fakes.process(index, os.getpid(), 10)
+    command = [sys.executable, "-m", "blackstart.tests.on_gpu", *([uuid] if uuid else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(why), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.timeout(300)
 def test_the_check_for_machines_with_a_gpu_works(fakes):
     """tests/on_gpu.py, which waits for such a machine, on simulated GPUs."""
