@@ -244,11 +244,11 @@ def faults(kind: Annotated[str | None, typer.Argument(help="Show this one.")] = 
     _leave(command(kind))
 
 
-@app.command(epilog="Example: blackstart schema --explain 'faults[].at'")
+@app.command(epilog="Example: blackstart schema --explain 'faults[].at', or --explain gpu-saturate.duty")
 def schema(
     which: Annotated[str, typer.Argument(metavar="[scenario|service|result]", help="Which JSON Schema.")] = "scenario",
     *,
-    explain: Annotated[str | None, typer.Option(metavar="PATH", help="Tell about one field instead.")] = None,
+    explain: Annotated[str | None, typer.Option(metavar="PATH", help="Tell about one field, or a fault's KIND.KEY.")] = None,
 ) -> None:
     """Print a JSON Schema, or explain one field."""
     from .commands.looking import schema as command

@@ -34,6 +34,7 @@ class InjectedFault:
     lapsed: str = ""  # why it was no longer in effect when it was to be undone
     replaced: tuple[str, ...] = ()  # names of targets that the undo put another process in place of
     fallen: tuple[str, ...] = ()  # names of targets that did not stand at the drill's end, though the fault was undone
+    still: Mapping[str, Any] | None = None  # Evidence.to_json right before its undo
     undo_revives: bool = False  # of a kill: nothing but the undo starts its targets again
 
 

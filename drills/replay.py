@@ -256,7 +256,7 @@ def _untouched(planned: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tell(fault: dict[str, Any], record: Record) -> None:
+def _tell(fault: dict[str, Any], record: Record) -> None:  # noqa: C901 - one case for each event
     fields = record.fields
     match record.event:
         case "undo-recorded":
@@ -267,6 +267,8 @@ def _tell(fault: dict[str, Any], record: Record) -> None:
             fault.update(effective=(fields["lo_s"], fields["hi_s"]), evidence=fields["evidence"])
         case "not-effective":
             fault["problem"] = fields["why"]
+        case "still-effective":
+            fault["still"] = fields["evidence"]
         case "lapsed":
             fault["lapsed"] = fields["why"]
         case _:

@@ -5,12 +5,17 @@ from typing import Any, cast
 
 from .amd_devices import is_amd, on_amd, own_amd
 from .base import Refusal
+from .device_needs import Needs, refuse_unless_met
 from .opencl_devices import OPENCL, opencl_device
 from .platforms.abilities import BESIDE, HERE, INSIDE, Accelerators, AcceleratorSite, BesideSite, SiteBeside
 from .platforms.base import Platform, Target, Unfit, Unsupported
 from .platforms.own_rooms import CUDA_ORDER, CUDA_VISIBLE
 from .platforms.own_rooms import VISIBLE as NVIDIA_VISIBLE
 from .values import JSON
+
+NO_DRIVER = (
+    "run blackstart where the GPU's driver is installed, or name a processor by OpenCL (`device: opencl:0`), to try a scenario"
+)
 
 
 def accelerators(platform: Platform) -> Accelerators:
@@ -56,14 +61,14 @@ def _looked(target: Target, platform: Platform, why: str, *, opencl: bool) -> tu
 
 
 def devices_of(
-    targets: tuple[Target, ...], platform: Platform, wanted: str | None, *, shared: bool, beside: str = ""
+    targets: tuple[Target, ...], platform: Platform, wanted: str | None, needs: Needs, *, beside: str = ""
 ) -> dict[str, JSON]:
     """Target -> its one device: `device` (a UUID or `opencl:N`), `name`, `hardware`, bytes in all, in use and of the target's own
     (None: nobody tells); `where` the agent will be, and if that is beside the target, `because` of what, and the `grant` by which it is given
     the device; whether it `ends_with_target`. `beside`: why it has to be there.
 
-    Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), or
-    where a driver is missing, with what is missing.
+    Raises Refusal where a target has none or several, where `wanted` is not its, where others are on it (unless it may be `shared`), where
+    a driver is missing, with what is missing, or where a device has not what a fault `needs` of it.
     """
     found: dict[str, JSON] = {}
     for target in targets:
@@ -75,12 +80,15 @@ def devices_of(
         pids = set(seen["pids"])
         if by_opencl:
             _refuse_contained(wanted or "an OpenCL device", target, seen)
-            found[target.name] = opencl_device(seen, target, pids, wanted, shared=shared)
+            found[target.name] = opencl_device(seen, target, pids, wanted, shared=needs.shared)
+            name = found[target.name]["device"]
+            refuse_unless_met(next(each for each in seen["devices"] if each["device"] == name), needs)
         else:
             gpu = _own(seen, target, pids, wanted)
             if is_amd(gpu["uuid"]):
                 _refuse_contained(gpu["uuid"], target, seen)
-            _refuse_unless_shareable(gpu, pids, shared=shared)
+            _refuse_unless_shareable(gpu, pids, shared=needs.shared)
+            refuse_unless_met(gpu, needs)
             found[target.name] = {
                 "device": gpu["uuid"],
                 "name": gpu["name"],
@@ -117,19 +125,19 @@ def _own(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON
             f"not injecting: {target.name}'s processes are on NVIDIA's GPUs and on {both}; name one of them as `device`"
         )
     if not wanted and seen["nvml"] and seen["kfd"]:
-        raise Refusal(f"not injecting: {seen['nvml']}; {seen['kfd']}; so nobody tells which GPU is {target.name}'s")
+        raise Refusal(f"not injecting: {seen['nvml']}; {seen['kfd']}; so nobody tells which GPU is {target.name}'s; {NO_DRIVER}")
     of_amd = is_amd(wanted) if wanted else bool(amd or (not on_nvidia and not seen["gpus"] and not seen["kfd"]))
     if of_amd:
         return own_amd(seen, target, pids, wanted)
     if seen["cuda"] and not seen["nvml"]:
-        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver")
+        raise Refusal(f"not injecting: {seen['cuda']}, and the fault is done by the CUDA driver; {NO_DRIVER}")
     return own_gpu(seen, target, pids, wanted)
 
 
 def own_gpu(seen: JSON, target: Target, pids: set[int], wanted: str | None) -> JSON:
     """What NVML tells of the target's one GPU or slice, whether or not CUDA could work on it. Raises Refusal."""
     if seen["nvml"]:
-        raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s")
+        raise Refusal(f"not injecting: {seen['nvml']}, and without NVML nobody tells which GPU is {target.name}'s; {NO_DRIVER}")
     gpus: list[JSON] = seen["gpus"]
     own = [gpu for gpu in gpus if pids & {process["pid"] for process in gpu["processes"]}]
     how = f"{target.name}'s processes are on" if own else f"{target.name}'s environment shows it"

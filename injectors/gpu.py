@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
-from . import agent
 from .base import Evidence, Injector, NotYet, Privilege, Refusal, Undo
 from .compute import Meter
+from .device_needs import HOTTEST_C, Needs, device_problems, memory_problems, short_of
 from .devices import devices_of, site_of
+from .gpu_duty import kept, worked
 from .gpu_proof import (
     DRM,
     EVENTS,
     LEAST_DEMAND,
     LEAST_RESIDENT,
     beside,
+    by_driver,
     hardware,
     held_by_drm,
     inside,
@@ -31,8 +33,10 @@ from .platforms.base import Platform, PlatformError, Target, Unsupported
 from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
-LEAST_LOOK_S, LONGEST_LOOK_S = 1.0, 10.0
 SLACK = 64 << 20  # bytes by which more may be free than was to be left (a driver's granularity); at most half of what is held
+LEAVE = 256 << 20
+LEAST_DUTY = 0.01
+LOWER = "write less as `leave` or `leave_share`, or take gpu-saturate"
 LEAST_TAKEN = 16 << 20  # less shows nothing
 DEVICE = (
     "the target's own GPU or slice of one (MIG) by its UUID, AMD's as GPU-UNIQUE_ID or PCI-ADDRESS, needed where it has several; or "
@@ -91,7 +95,7 @@ class GpuSaturate(OnDevice):
     ] = "auto"
     device: Annotated[str | None, DEVICE] = None
     shared: Annotated[bool, SHARED] = False
-    hottest: Annotated[int, HOTTEST, range(30, 111)] = 87
+    hottest: Annotated[int, HOTTEST, range(30, 111)] = HOTTEST_C
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
     kind: ClassVar[str] = "gpu-saturate"
@@ -102,15 +106,22 @@ class GpuSaturate(OnDevice):
     )
     proven_by: ClassVar[str] = (
         "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): the agent's process on the target's GPU, its utilisation; on OpenCL the "
-        "runtime's event times, and of a GPU the kernel's account of who has it open"
+        "runtime's event times, and of a GPU the kernel's account of who has it open. Right before the undo the device's own events have to show "
+        "the duty within 5 points, over 5 s to 10 s; of what is no real GPU the agent's waiting for a core is counted with them"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
 
     def problems(self) -> tuple[str, ...]:
-        return () if self.duty else ("`duty` is 0%, so nothing would compute; write more",)
+        found = device_problems(self.device)
+        return (
+            found
+            if self.duty >= LEAST_DUTY
+            else (f"`duty` is {self.duty * 100:g}%, of which nothing would be seen; write 1% or more", *found)
+        )
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        return Undo(targets, {"devices": devices_of(targets, platform, self.device, shared=self.shared)})
+        needs = Needs(self.shared, self.hottest, self.watts, self.kernels == "tensor")
+        return Undo(targets, {"devices": devices_of(targets, platform, self.device, needs)})
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -122,8 +133,7 @@ class GpuSaturate(OnDevice):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts = {target.name: self._proven(undo, target, platform) for target in undo.targets}
         shown = "; ".join(
-            f"{fact['device']} worked {fact['duty']:.0%} of {fact['over_s']:.1f} s for the agent beside {name}"
-            + (f", {_by_driver(fact)}" if "pid" in fact else "")
+            f"{fact['device']} {worked(fact)} beside {name}" + (f", {by_driver(fact)}" if "pid" in fact else "")
             for name, fact in facts.items()
         )
         devices = [fact["device"] for fact in facts.values()]
@@ -134,12 +144,10 @@ class GpuSaturate(OnDevice):
 
     def _proven(self, undo: Undo, target: Target, platform: Platform) -> JSON:
         """By the device's events, and past them by NVML or the kernel's drivers, or for a processor by the kernel's account of the agent."""
-        seen, device = measured(undo, target, platform), undo.prior["devices"][target.name]["device"]
-        duty, over_s = duty_of(seen.get("marks", []))
-        if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * self.duty:
-            raise NotYet(f"{device} has worked {duty:.0%} of {over_s:.1f} s for the agent, of {self.duty:.0%} asked for")
-        fact: JSON = {"device": device, "duty": duty, "over_s": over_s, "kernels": seen["kinds"]}
-        if is_opencl_gpu(undo.prior["devices"][target.name]):
+        seen, prior = measured(undo, target, platform), undo.prior["devices"][target.name]
+        device: str = prior["device"]
+        fact: JSON = {"device": device, **kept(seen.get("marks", []), float(self.duty), prior), "kernels": seen["kinds"]}
+        if is_opencl_gpu(prior):
             return {**fact, **worked_by_drm(undo, target, platform, seen["marks"][-1][1])}
         if device.startswith(OPENCL):
             used = platform.agent_usage(undo.fault, target) if isinstance(platform, Meter) else None
@@ -161,11 +169,13 @@ class GpuSaturate(OnDevice):
 class GpuMemoryFill(OnDevice):
     """Let an agent hold what is free of each target's own device."""
 
-    leave: Annotated[Size, "how much of the device's memory stays free"] = Size(256 << 20)
+    leave: Annotated[
+        Size | None, "how much of the device's memory stays free, 256MiB where `leave_share` is not given either"
+    ] = None
     leave_share: Annotated[Share | None, "the same as a part of the device's whole memory, instead of `leave`"] = None
     device: Annotated[str | None, DEVICE] = None
     shared: Annotated[bool, SHARED] = False
-    hottest: Annotated[int, HOTTEST, range(30, 111)] = 87
+    hottest: Annotated[int, HOTTEST, range(30, 111)] = HOTTEST_C
     watts: Annotated[int | None, WATTS, range(1, 3001)] = None
 
     kind: ClassVar[str] = "gpu-memory-fill"
@@ -185,20 +195,29 @@ class GpuMemoryFill(OnDevice):
     )
 
     def problems(self) -> tuple[str, ...]:
-        all_stays = self.leave_share is not None and self.leave_share >= 1
-        return ("`leave_share` is 100%, so nothing would be taken; write less",) if all_stays else ()
+        return memory_problems(self.leave, self.leave_share, self.device)
+
+    @property
+    def _needs(self) -> Needs:
+        return Needs(self.shared, self.hottest, self.watts)
+
+    @property
+    def _leave_bytes(self) -> int:
+        return int(LEAVE if self.leave is None else self.leave)
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        devices = devices_of(targets, platform, self.device, shared=self.shared)
+        devices = devices_of(targets, platform, self.device, self._needs)
         for target in targets:
             each = devices[target.name]
             if each["ends_with_target"] and _has_most(each):
                 each = devices[target.name] = self._outliving(each, target, platform)
-            leave = int(self.leave if self.leave_share is None else self.leave_share * each["total_bytes"])
+            leave = self._leave_bytes if self.leave_share is None else int(self.leave_share * each["total_bytes"])
             free = each["total_bytes"] - (each["used_bytes"] or 0)
             if free - leave < LEAST_TAKEN:
-                raise Refusal(f"not injecting: {each['device']} has {free} bytes free, and {leave} are to be left")
-            if each.get("on_host_memory") and (why := _short(free - leave, target, platform)):
+                raise Refusal(
+                    f"not injecting: {each['device']} has {free >> 20} MiB free, and {leave >> 20} MiB are to be left; {LOWER}"
+                )
+            if each.get("on_host_memory") and (why := short_of(free - leave, target, platform)):
                 raise Refusal(f"not injecting: {each['device']} uses the machine's own memory: {why}")
         return Undo(targets, {"devices": devices})
 
@@ -212,7 +231,7 @@ class GpuMemoryFill(OnDevice):
             )
         why = f"{why}, and an agent in its container would end with it"
         try:
-            return devices_of((target,), platform, device["device"], shared=self.shared, beside=why)[target.name]
+            return devices_of((target,), platform, device["device"], self._needs, beside=why)[target.name]
         except Unsupported as error:
             raise Refusal(f"not injecting: {error}; take gpu-saturate, or give the target less") from error
 
@@ -225,7 +244,7 @@ class GpuMemoryFill(OnDevice):
             device = undo.prior["devices"][target.name]
             limits = {"hottest_c": self.hottest, "most_w": self.watts, "device": device["device"]}
             share = None if self.leave_share is None else float(self.leave_share)
-            request = {**limits, "leave_bytes": int(self.leave), "leave_share": share}
+            request = {**limits, "leave_bytes": self._leave_bytes, "leave_share": share}
             site_of(device, platform).agent_begin(undo.fault, target, "fill-gpu", request, undo.deadline_s)
 
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
@@ -272,29 +291,3 @@ def _has_most(device: JSON) -> bool:
     """Whether the target may have more than half of it: where its own part is not told, all that is in use may be its."""
     own = device["target_bytes"] if device["target_bytes"] is not None else device["used_bytes"]
     return own is None or bool(own > device["total_bytes"] / 2)
-
-
-def _short(wanted: int, target: Target, platform: Platform) -> str:
-    """Why so much of the machine's memory cannot be taken; empty: it can."""
-    available = platform.memory_available(target) if isinstance(platform, Meter) else None
-    room = None if available is None else max(0, available - agent.memory_reserve(available))
-    if room is None or wanted <= room:
-        return ""
-    return f"{wanted} bytes would be taken, and {room} can be, so that 10 % and 512 MiB stay free; raise `leave`"
-
-
-def duty_of(marks: list[list[float]]) -> tuple[float, float]:
-    """The part of the time that a device worked, by its events, and over how many of the last seconds (10 at most)."""
-    window = [mark for mark in marks if marks[-1][0] - mark[0] <= LONGEST_LOOK_S]
-    over_s = window[-1][0] - window[0][0] if window else 0.0
-    return ((window[-1][1] - window[0][1]) / over_s if over_s > 0 else 0.0), over_s
-
-
-def _by_driver(fact: JSON) -> str:
-    """What NVML or the kernel tells of the agent on the device; of a slice (MIG) NVML tells no utilisation."""
-    if "engine_s" in fact:
-        worked = "an unknown time" if fact["engine_s"] is None else f"{fact['engine_s']:.1f} s"
-        return f"by {DRM} pid {fact['pid']} has it open, and its engines have worked {worked} for it"
-    share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
-    told = "no utilisation told" if share is None else f"{share} %"
-    return f"by {teller(fact['device'])} pid {fact['pid']} is on it, {told}, {fact['power_w']} W, {fact['sm_mhz']} MHz"

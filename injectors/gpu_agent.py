@@ -350,6 +350,14 @@ class Nvml:
             return None
         return lowest.value / 1000.0
 
+    def tensor(self, gpu: Any) -> bool | None:
+        """Whether its chip has tensor cores for which there is a kernel here; None: not told."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        with suppress(Failed):
+            self.library.call("nvmlDeviceGetCudaComputeCapability", gpu, ctypes.byref(major), ctypes.byref(minor))
+            return major.value * 10 + minor.value >= PTX["tensor"][1]
+        return None
+
     def reasons(self, gpu: Any) -> list[str]:
         """Why its clocks are lower than they could be."""
         found = ctypes.c_ulonglong()
@@ -391,6 +399,7 @@ class Nvml:
             "slowed_by": self.reasons(gpu),
             "sm_mhz": self.perhaps("nvmlDeviceGetClockInfo", gpu, 1),
             "utilisation": self.utilisation(handle),
+            "tensor": self.tensor(gpu),
             "compute_mode": self.perhaps("nvmlDeviceGetComputeMode", gpu),
             "mps": bool(shared),
             "processes": [{"pid": pid, "bytes": size, "sm": shares.get(pid, idle)} for pid, size in sorted(processes.items())],
@@ -594,6 +603,7 @@ class Kfd:
             "power_limit_w": sensor.limit_w(),
             "sm_mhz": None if clock is None else clock // 1000000,
             "utilisation": number_of(device + "/gpu_busy_percent"),
+            "tensor": gpu.chip in MATRIX,
             "compute_mode": None,
             "mps": False,
             "processes": [{"pid": pid, "bytes": size, "sm": None} for pid, size in self.processes(gpu).items()],
@@ -1114,13 +1124,13 @@ class OpenClDevices:
         }
         if found["kind"] != "gpu":
             return found
-        found.update(
-            pci=self.place(handle), uuid=self.uuid(handle), vendor=self.number(handle, 0x1001), temperature_c=None, processes=[]
-        )
+        found.update(pci=self.place(handle), uuid=self.uuid(handle), vendor=self.number(handle, 0x1001))
+        found.update(temperature_c=None, power_w=None, processes=[])
         if found["pci"]:
-            found["processes"] = clients(found["pci"])
+            sensor = KernelSensor(found["pci"])
+            found.update(processes=clients(found["pci"]), power_w=sensor.power_w())
             with suppress(Failed):
-                found["temperature_c"] = KernelSensor(found["pci"]).temperature_c()
+                found["temperature_c"] = sensor.temperature_c()
         return found
 
 
@@ -1631,6 +1641,15 @@ def opened(request: Record, held: Held) -> None:
 # --- saturate-gpu: duty, kernels --------------------------------------------------------------------------------------------
 
 
+def waited_s() -> float:
+    """How long this thread was ready to run and had no core, by the kernel (Linux: Documentation/scheduler/sched-stats.rst); 0: not told."""
+    try:
+        with open("/proc/self/schedstat", encoding="ascii") as text:
+            return int(text.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class Burner:
     """Keeps one device at work for a part of the time: what is owed grows with time and shrinks with what the events say."""
 
@@ -1698,9 +1717,9 @@ class Burner:
             self.held.go_on(0.001)
 
     def mark(self, now: float) -> None:
-        """Moment and device time in all, every quarter of a second."""
+        """Moment, device time in all, and what was waited for a core in all, every quarter of a second."""
         if not self.marks or now - self.marks[-1][0] >= SEEN_EVERY_S:
-            self.marks = [mark for mark in self.marks if now - mark[0] <= SEEN_FOR_S] + [[now, self.busy]]
+            self.marks = [mark for mark in self.marks if now - mark[0] <= SEEN_FOR_S] + [[now, self.busy, waited_s()]]
             self.held.show(marks=self.marks, kernels=self.turn)
 
 

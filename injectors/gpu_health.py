@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .device_needs import device_problems
 from .devices import accelerators, own_gpu
 from .lifecycle import end_agent
 from .means import XID_TOLD, Means
@@ -64,11 +65,14 @@ class GpuHealthSignal(Injector):
 
     def problems(self) -> tuple[str, ...]:
         if not (self.kernel_log and self.xid == BLINDS):
-            return ()
+            return device_problems(self.device)
         why = (
             "DCGM 4, which reads that log, asks the driver nothing more until its host engine starts again, and no undo ends that"
         )
-        return (f"`xid` is {BLINDS} in the kernel's log: {why}; write another number, or `dcgm: true` without `kernel_log`",)
+        return (
+            f"`xid` is {BLINDS} in the kernel's log: {why}; write another number, or `dcgm: true` without `kernel_log`",
+            *device_problems(self.device),
+        )
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         if not (self.kernel_log or self.dcgm):

@@ -142,7 +142,10 @@ def _words(path: str, answer: tuple[int, str]) -> str:
 def _controls(processes: list[JSON], target: Target) -> list[str]:
     """Control files of all of the target's processes that use CUDA. Raises Refusal where one is without the shim."""
     if not processes:
-        raise Refusal(f"not injecting: no process of {target.name} has CUDA's driver (libcuda.so) loaded")
+        raise Refusal(
+            f"not injecting: no process of {target.name} has CUDA's driver (libcuda.so) loaded; choose a target that computes on a GPU of NVIDIA's, "
+            "or send it a request first where it loads the driver only then"
+        )
     how = f"build it ({BUILD}) and start {target.name} with LD_AUDIT and BLACKSTART_CUDA as that says"
     if bare := [str(each["pid"]) for each in processes if not each["shim"]]:
         raise Refusal(f"not injecting: pid {', '.join(bare)} of {target.name} uses CUDA without the shim before it; {how}")

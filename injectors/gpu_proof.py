@@ -51,6 +51,21 @@ def teller(device: str) -> str:
     return AMDGPU if is_amd(device) else NVML
 
 
+def shown_units(told: JSON) -> list[str]:
+    """Power and clock of a GPU, where these are told."""
+    return [f"{told[word]:g} {unit}" for word, unit in (("power_w", "W"), ("sm_mhz", "MHz")) if told[word] is not None]
+
+
+def by_driver(fact: JSON) -> str:
+    """What NVML or the kernel tells of the agent on the device; of a slice (MIG) NVML tells no utilisation."""
+    if "engine_s" in fact:
+        worked = "an unknown time" if fact["engine_s"] is None else f"{fact['engine_s']:.1f} s"
+        return f"by {DRM} pid {fact['pid']} has it open, and its engines have worked {worked} for it"
+    share = fact["sm"] if fact["sm"] is not None else fact["utilisation"]
+    told = "no utilisation told" if share is None else f"{share} %"
+    return ", ".join([f"by {teller(fact['device'])} pid {fact['pid']} is on it", told, *shown_units(fact)])
+
+
 def _listed(look: JSON, device: str) -> tuple[JSON | None, str]:
     """What is told of that GPU, and why nothing is."""
     gpus, missing = (look["amd"], look["kfd"]) if is_amd(device) else (look["gpus"], look["nvml"])

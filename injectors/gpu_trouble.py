@@ -5,8 +5,9 @@ from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from .base import Differs, Evidence, Injector, NotYet, Privilege, Refusal, Undo
+from .device_needs import device_problems
 from .devices import accelerators, others_on, own_gpu
-from .gpu_proof import NVML
+from .gpu_proof import NVML, shown_units
 from .lifecycle import end_agent
 from .means import AGENT, Means
 from .opencl_devices import OPENCL
@@ -35,7 +36,12 @@ class GpuThrottle(Injector):
     patience: ClassVar[timedelta] = timedelta(seconds=20)
 
     def problems(self) -> tuple[str, ...]:
-        return () if 0 < self.power < 1 else (f"`power` is {self.power:.0%}, which throttles nothing or stops all; write 60%",)
+        found = device_problems(self.device)
+        return (
+            found
+            if 0 < self.power < 1
+            else (f"`power` is {self.power:.0%}, which throttles nothing or stops all; write 60%", *found)
+        )
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         if self.device and self.device.startswith(OPENCL):
@@ -79,9 +85,7 @@ class GpuThrottle(Injector):
                 word: gpu[word] for word in ("power_limit_w", "power_w", "sm_mhz", "slowed_by", "utilisation", "temperature_c")
             }
             facts[target.name] = {**limit, **told}
-        shown = "; ".join(
-            f"{each['device']} is limited to {each['power_limit_w']:g} W, at {each['sm_mhz']} MHz" for each in facts.values()
-        )
+        shown = "; ".join(f"{each['device']} is limited to {each['power_limit_w']:g} W{_at(each)}" for each in facts.values())
         return self._evidence(undo, shown, facts)
 
     def recover(self, undo: Undo, platform: Platform) -> None:
@@ -114,3 +118,8 @@ def _limited(gpu: JSON | None) -> str:
     if gpu is None:
         return "is not there"
     return "tells no limit of power" if gpu["power_limit_w"] is None else f"is limited to {gpu['power_limit_w']:g} W"
+
+
+def _at(told: JSON) -> str:
+    units = shown_units(told)
+    return f", at {', '.join(units)}" if units else ""

@@ -47,7 +47,7 @@ class SeenFiles:
         if name not in there:
             raise Unreadable(f"{path}: No such file")
         if (size := there[name]) is None:
-            raise Unreadable(f"{path} is a folder, or a link to nothing")
+            raise Unreadable(f"{path} is no regular file: a folder, a device, or a link to nothing; name a file")
         return Nearby(SeenFile(self, path, size), BLOCK)
 
 

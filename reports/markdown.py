@@ -53,7 +53,7 @@ def _faults(run: FinishedRun) -> str:
         (
             in_code(fault.kind),
             in_markdown(words.targets(fault)),
-            in_markdown(words.evidence(fault)),
+            in_markdown("; right before the undo: ".join(filter(None, (words.evidence(fault), words.still(fault))))),
             in_markdown(words.undo(fault)),
         )
         for fault in run.faults

@@ -148,14 +148,14 @@ def _streams(run: FinishedRun) -> dict[str, Any] | None:
 
 
 def _fault(fault: InjectedFault) -> dict[str, Any]:
-    effective = None if fault.effective is None else _pair(Interval(*fault.effective))
     return {
         "kind": fault.kind,
         "targets": [str(target["name"]) for target in fault.targets],
         "identities": [str(target["identity"]) for target in fault.targets],
         "injecting_s": _number(fault.injecting_s),
-        "effective": effective,
+        "effective": None if fault.effective is None else _pair(Interval(*fault.effective)),
         "evidence": None if fault.evidence is None else dict(fault.evidence),
+        "evidence_before_undo": None if fault.still is None else dict(fault.still),
         "problem": fault.problem or None,
         "undone": fault.undone is not None,
         "undone_s": _moment(fault.undone),

@@ -133,6 +133,7 @@ def _faults() -> _Schema:
         "identities": _list(_TEXT),
         "injecting_s": _SECONDS,
         "undone_s": _pair_of_moments(),
+        "evidence_before_undo": _or_null(_EVIDENCE),
         "undo_evidence": _or_null(_EVIDENCE),
         "problem": {"type": ["string", "null"]},
         "undo_problem": {"type": ["string", "null"]},

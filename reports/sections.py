@@ -87,6 +87,8 @@ def faults(run: FinishedRun) -> list[dict[str, Any]]:
             "targets": [_target(target) for target in fault.targets],
             "evidence": _proof(fault.evidence),
             "evidence_told": words.evidence(fault),
+            "still": _proof(fault.still),
+            "still_told": words.still(fault),
             "undo": _proof(fault.undo_evidence),
             "undo_told": words.undo(fault),
             "undo_verified": fault.undo_verified,

@@ -1,5 +1,8 @@
 """What several reports say in the same words: the verdict's sign, a fault's targets, whether it was proven and undone."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..drills.finished import FinishedRun, InjectedFault
 from ..drills.measure.values import Interval
 from ..drills.verdict import Verdict
@@ -32,10 +35,21 @@ def targets(fault: InjectedFault) -> str:
 def evidence(fault: InjectedFault) -> str:
     """What proved the fault, and who said so."""
     if fault.evidence is not None:
-        return f"{one_line(str(fault.evidence['detail']), 300)} (source: {one_line(str(fault.evidence['source']), 100)})"
+        return _proof(fault.evidence)
     if fault.injecting_s is None:
         return "it was never injected"
     return f"none: {one_line(fault.problem or 'nothing showed that it took effect', 300)}"
+
+
+def still(fault: InjectedFault) -> str:
+    """What proved it once more right before its undo; empty: nothing did."""
+    if fault.still is None:
+        return ""
+    return "the same" if fault.evidence and fault.still["detail"] == fault.evidence["detail"] else _proof(fault.still)
+
+
+def _proof(evidence: Mapping[str, Any]) -> str:
+    return f"{one_line(str(evidence['detail']), 300)} (source: {one_line(str(evidence['source']), 100)})"
 
 
 def undo(fault: InjectedFault) -> str:
@@ -43,8 +57,7 @@ def undo(fault: InjectedFault) -> str:
     if fault.injecting_s is None and not fault.undo_problem:
         return "nothing to undo"
     if fault.undo_verified:
-        proof = fault.undo_evidence
-        told = f": {one_line(str(proof['detail']), 300)} (source: {one_line(str(proof['source']), 100)})" if proof else ""
+        told = f": {_proof(fault.undo_evidence)}" if fault.undo_evidence else ""
         fallen = f"; {', '.join(fault.fallen)} had ended by the end of the drill and stands again" if fault.fallen else ""
         return f"undone and proven{told}{fallen}"
     return f"NOT proven: {one_line(fault.undo_problem or 'nothing showed that it was undone', 300)}"

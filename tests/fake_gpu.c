@@ -372,6 +372,10 @@ int nvmlDeviceGetProcessUtilization(struct gpu *g, struct utilisation *rows, uns
   unlock();
   return *count = n, n ? 0 : 6;
 }
+int nvmlDeviceGetCudaComputeCapability(struct gpu *g, int *major, int *minor) {
+  FAIL(nvmlDeviceGetCudaComputeCapability);
+  return *major = g->capability / 10, *minor = g->capability % 10, 0;
+}
 int nvmlDeviceGetComputeMode(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetComputeMode); return *found = g->mode, 0; }
 static int list(struct gpu *g, unsigned *count, struct listed *rows, int wanted) {
   unsigned n = 0;

@@ -20,9 +20,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from blackstart.commands import cuda_shim
+from blackstart.injectors import gpu_agent
 from blackstart.injectors.base import Evidence, FaultError, Injector, NotYet, Undo
-from blackstart.injectors.gpu import LONGEST_LOOK_S, GpuMemoryFill, GpuSaturate
-from blackstart.injectors.gpu_agent import Nvml
+from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
+from blackstart.injectors.gpu_duty import LONGEST_LOOK_S
 from blackstart.injectors.gpu_lost import GpuLost
 from blackstart.injectors.platforms.base import PlatformError
 from blackstart.injectors.platforms.process import ProcessPlatform
@@ -37,7 +38,7 @@ DUTIES, DUTY_WITHIN = (0.2, 0.5, 0.8), 0.05
 
 def seen(uuid: str) -> dict:
     """By NVML in this process, which neither injects nor proves."""
-    nvml = Nvml()
+    nvml = gpu_agent.Nvml()
     return nvml.seen(nvml.handle(uuid), None)
 
 
@@ -132,12 +133,20 @@ def failed(checks: Iterable[Callable[[], None]]) -> int:
 
 
 def chosen(wanted: str | None) -> str:
-    """That GPU, or the first that nobody uses; prints what NVML tells of it."""
-    nvml = Nvml()
-    handles, broken = nvml.devices()
-    found = [nvml.seen(handle, parent) for handle, parent in handles]
+    """That GPU, or the first that nobody uses; prints what NVML tells of it. Exits with what is missing where there is none."""
+    try:
+        nvml = gpu_agent.Nvml()
+        handles, broken = nvml.devices()
+        found = [nvml.seen(handle, parent) for handle, parent in handles]
+    except (gpu_agent.Refused, gpu_agent.Failed) as problem:
+        sys.exit(f"no GPU can be tried here: {problem}; run this where NVIDIA's driver is installed")
     print(json.dumps({"broken": broken}), flush=True)
-    gpu = next(gpu for gpu in found if (gpu["uuid"] == wanted if wanted else not gpu["processes"]))
+    gpu = next((gpu for gpu in found if (gpu["uuid"] == wanted if wanted else not gpu["processes"])), None)
+    if gpu is None:
+        there = "; ".join([", ".join(gpu["uuid"] for gpu in found) or "no GPU", *broken])
+        sys.exit(
+            f"{f'there is no {wanted}' if wanted else 'there is no GPU that nobody uses'}; NVML has {there}; name one of them"
+        )
     print(json.dumps(gpu), flush=True)
     return gpu["uuid"]
 

@@ -37,9 +37,17 @@ def explanation(path: str, kinds: Kinds, report: Report) -> str:
         elif step in keys:
             field = keys[step]
         else:
-            report.add(START, f"{shown(path)} is not part of a file: no {shown(step)} here", instead_of_key(step, keys, (), {}))
+            own = _own_keys(step, kinds) if isinstance(inner, Record) and inner.type is Fault else ""
+            todo = own or instead_of_key(step, keys, (), {})
+            report.add(START, f"{shown(path)} is not part of a file: no {shown(step)} here", todo)
             return ""
     return _described(path, field, kinds, kind)
+
+
+def _own_keys(key: str, kinds: Kinds) -> str:
+    """What to ask for a key that only faults of some kinds have, as `KIND.KEY`; empty: none has it."""
+    own = [f"{kind}.{key}" for kind in kinds if key in parameters_of(kinds[kind]).fields]
+    return f"it is a key of {'one kind' if len(own) == 1 else 'some kinds'} of fault: {listed(own)}" if own else ""
 
 
 def _root(path: str, kinds: Kinds) -> tuple[Field, str, str]:

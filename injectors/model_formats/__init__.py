@@ -7,6 +7,7 @@ carries it out.
 from . import gguf, onnx, pytorch, safetensors
 from .layout import Layout, Source, Unreadable
 
+ONNX = b"\x08"  # its first field, the version
 KNOWN = "safetensors, GGUF, ONNX and PyTorch's zip"
 
 
@@ -23,9 +24,20 @@ def read(source: Source) -> Layout:
         raise Unreadable("this is a page of HTML or XML, not a model")
     if start[:1] == b"\x80" and start[1:2] in {b"\2", b"\3", b"\4", b"\5"}:
         raise Unreadable(f"this is a bare pickle, as PyTorch before 1.6 wrote them; {KNOWN} can be edited")
-    if start[8:9] == b"{" or len(start) <= safetensors.LEAST:
+    if len(start) <= safetensors.LEAST:
+        raise Unreadable(f"the file has {len(start)} bytes, too few for any known format ({KNOWN})")
+    if start[8:9] == b"{" and (start[:1] != ONNX or start[4:8] == bytes(4)):  # a length that begins so is of few digits
         return safetensors.read(source)
-    if start[:1] == b"\x08":
+    if start[:1] == ONNX:
+        return _onnx(source)
+    raise Unreadable(f"of no known format ({KNOWN}), or damaged already: its first bytes are {start[:8].hex(' ')}")
+
+
+def _onnx(source: Source) -> Layout:
+    """What begins as such a model does; where it breaks off only a byte is known."""
+    try:
         return onnx.read(source)
-    length = int.from_bytes(start[:8], "little")
-    raise Unreadable(f"of no known format ({KNOWN}): its first bytes are {start[:8].hex(' ')}, as a header length {length}")
+    except Unreadable as problem:
+        if not str(problem).startswith("byte "):
+            raise
+        raise Unreadable(f"this begins as an ONNX model and is damaged already: {problem}") from problem

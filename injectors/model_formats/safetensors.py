@@ -10,10 +10,8 @@ LEAST = 8
 
 
 def read(source: Source) -> Layout:
-    """Raises Unreadable."""
+    """Of a file that has more than LEAST bytes. Raises Unreadable."""
     start = source.read(0, LEAST)
-    if len(start) < LEAST:
-        raise Unreadable(f"the file has {len(start)} bytes; a safetensors file begins with 8 bytes of header length")
     length = int.from_bytes(start, "little")
     if not 2 <= length <= HEADER_LIMIT:
         raise Unreadable(f"this is no safetensors file: its first 8 bytes, as a header length, say {length}")

@@ -452,12 +452,12 @@ def test_a_gpu_that_cannot_be_shared_without_harm_is_refused(simulated, fakes):
 def test_memory_that_is_not_there_is_not_taken(simulated, fakes, tmp_path):
     with closing(simulated()) as platform:
         fakes.process(0, platform.current("r0").details["pid"], MIB_OF - 100)
-        assert f"{WHOLE} has {100 * MIB} bytes free, and {256 * MIB} are to be left" in refused(platform, GpuMemoryFill())
+        assert f"{WHOLE} has 100 MiB free, and 256 MiB are to be left; write less as `leave`" in refused(
+            platform, GpuMemoryFill()
+        )
         platform.agents.environment.update(pocl(tmp_path / "opencl"))
         platform.memory_available = lambda _: 600 * MIB
-        assert "uses the machine's own memory: 805306368 bytes would be taken" in refused(
-            platform, GpuMemoryFill(device="opencl:0")
-        )
+        assert "uses the machine's own memory: 768 MiB would be taken" in refused(platform, GpuMemoryFill(device="opencl:0"))
 
 
 def test_a_gpu_that_others_use_as_well_is_refused(on_gpu, gpus):
@@ -485,15 +485,21 @@ def test_what_cannot_be_throttled_is_refused(simulated, fakes):
 
 def test_a_target_without_cuda_cannot_lose_it(simulated):
     with closing(simulated()) as platform:
-        assert "no process of r0 has CUDA's driver (libcuda.so) loaded" in refused(platform, GpuLost())
+        assert "no process of r0 has CUDA's driver (libcuda.so) loaded; choose a target that computes on a GPU" in refused(
+            platform, GpuLost()
+        )
 
 
 def test_a_missing_driver_is_named(tmp_path, processor):
     with closing(processor()) as platform:
-        assert "libnvidia-ml.so.1 cannot be loaded" in refused(platform, GpuSaturate())
+        why = refused(platform, GpuSaturate())
+        assert "libnvidia-ml.so.1 cannot be loaded" in why
+        assert "run blackstart where the GPU's driver is installed, or name a processor by OpenCL (`device: opencl:0`)" in why
         assert "there is no opencl:7; OpenCL has opencl:0 (pthread" in refused(platform, GpuMemoryFill(device="opencl:7"))
         platform.agents.environment["LD_LIBRARY_PATH"] = ""
-        assert "libOpenCL.so.1 cannot be loaded" in refused(platform, GpuSaturate(device="opencl:0"))
+        why = refused(platform, GpuSaturate(device="opencl:0"))
+        assert "libOpenCL.so.1 cannot be loaded" in why
+        assert "install an OpenCL loader and a driver (PoCL for a processor)" in why
     assert not (tmp_path / "state" / "agents").exists()
 
 
@@ -642,6 +648,25 @@ def test_a_gpu_that_is_broken_keeps_no_other_from_being_used(simulated, fakes):
         )
 
 
+@pytest.mark.parametrize(
+    ("driver", "uuid", "why"),
+    [
+        (False, "", "no GPU can be tried here: libnvidia-ml.so.1 cannot be loaded"),
+        (True, "GPU-ffff", f"there is no GPU-ffff; NVML has {WHOLE}, {SLICE}; name one of them"),
+        (True, "", f"there is no GPU that nobody uses; NVML has {WHOLE}, {SLICE}; name one of them"),
+    ],
+)
+def test_the_check_for_machines_with_a_gpu_says_why_it_cannot_begin(driver, uuid, why, fakes):
+    environment = {**os.environ, **(fakes.environment if driver else {"LD_LIBRARY_PATH": ""})}
+    for index in (0, 2):
+        fakes.process(index, os.getpid(), 10)
+    command = [sys.executable, "-m", "blackstart.tests.on_gpu", *([uuid] if uuid else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(why), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.timeout(300)
 def test_the_check_for_machines_with_a_gpu_works(fakes):
     """tests/on_gpu.py, which waits for such a machine, on simulated GPUs."""
@@ -649,6 +674,6 @@ def test_the_check_for_machines_with_a_gpu_works(fakes):
     command = [sys.executable, "-m", "blackstart.tests.on_gpu", WHOLE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("the whole contract is kept") == 3
-    assert done.stdout.count('"hardware": "simulated"') == 7  # of the GPU, and of each fault while it holds and after it
+    assert done.stdout.count("the whole contract is kept") == 4
+    assert done.stdout.count('"hardware": "simulated"') == 15  # of the GPU, and of each fault while it holds and after it
     assert fakes.used_mib(0) == 0

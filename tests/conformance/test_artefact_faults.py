@@ -448,5 +448,5 @@ def test_refusals(service: Service) -> None:
 def test_a_socket_is_no_credential(service: Service) -> None:
     with socket.socket(socket.AF_UNIX) as listener, closing(service.open()) as platform:
         listener.bind(str(service.folder / "s"))
-        with pytest.raises(Refusal, match="is a folder, or a link to nothing"):
+        with pytest.raises(Refusal, match="is no regular file"):
             CredentialExpire("s").plan(both(service), platform)

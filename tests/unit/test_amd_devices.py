@@ -3,6 +3,7 @@
 import pytest
 from blackstart.injectors.amd_devices import own_amd
 from blackstart.injectors.base import Refusal
+from blackstart.injectors.device_needs import Needs
 from blackstart.injectors.devices import devices_of
 from blackstart.injectors.platforms.base import Target
 
@@ -66,13 +67,22 @@ class Beside:
 
 
 def of_both(nvidia: list[dict], of_amd: list[dict], wanted: str | None = None) -> str:
-    more = {"name": "A", "total_bytes": 4, "used_bytes": 1, "hardware": "real", "compute_mode": 0, "mps": False}
+    more = {
+        "name": "A",
+        "total_bytes": 4,
+        "used_bytes": 1,
+        "hardware": "real",
+        "compute_mode": 0,
+        "mps": False,
+        "temperature_c": 40,
+        "power_w": None,
+    }
     for each in (*nvidia, *of_amd):
         each.update(more)
         for process in each["processes"]:
             process.update(here=True, agent=False)
     seen = {**seen_of(of_amd), "gpus": nvidia}
-    return devices_of((R0,), Beside(seen), wanted, shared=False)["r0"]["device"]
+    return devices_of((R0,), Beside(seen), wanted, Needs())["r0"]["device"]
 
 
 def test_beside_gpus_of_both_the_one_that_the_target_is_on_is_its_own() -> None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from blackstart.injectors.base import Injector, NotYet, Refusal, Undo
+from blackstart.injectors.base import Evidence, Injector, NotYet, Refusal, Undo
+from blackstart.injectors.device_needs import Needs
 from blackstart.injectors.devices import devices_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.gpu_health import GpuHealthSignal
@@ -26,7 +27,7 @@ OPENCL_GPU = {
     "uuid": None,
     "hardware": "real",
 }
-OPENCL_GPU |= {"total_bytes": TOTAL, "temperature_c": 40, "on_host_memory": False}
+OPENCL_GPU |= {"total_bytes": TOTAL, "temperature_c": 40, "power_w": None, "on_host_memory": False}
 
 
 def process(pid: int, size: int | None = 300 * MIB, sm: int | None = None, **more: bool) -> dict[str, Any]:
@@ -34,8 +35,17 @@ def process(pid: int, size: int | None = 300 * MIB, sm: int | None = None, **mor
 
 
 def gpu(*processes: dict[str, Any], used: int = 800 * MIB, **more: object) -> dict[str, Any]:
-    words = ("parent", "utilisation", "power_w", "sm_mhz", "temperature_c")
-    known = {"uuid": UUID, "name": "A", "hardware": "real", "compute_mode": 0, "mps": False, "total_bytes": TOTAL}
+    words = ("parent", "utilisation", "power_w", "sm_mhz")
+    known = {
+        "temperature_c": 40,
+        "tensor": True,
+        "uuid": UUID,
+        "name": "A",
+        "hardware": "real",
+        "compute_mode": 0,
+        "mps": False,
+        "total_bytes": TOTAL,
+    }
     limits = {"power_limit_w": 700.0, "power_least_w": 200.0}
     return {**dict.fromkeys(words), **known, **limits, "used_bytes": used, "processes": list(processes), **more}
 
@@ -65,7 +75,7 @@ class Beside:
 
 
 def target_bytes(found: dict[str, Any], pids: tuple[int, ...] = (TARGET,)) -> int | None:
-    return devices_of((R0,), Beside(found, pids), None, shared=False)["r0"]["target_bytes"]
+    return devices_of((R0,), Beside(found, pids), None, Needs())["r0"]["target_bytes"]
 
 
 @pytest.mark.parametrize("injector", [GpuSaturate(), GpuMemoryFill(), GpuThrottle()], ids=lambda injector: injector.kind)
@@ -78,7 +88,7 @@ def test_an_agent_of_an_earlier_fault_is_no_stranger(injector: Injector) -> None
 
 def test_an_agent_on_an_opencl_gpu_is_no_stranger_and_has_nothing_of_the_targets() -> None:
     for pids in ({TARGET}, {TARGET, AGENT}):
-        seen = {"opencl": "", "devices": [{**OPENCL_GPU, "processes": [process(TARGET), process(AGENT)]}]}
+        seen = {"opencl": "", "root": True, "devices": [{**OPENCL_GPU, "processes": [process(TARGET), process(AGENT)]}]}
         found = opencl_device(seen, R0, pids, None, shared=False)
         assert (found["target_bytes"], found["used_bytes"]) == (300 * MIB, 600 * MIB)
     seen["devices"][0]["processes"].append(process(STRANGER))
@@ -86,10 +96,27 @@ def test_an_agent_on_an_opencl_gpu_is_no_stranger_and_has_nothing_of_the_targets
         opencl_device(seen, R0, {TARGET}, None, shared=False)
 
 
+@pytest.mark.parametrize("wanted", [None, "opencl:0"])
+def test_an_opencl_gpu_that_the_target_has_not_open_is_nobodys_to_hit(wanted: str | None) -> None:
+    """Also where no other is there that would be the target's, and where others may be hit along with a target."""
+    for root in (True, False):
+        seen = {"opencl": "", "root": root, "devices": [{**OPENCL_GPU, "processes": []}]}
+        with pytest.raises(Refusal, match="have no GPU open" if wanted else "has one of OpenCL's GPUs open") as problem:
+            opencl_device(seen, R0, {TARGET}, wanted, shared=True)
+        assert ("run blackstart as root" in str(problem.value)) != root
+
+
+def test_who_does_not_see_the_others_on_an_opencl_gpu_says_that_they_may_be_hit() -> None:
+    seen = {"opencl": "", "root": False, "devices": [{**OPENCL_GPU, "processes": [process(TARGET)]}]}
+    with pytest.raises(Refusal, match=r"only root sees whether others have opencl:0 .* or write `shared: true`"):
+        opencl_device(seen, R0, {TARGET}, "opencl:0", shared=False)
+    assert opencl_device(seen, R0, {TARGET}, "opencl:0", shared=True)["device"] == "opencl:0"
+
+
 def test_where_the_kernel_tells_no_memory_of_an_opencl_gpu_the_target_may_have_most_of_it() -> None:
     """Nor is it taken for the machine's own memory."""
     device = {**OPENCL_GPU, "processes": [process(TARGET, None)]}
-    found = opencl_device({"opencl": "", "devices": [device]}, R0, {TARGET}, None, shared=False)
+    found = opencl_device({"opencl": "", "root": True, "devices": [device]}, R0, {TARGET}, None, shared=False)
     assert (found["target_bytes"], found["used_bytes"], found["on_host_memory"]) == (None, None, False)
     assert GpuMemoryFill().bites(Undo((R0,), {"devices": {"r0": found}})) == "on-restart"
 
@@ -144,6 +171,67 @@ def test_a_lost_gpu_is_refused_where_the_shim_would_not_do_just_that(
     assert why in str(problem.value)
 
 
+# --- settings that a device does not meet, or that nobody would heed ---
+
+OTHERS = {"kind": "cpu", "device": "opencl:0", "name": "A", "hardware": "real", "total_bytes": TOTAL}
+
+
+def unmet(injector: Injector, *, device: dict[str, Any] | None = None, **found: object) -> str:
+    """Why it is refused on a GPU of NVML's of which that is told, or on OpenCL's `device`."""
+    platform = Beside(gpu(process(TARGET), **found))
+    seen = platform.accelerators()
+    platform.accelerators = lambda *_, **__: {**seen, "devices": [device]}
+    with pytest.raises(Refusal) as problem:
+        injector.plan((R0,), platform)
+    return str(problem.value)
+
+
+@pytest.mark.parametrize("injector", [GpuSaturate, GpuMemoryFill], ids=lambda injector: injector.kind)
+def test_what_would_stop_a_fault_at_once_or_could_not_stop_it_is_refused_by_the_plan(injector: type[Injector]) -> None:
+    warm = injector(hottest=45)
+    assert f"{UUID} has 45 C already and `hottest` is 45, so the fault would end at once" in unmet(warm, temperature_c=45)
+    assert f"nobody tells how hot {UUID} is" in unmet(injector(), temperature_c=None)
+    assert f"nobody tells how much power {UUID} takes" in unmet(injector(watts=300), power_w=None)
+    warm.plan((R0,), Beside(gpu(process(TARGET), temperature_c=44)))
+    injector(watts=300).plan((R0,), Beside(gpu(process(TARGET), power_w=90.0)))
+
+
+@pytest.mark.parametrize("settings", [{"watts": 300}, {"hottest": 60}])
+@pytest.mark.parametrize("injector", [GpuSaturate, GpuMemoryFill], ids=lambda injector: injector.kind)
+def test_a_limit_that_nobody_watches_on_a_processor_is_refused(injector: type[Injector], settings: dict[str, int]) -> None:
+    said = unmet(injector(device="opencl:0", **settings), device=OTHERS)
+    assert "nobody watches how hot opencl:0 (A) is or what it takes; leave out `hottest` and `watts`" in said
+
+
+def test_tensor_cores_that_are_not_there_are_refused_by_the_plan() -> None:
+    assert f"{UUID} has no tensor cores" in unmet(GpuSaturate(kernels="tensor"), tensor=False)
+    for device in (OTHERS, {**OPENCL_GPU, "processes": [process(TARGET)]}):
+        assert "OpenCL has no tensor cores" in unmet(GpuSaturate(kernels="tensor", device="opencl:0"), device=device)
+    for tensor, kernels in ((True, "tensor"), (None, "tensor"), (False, "auto")):
+        GpuSaturate(kernels=kernels).plan((R0,), Beside(gpu(process(TARGET), tensor=tensor)))
+
+
+PROBLEMS = [
+    (GpuMemoryFill(leave=Size(1 << 30), leave_share=Share(0.1)), "`leave` is given beside `leave_share`"),
+    (GpuSaturate(device=""), "`device` is empty"),
+    (GpuMemoryFill(device=" "), "`device` is empty"),
+    (GpuThrottle(device=""), "`device` is empty"),
+    (GpuHealthSignal(device=""), "`device` is empty"),
+    (GpuSaturate(duty=Share(0.005)), "`duty` is 0.5%, of which nothing would be seen; write 1% or more"),
+]
+
+
+@pytest.mark.parametrize(("injector", "why"), PROBLEMS)
+def test_a_setting_that_would_be_heeded_by_nobody_is_a_problem(injector: Injector, why: str) -> None:
+    (problem,) = injector.problems()
+    assert why in problem
+
+
+def test_settings_at_their_limits_are_none() -> None:
+    for injector in (GpuSaturate(duty=Share(0.01)), GpuMemoryFill(leave=Size(0)), GpuMemoryFill(leave_share=Share(0.0))):
+        assert not injector.problems()
+
+
 # --- the proof ---
 
 
@@ -159,7 +247,7 @@ def mine(size: int | None, sm: int | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(("sm", "whole", "proven"), [(60, 60, True), (0, 100, False), (None, 100, True), (None, 10, False)])
 def test_the_work_of_others_is_no_proof_where_shares_are_told(sm: int | None, whole: int, proven: bool) -> None:
     """An agent that is not among those whose kernels ran has a share of 0; where nobody's is told the whole GPU's counts."""
-    marks = [[0.0, 0.0], [2.0, 1.0]]
+    marks = [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0]]
     platform = Beside(
         gpu(process(TARGET, sm=100), mine(300 * MIB, sm), utilisation=whole), measured={"marks": marks, "kinds": []}
     )
@@ -169,6 +257,44 @@ def test_the_work_of_others_is_no_proof_where_shares_are_told(sm: int | None, wh
     else:
         with pytest.raises(NotYet, match=f"{UUID} is at {sm if sm is not None else whole} % by NVML, of 50% asked for"):
             injector.verify(undo(), platform)
+
+
+def held_for(over_s: float, worked: float, waited: float, hardware: str) -> Evidence:
+    """The proof of a duty of 80 % after so long, where the device worked that part of it and the agent waited that part for a core."""
+    marks = [[0.0, 3.0, 7.0], [over_s, 3.0 + worked * over_s, 7.0 + waited * over_s]]
+    platform = Beside(gpu(mine(300 * MIB, 60)), measured={"marks": marks, "kinds": []})
+    found = undo()
+    found.prior["devices"]["r0"]["hardware"] = hardware
+    return GpuSaturate(duty=Share(0.8)).verify(found, platform)
+
+
+def test_the_duty_that_is_asked_for_has_to_be_there_once_there_was_time_for_it() -> None:
+    """Half of it is enough in the first seconds; from five on it is kept within five points."""
+    assert held_for(2.0, 0.45, 0.0, "real").facts["targets"]["r0"]["duty"] == pytest.approx(0.45)
+    assert "GPU-0 worked 76% of 9.0 s for the agent beside r0" in held_for(9.0, 0.76, 0.0, "real").detail
+    with pytest.raises(NotYet, match=f"{UUID} has worked 74% of 9.0 s for the agent, of 80% asked for"):
+        held_for(9.0, 0.74, 0.0, "real")
+
+
+def test_what_an_agent_waits_for_a_core_counts_where_cores_do_the_work() -> None:
+    shown = held_for(9.0, 0.5, 0.28, "opencl-cpu")
+    assert "worked 50% of 9.0 s for the agent (which waited 28% of it for a core) beside r0" in shown.detail
+    for hardware, worked, waited in (("opencl-cpu", 0.5, 0.2), ("opencl-cpu", 0.3, 0.6), ("real", 0.5, 0.28)):
+        with pytest.raises(NotYet, match="of 80% asked for"):
+            held_for(9.0, worked, waited, hardware)
+
+
+def test_what_is_not_told_of_a_gpu_is_left_out() -> None:
+    marks = {"marks": [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0]], "kinds": []}
+    limit = {"device": UUID, "hardware": "real", "before_w": 700.0, "limit_w": 400}
+    throttled = Undo((R0,), {"limits": {"r0": limit}}, "f.1")
+    for power_w, sm_mhz, saturated, limited in (
+        (None, None, "60 %; 50% asked for", "to 400 W; hardware"),
+        (350.5, 1980, "60 %, 350.5 W, 1980 MHz; 50% asked for", "to 400 W, at 350.5 W, 1980 MHz; hardware"),
+    ):
+        found = gpu(mine(300 * MIB, 60), power_w=power_w, sm_mhz=sm_mhz, power_limit_w=400.0, slowed_by=[])
+        assert saturated in GpuSaturate(duty=Share(0.5)).verify(undo(), Beside(found, measured=marks)).detail
+        assert limited in GpuThrottle().verify(throttled, Beside(found)).detail
 
 
 HELD, LEAVE = 1000 * MIB, 256 * MIB

@@ -184,6 +184,8 @@ def test_a_field_is_explained_with_type_default_and_example(path, lines):
         ("objectives.rtoo", "did you mean `rto`"),
         ("faults[].duration", "write `for`"),
         ("network-delay.latency", "write `delay`"),
+        ("faults[].delay", "it is a key of one kind of fault: `network-delay.delay`"),
+        ("replica-kill.delay", "it is a key of one kind of fault: `network-delay.delay`"),
         ("nowhere", "no `nowhere` here"),
         ("observe.more", "no `more` here"),
     ],

@@ -1,6 +1,7 @@
 """junit.xml and summary.md: what CI servers and pull requests read."""
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 from blackstart.drills.finished import FinishedRun
 from blackstart.drills.refusal import Refused
+from blackstart.drills.replay import faults_of
 from blackstart.drills.verdict import Reason
 from blackstart.reports.files import document, render, write_reports
+from blackstart.reports.html import html
 from blackstart.reports.junit import junit
 from blackstart.reports.markdown import summary
+from blackstart.reports.result import result
 from blackstart.tests.unit import report_fixture as runs
 
 EVIL = 'a|b <script>alert(1)</script> ]]> \x00\x1b[31m\ud800 `code` *bold* @someone ![x](http://evil) # "q"'
@@ -135,6 +139,29 @@ def test_missed_is_a_failure_and_unknown_an_error() -> None:
     unknown = {name: problem.tag for name, problem in cases(runs.inconclusive()).items() if problem is not None}
     assert set(unknown.values()) == {"error"}
     assert "rto: recovery_time ≤ 60 s" in unknown
+
+
+def test_what_proved_a_fault_right_before_its_undo_stands_beside_the_first_proof() -> None:
+    """As the journal tells it: the first proof of a duty may be of a second only."""
+    first, later = (
+        {"source": "NVML", "detail": f"worked 98% of {over_s} s", "facts": {"over_s": over_s}} for over_s in (1.0, 10.0)
+    )
+    planned = {"index": 0, "kind": "gpu-saturate", "certifies": "", "bites": "now", "targets": [{"name": "r0"}]}
+    events = [
+        (1.0, "planned", {"faults": [planned]}),
+        (2.0, "effective", {"fault": 0, "lo_s": 1.5, "hi_s": 2.0, "evidence": first}),
+        (12.0, "still-effective", {"fault": 0, "evidence": later}),
+    ]
+    (told,) = faults_of(runs.journal(events))
+    fault = replace(runs.FAULT, evidence=told.evidence, still=told.still)
+    run = replace(runs.passed(), faults=(fault,))
+    found = result(run)["faults"][0]
+    assert (found["evidence"], found["evidence_before_undo"]) == (first, later)
+    row = next(line for line in summary(run).splitlines() if "replica-kill" in line and "NVML" in line)
+    assert r"worked 98% of 1.0 s \(source: NVML\); right before the undo: worked 98% of 10.0 s \(source: NVML\)" in row
+    assert re.search("worked 98% of 1.0 s .*Proof right before the undo</h4>.*worked 98% of 10.0 s", html(run), re.DOTALL)
+    again = summary(replace(run, faults=(replace(fault, still=first),)))
+    assert r"worked 98% of 1.0 s \(source: NVML\); right before the undo: the same" in again
 
 
 def test_fault_that_was_never_injected_has_no_evidence_and_nothing_to_undo() -> None:
