@@ -256,7 +256,7 @@ def _untouched(planned: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tell(fault: dict[str, Any], record: Record) -> None:  # noqa: C901 - one case for each event
+def _tell(fault: dict[str, Any], record: Record) -> None:
     fields = record.fields
     match record.event:
         case "undo-recorded":
