@@ -100,7 +100,7 @@ def test_a_drill_under_way_is_told_and_no_hindrance(blackstart: Blackstart, demo
         ("control-plane-and-dns-down", "dns-break has means on platform docker and kubernetes alone, and this is process"),
         (
             "api-server-unreachable",
-            "network-partition as it is written here has means on platform docker and kubernetes alone, and this is process",
+            "network-partition as it is written here has means on platform kubernetes alone, and this is process",
         ),
     ],
 )
