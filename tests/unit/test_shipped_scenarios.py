@@ -2,13 +2,17 @@
 
 from dataclasses import fields
 from datetime import timedelta
+from itertools import takewhile
+from pathlib import Path
 
 import pytest
 from blackstart.commands.drilling import demo_parts, demo_privileged
+from blackstart.commands.looking import scenarios
 from blackstart.drills.loading import load_scenario
 from blackstart.drills.scenario import Bound, Objectives
+from blackstart.drills.verdict import ExitCode
 from blackstart.reports.fault_pages import needs
-from blackstart.scenarios import shipped
+from blackstart.scenarios import shipped, shipped_text
 from blackstart.tests.drills.expected import EXPECTED
 
 OTHER = {timedelta: "7s", int: "7", Bound: ">= 12%"}  # than any scenario has
@@ -25,6 +29,20 @@ def test_it_says_what_it_rehearses_certifies_and_needs(name: str) -> None:
     limits = (" not ", "cannot", "nothing")  # a pass is never about everything
     assert any(word in scenario.certifies for word in limits)
     assert needs(scenario)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_what_is_shown_and_copied_says_first_what_it_needs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scenarios(name, None) is ExitCode.PASSED
+    shown = capsys.readouterr().out
+    assert scenarios(name, tmp_path) is ExitCode.PASSED
+    copied = (tmp_path / f"{name}.yaml").read_text(encoding="utf-8")
+    assert shown.rstrip("\n") == copied.rstrip("\n")
+    comment = "".join(takewhile(lambda line: line.startswith("# "), copied.splitlines(keepends=True)))
+    said = " ".join(line.removeprefix("# ") for line in comment.splitlines())
+    assert said == f"Needs: {'; '.join(needs(load_scenario(shipped()[name])))}."
+    assert copied == comment + shipped_text(name)
+    assert load_scenario(tmp_path / f"{name}.yaml") == load_scenario(shipped()[name])
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
