@@ -83,6 +83,11 @@ def test_what_a_profile_says_of_blackstart_is_there(name):
         assert (FOLDER.parents[1] / path).is_file(), path
 
 
+def test_the_server_that_the_tests_install_is_the_version_that_its_profile_names():
+    makefile = (FOLDER.parents[1] / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"\bmlserver(?:==([\d.]+))? 'uvloop", makefile) == [engine_profile("mlserver").version]
+
+
 @pytest.mark.parametrize(("command", "expected"), COMMANDS.items(), ids=lambda value: str(value)[:40])
 def test_an_engine_is_told_from_others_by_command_lines(command, expected):
     engine, computes = expected
