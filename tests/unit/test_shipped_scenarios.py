@@ -11,6 +11,7 @@ from blackstart.commands.looking import scenarios
 from blackstart.drills.loading import load_scenario
 from blackstart.drills.scenario import Bound, Objectives
 from blackstart.drills.verdict import ExitCode
+from blackstart.injectors import registry
 from blackstart.reports.fault_pages import needs
 from blackstart.scenarios import shipped, shipped_text
 from blackstart.tests.drills.expected import EXPECTED
@@ -63,6 +64,14 @@ def test_its_faults_outlast_its_rto(name: str) -> None:
     held = [each.for_ for each in scenario.faults if each.for_ is not None and each.kind != "gpu-health-signal"]
     rto = scenario.objectives.rto
     assert rto is None or all(each > rto for each in held)
+
+
+def test_a_busy_engine_is_drilled_where_a_kubelet_probes_it() -> None:
+    """By the fault that its incidents name once that can be done there: long prompts."""
+    scenario = load_scenario(shipped()["health-probe-flap"])
+    assert all("kubernetes" in each.injector.means_on for each in scenario.faults)
+    assert "long-context-flood" in scenario.certifies
+    assert "kubernetes" not in registry()["long-context-flood"].platforms
 
 
 def test_memory_is_held_until_a_server_that_starts_again_has_looked_for_it() -> None:
