@@ -2,9 +2,10 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from blackstart.injectors.platforms import Where
@@ -43,17 +44,28 @@ def pod(image: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(api: KubeApi, image: str, profile: str = "restricted") -> Iterator[str]:
-    """Three pods of a Deployment behind a Service, in a namespace of their own, which takes only pods of that Pod Security profile."""
+def running(
+    api: KubeApi,
+    image: str,
+    profile: str = "restricted",
+    *,
+    replicas: int = REPLICAS,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Pods of a Deployment behind a Service, in a namespace of their own, which takes only pods of that Pod Security profile.
+
+    `more` is added to their container.
+    """
     name = f"blackstart-test-{secrets.token_hex(2)}"
     labels = {"pod-security.kubernetes.io/enforce": profile}
     api.create(place("namespaces"), {"metadata": {"name": name, "labels": labels}})
     template = {"metadata": {"labels": {"app": "web"}}, "spec": pod(image)}
-    spec = {"replicas": REPLICAS, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    template["spec"]["containers"][0].update(more)
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}
     api.create(place("deployments", name, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
     ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
     api.create(place("services", name), {"metadata": {"name": "web"}, "spec": ports})
-    until("all pods to be ready", lambda: deployment(api, name)["status"].get("readyReplicas") == REPLICAS, 90)
+    until("all pods to be ready", lambda: deployment(api, name)["status"].get("readyReplicas") == replicas, 90)
     try:
         yield name
     finally:
@@ -69,7 +81,7 @@ def await_standing(api: KubeApi, namespace: str) -> None:
     until("old pods to be gone", lambda: len(api.items(place("pods", namespace), labels="app=web")[0]) == REPLICAS, 60)
 
 
-def profile_of(namespace: str, image: str, folder: Path) -> Path:
+def profile_of(namespace: str, image: str, folder: Path, rate: str = "20/s") -> Path:
     """Its service file."""
     path = folder / "web.yaml"
     profile = {
@@ -79,7 +91,7 @@ def profile_of(namespace: str, image: str, folder: Path) -> Path:
         "platform": "kubernetes",
         "kubernetes": {"namespace": namespace, "workload": "deployment/web"},
         "endpoint": {"service": "web", "port": PORT, "protocol": "http"},
-        "probe": {"rate": "20/s", "image": image},
+        "probe": {"rate": rate, "image": image},
     }
     path.write_text(json.dumps(profile), encoding="utf-8")
     return path

@@ -1,0 +1,56 @@
+"""health-probe-flap where a probe can kill: a kubelet that asks a busy container for a sign of progress, impatiently and patiently.
+
+The probe computes, as one does that asks an engine for a token; what it takes is a fifth of a second on a processor of its own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blackstart.injectors.platforms.kube_api import KubeApi, place
+from blackstart.tests.cluster.steps import everything_ours
+from blackstart.tests.cluster.web import profile_of, running
+from blackstart.tests.command import Blackstart
+
+COMPUTES = "import time\nwhile time.process_time() < 0.2: pass"
+SCENARIO = """\
+apiVersion: blackstart/v1
+kind: Scenario
+name: busy
+steady_state: {hold: 3s}
+faults:
+  - {kind: cpu-stress, workers: 8, at: 0s, for: 12s}
+objectives: {availability: ">= 97%"}
+blast_radius: {share: 100%}
+observe: 14s
+settle: 2s
+"""
+
+
+def container(timeout_s: int, failures: int) -> dict[str, Any]:
+    probe = {"exec": {"command": ["python3", "-I", "-S", "-c", COMPUTES]}, "periodSeconds": 1}
+    return {
+        "livenessProbe": {**probe, "timeoutSeconds": timeout_s, "failureThreshold": failures},
+        "resources": {"limits": {"cpu": "1", "memory": "256Mi"}, "requests": {"cpu": "100m", "memory": "64Mi"}},
+    }
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("timeout_s", "failures", "verdict"), [(1, 2, "failed"), (20, 3, "passed")])
+def test_a_busy_container_is_ended_by_an_impatient_probe_alone(
+    blackstart: Blackstart, api: KubeApi, image: str, tmp_path: Path, timeout_s: int, failures: int, verdict: str
+) -> None:
+    scenario = tmp_path / "busy.yaml"
+    scenario.write_text(SCENARIO, encoding="utf-8")
+    with running(api, image, replicas=1, more=container(timeout_s, failures)) as namespace:
+        service = profile_of(namespace, image, tmp_path, rate="10/s")
+        done = blackstart.telling("run", scenario, "--service", service, "--yes")
+        (pod,) = api.items(place("pods", namespace), labels="app=web")[0]
+        (state,) = pod["status"]["containerStatuses"]
+        assert done.result["verdict"] == verdict, f"{done.out}\n{done.err}"
+        assert (state["restartCount"] > 0) is (verdict == "failed"), state
+        assert {one["name"]: one["verdict"] for one in done.result["objectives"]} == {"availability": verdict}
+        (fault,) = done.result["faults"]
+        assert fault["undo_verified"]
+        assert everything_ours(api, service) == []
