@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..injectors.platforms.base import PlatformError
 from ..injectors.platforms.kube_api import Forbidden, KubeApi, NotThere, place
@@ -52,8 +51,7 @@ def deployed(api: KubeApi, image: str, *, hardened: bool, tell: Tell, given: Giv
     namespace = f"blackstart-demo-{secrets.token_hex(2)}"
     where = f"{'the privileged ' if given.privileged else ''}namespace {namespace} of {api.context}"
     tell(f"deploying the {'hardened ' if hardened else ''}demo service into {where} ({image})")
-    allows: Literal["restricted", "privileged"] = "privileged" if given.privileged else "restricted"
-    api.create(place("namespaces"), namespace_manifest(namespace, creator(), allows=allows))
+    api.create(place("namespaces"), namespace_manifest(namespace, creator(), privileged=given.privileged))
     try:
         for each in manifests(namespace, image, hardened=hardened, storage_class=given.storage_class or _default_class(api)):
             resource, group = RESOURCES[each["kind"]]

@@ -20,7 +20,7 @@ from .journal import Journal
 from .observer import Observer, ProberLost
 from .plan import Plan, PlannedFault
 from .progress import Phase, Progress
-from .undoing import PROOF_EVERY_S, UNDO_PATIENCE_S, undo_one
+from .undoing import PROOF_EVERY_S, Undone, in_undo_order, look_back, patience_of, undo_one
 
 TICK_S = 0.1
 READ_BACK_S = 60.0
@@ -53,6 +53,7 @@ class Engine:
     meanwhile: Callable[[], None]
     files: Sequence[Path]  # the run's, as far as an undo needs them
     held: list[PlannedFault] = field(default_factory=list)
+    undone: list[Undone] = field(default_factory=list)
     ends_s: dict[int, float] = field(default_factory=dict)  # fault -> when its `for` is over
     last_action_s: float = 0.0
 
@@ -72,6 +73,10 @@ class Engine:
             self._undo_all()
         if finished or (struck and not self.interruption.insisted):
             self._settle(patient=finished)
+            for told in look_back(
+                self.undone, self.platform, self.journal, self.interruption.wait, patience_of(self.plan.scenario)
+            ):
+                self.progress.note(told)
         self._write_milestones()
         if unseen := self.platform.unseen():
             self.journal.append("milestones-unseen", why=unseen)
@@ -156,10 +161,9 @@ class Engine:
         return self._recovered(self._now(), settle_s)
 
     def _recovered(self, now_s: float, settle_s: float) -> bool:
-        """Whether users are served again, and it held. A fault that is held and that nobody noticed yet is watched to the end:
-        there is nothing to recover from, and the impact may still come. One that bites only on restart is held until every replica
-        answers again: while others serve, it would be undone before the one that it hit had loaded anything. So it is held to the end
-        where nobody asks that one by itself. Nor have replicas recovered that have different models.
+        """Whether users are served again, and it held. What nobody noticed yet is watched to the end: the impact may still come. What bites
+        only on restart is held until every replica answers again, else it would be undone before the one that it hit had loaded anything;
+        to the end where nobody asks that one by itself. Nor have replicas recovered that have different models.
         """
         if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
             return False
@@ -263,32 +267,29 @@ class Engine:
 
     def _undo_all(self) -> None:
         self.ends_s.clear()
-        while self.held:
-            self._undo(self.held.pop())
+        for fault in in_undo_order(self.held):
+            self.held.remove(fault)
+            self._undo(fault)
 
     def _undo(self, fault: PlannedFault) -> None:
-        # What an undo starts anew may have to be scheduled, pulled and loaded: it gets as long as users would wait.
-        patience_s = max(UNDO_PATIENCE_S, self.plan.scenario.observe.total_seconds())
+        patience_s, wait = patience_of(self.plan.scenario), self.interruption.wait
         self.progress.phase(Phase.UNDOING, patience_s, fault.fault.kind)
-        wait = self.interruption.wait
-        outcome = undo_one(fault.injector, fault.undo, self.platform, self.journal, fault.index, wait, patience_s)
+        self.undone.append(undo_one(fault.injector, fault.undo, self.platform, self.journal, fault.index, wait, patience_s))
         if not fault.injector.instant:  # the service's own recovery was the undo; there is nothing new to watch
             self.last_action_s = self._now()
-        self.progress.note(outcome)
+        self.progress.note(self.undone[-1].told)
 
     def _settle(self, *, patient: bool) -> None:
         """After the undo: watch on, since an outage can follow the undo as well; then read the ledger back."""
-        scenario = self.plan.scenario
-        settle_s, observe_s = scenario.settle.total_seconds(), scenario.observe.total_seconds()
-        longest_s = observe_s if patient else settle_s
+        settle_s = self.plan.scenario.settle.total_seconds()
+        longest_s = self.plan.scenario.observe.total_seconds() if patient else settle_s
         self.progress.phase(Phase.SETTLING, longest_s)
         ends_s = self._now() + longest_s if self.last_action_s > 0 else 0.0
         try:
             self._watch(ends_s, lambda now: self._recovered(now, settle_s), guarded=patient)
             if self.observer.has_ledger:
                 self.progress.phase(Phase.READING_BACK, READ_BACK_S)
-                counts = self.observer.read_back(READ_BACK_S)
-                self.journal.append("read-back", counts=counts)
+                self.journal.append("read-back", counts=self.observer.read_back(READ_BACK_S))
                 # An outage that began meanwhile is watched to its end as well, as long as there is time.
                 self._watch(ends_s, lambda now: self._recovered(now, settle_s), guarded=patient)
                 self.journal.append("watched")

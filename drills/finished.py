@@ -32,6 +32,8 @@ class InjectedFault:
     undo: Mapping[str, Any] | None = None  # Undo.to_json; None: it never came to an injection
     problem: str = ""  # why it was not effective
     lapsed: str = ""  # why it was no longer in effect when it was to be undone
+    replaced: tuple[str, ...] = ()  # names of targets that the undo put another process in place of
+    fallen: tuple[str, ...] = ()  # names of targets that did not stand at the drill's end, though the fault was undone
     undo_revives: bool = False  # of a kill: nothing but the undo starts its targets again
 
 

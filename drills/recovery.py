@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ..injectors.base import Evidence, Injector, Undo
 from ..injectors.platforms import cluster_configured, open_platform, opened_records
@@ -15,13 +16,13 @@ from .finished import InjectedFault, Record
 from .interruption import interruptible
 from .journal import NAME as JOURNAL
 from .journal import DrillClock, Journal, read_journal
-from .loading import InvalidFiles, decode_injector, load_service
+from .loading import InvalidFiles, decode_injector, load_scenario, load_service
 from .machine import boot_id
 from .replay import INPUTS, faults_of
 from .resolving import resolve
 from .service import Service
 from .state import BeingDrilled, drilling, mark_clean, open_runs, state_folder
-from .undoing import undo_one
+from .undoing import UNDO_PATIENCE_S, in_undo_order, patience_of, undo_one
 
 RUN_NAME = re.compile(r"\d{8}T\d{6}-[a-z0-9-]{1,63}-[0-9a-f]{4}")
 HOLD_S = 40.0  # a platform that remembers holders forgets a dead one sooner
@@ -106,8 +107,11 @@ def recover_run(
             records, _ = read_journal(folder / JOURNAL)
         if any(_open(fault) for fault in faults_of(records)):
             lines += _undo_left(folder, service, platform, say, gone)
-        lines += _end_started(platform) + _end_outpost(platform, service, run)
-        if not gone and not any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0])):
+        still_open = any(_open(fault) for fault in faults_of(read_journal(folder / JOURNAL)[0]))
+        if not still_open:  # what an undo started may still be loading: the next recover finds it
+            lines += _end_started(platform)
+        lines += _end_outpost(platform, service, run)
+        if not gone and not still_open:
             platform.forget(run)
             platform.sweep(run)
     after, _ = read_journal(folder / JOURNAL)
@@ -144,6 +148,22 @@ def _open(fault: InjectedFault) -> bool:
     return fault.undo is not None and not fault.undo_verified
 
 
+class _Left(NamedTuple):
+    """A fault that has no proof of its undo."""
+
+    fault: InjectedFault
+    undo: Undo
+    injector: Injector
+
+
+def patience_s(folder: Path) -> float:
+    """As the drill itself would have had. A scenario that is not read any more, of a kind that is not installed, must not keep a fault in place."""
+    try:
+        return patience_of(load_scenario(folder / "scenario.yaml"))
+    except (InvalidFiles, OSError):
+        return UNDO_PATIENCE_S
+
+
 def _undo_left(folder: Path, service: Service, platform: Platform, say: Callable[[str], None], gone: str) -> list[str]:
     """`gone`: why nothing of what was done to the service itself can be left; empty: it can."""
     lines = []
@@ -151,18 +171,18 @@ def _undo_left(folder: Path, service: Service, platform: Platform, say: Callable
     with interruptible() as interruption, Journal(folder / JOURNAL, _continued(records)) as journal:
         interruption.arm()
         journal.append("recover-started")
+        longest_s = patience_s(folder)
         if not gone and service.demo and not platform.find():
             gone = "nothing of the demo service is left"  # it ends with the command that started it
         left = [(fault, Undo.from_json(dict(fault.undo or {}))) for fault in faults_of(records) if _open(fault)]
         for _, undo in left:
             platform.recall(undo.targets)
-        for fault, undo in reversed(left):
-            injector = _rebuilt(undo, service)
+        for fault, undo, injector in in_undo_order([_Left(fault, undo, _rebuilt(undo, service)) for fault, undo in left]):
             if gone and "node" not in injector.changes:
                 journal.append("undo-verified", fault=fault.index, evidence=Evidence(platform.witness, gone).to_json())
                 lines.append(f"{fault.kind}: {gone}")
                 continue
-            lines.append(undo_one(injector, undo, platform, journal, fault.index, interruption.wait))
+            lines.append(undo_one(injector, undo, platform, journal, fault.index, interruption.wait, longest_s).told)
             say(lines[-1])
         journal.append("recover-ended")
     return lines

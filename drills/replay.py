@@ -251,6 +251,8 @@ def _untouched(planned: dict[str, Any]) -> dict[str, Any]:
         "undo": None,
         "problem": "",
         "lapsed": "",
+        "replaced": (),
+        "fallen": (),
     }
 
 
@@ -267,11 +269,22 @@ def _tell(fault: dict[str, Any], record: Record) -> None:
             fault["problem"] = fields["why"]
         case "lapsed":
             fault["lapsed"] = fields["why"]
-        case "recovering":
+        case _:
+            _tell_undo(fault, record)
+
+
+def _tell_undo(fault: dict[str, Any], record: Record) -> None:
+    fields = record.fields
+    match record.event:
+        case "recovering" if not fault["fallen"]:
             fault["recovering_s"] = record.t_s
-        case "undone":
+        case "undone" if not fault["fallen"]:
             fault["undone"] = (fields["lo_s"], fields["hi_s"])
+        case "fallen":
+            why = f"nothing stands under {', '.join(fields['targets'])} at the end of the drill"
+            fault.update(fallen=tuple(fields["targets"]), undo_verified=False, undo_problem=why)
         case "undo-failed":
             fault.update(undo_verified=False, undo_problem=fields["why"])
         case "undo-verified":
-            fault.update(undo_verified=True, undo_evidence=fields["evidence"], undo_problem="")
+            replaced = fault["replaced"] if fault["fallen"] else tuple(fields.get("replaced", ()))
+            fault.update(undo_verified=True, undo_evidence=fields["evidence"], undo_problem="", replaced=replaced)

@@ -101,9 +101,11 @@ def _doubts(measurement: Measurement, faults: Sequence["InjectedFault"], ended: 
     changed = [Reason("record-changed", what) for what in ended.changed]
     found = [Reason("not-steady", f"not steady before the fault: {why}") for why in measurement.baseline.why_not]
     unproven = [fault for fault in faults if fault.effective is None]
+    first = next((fault for fault in unproven if fault.problem), None)
     for fault in unproven if not found else ():  # an unsteady service is not harmed: that no fault came is no second reason
         why = (
             fault.problem
+            or (f"it was not tried, since fault {first.index} did not come about" if first and fault.injecting_s is None else "")
             or ended.no_fault
             or ("it was never injected" if fault.injecting_s is None else "no evidence that it took effect")
         )

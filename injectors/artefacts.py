@@ -13,11 +13,11 @@ from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
 from .platforms.base import Platform, PlatformError, Target, Unavailable, alike
 from .platforms.container_files import FIRST
+from .processes import harmed, known
 from .values import JSON
 
 MAPS_LIMIT = 16 << 20  # bytes of /proc/PID/maps
 RECORD_LIMIT = 1 << 20
-STAYS_S = 1.0  # a process that is there for so long is no passing one
 DIGEST = "sha256 of the file, read by the platform"
 
 
@@ -129,9 +129,11 @@ class FileFault(Injector):
         for target in undo.targets:
             prior = undo.prior["files"][target.name]
             now = platform.current(target.name)
-            if not put_back.get(prior["id"]) or now is None:
+            if not put_back.get(prior["id"]):
                 continue
-            if newcomers(now, prior, platform) if now.identity == target.identity else _started_damaged(now, prior, platform):
+            if now is None:
+                platform.revive(target.name)  # it may have died of the damage
+            elif harmed(now, prior, platform) if now.identity == target.identity else _started_damaged(now, prior, platform):
                 platform.restart(now)
         if foreign:
             raise ForeignChange("; ".join(foreign))
@@ -157,11 +159,12 @@ class FileFault(Injector):
                 self.jobs(target, platform) != jobs
             ):  # the digests hold the agent to what was read only if it was read of the same files
                 raise Refusal(f"not injecting: {jobs[0].path} was changed while it was looked at")
+            seen = known(own, platform.own(target))
         except (PlatformError, Unreadable) as error:
             raise Refusal(f"not injecting: {error}") from error
         first = parts[0]
         when = "now" if all(each == "now" for each in bites) else "on-restart"
-        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], "own": own}
+        return {"parts": parts, "bites": when, "path": first["path"], "id": first["id"], **seen}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:
@@ -225,27 +228,6 @@ def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
     started_s = platform.started_s(now)
     changed = [_file(now, part["path"], platform).get("changed_s") for part in prior["parts"]]
     return started_s is not None and any(each is not None and started_s < each for each in changed)
-
-
-def newcomers(now: Target, prior: JSON, platform: Platform) -> bool:
-    """Whether a process within it came after the plan and stays, such as a worker in the place of one that died, or the first one of a
-    container that was started again in its pod: it may have loaded the damage.
-    """
-    if not (came := set(_own(now, platform)) - set(prior["own"])):
-        return False
-    platform.given_up.wait(STAYS_S)
-    again = platform.current(now.name)
-    return bool(again and came & set(_own(again, platform)))
-
-
-def _own(target: Target, platform: Platform) -> tuple[str, ...]:
-    """Nothing where nothing runs that could be looked into."""
-    try:
-        return platform.own(target)
-    except Unavailable:
-        raise
-    except PlatformError:
-        return ()
 
 
 def _standing(target: Target, platform: Platform) -> Target:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from .artefacts import newcomers
 from .base import Differs, Evidence, ForeignChange, NotYet, Refusal, Undo
 from .platforms.base import Platform, PlatformError, Target
 from .platforms.object_guard import AS_BEFORE
+from .processes import newcomers
 from .values import JSON
 
 Change = Callable[[bytes], bytes]

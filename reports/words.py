@@ -45,7 +45,8 @@ def undo(fault: InjectedFault) -> str:
     if fault.undo_verified:
         proof = fault.undo_evidence
         told = f": {one_line(str(proof['detail']), 300)} (source: {one_line(str(proof['source']), 100)})" if proof else ""
-        return f"undone and proven{told}"
+        fallen = f"; {', '.join(fault.fallen)} had ended by the end of the drill and stands again" if fault.fallen else ""
+        return f"undone and proven{told}{fallen}"
     return f"NOT proven: {one_line(fault.undo_problem or 'nothing showed that it was undone', 300)}"
 
 

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from blackstart.drills.loading import load_service
 from blackstart.drills.measure.probing import await_right
 
@@ -113,6 +115,7 @@ class Blackstart:
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
+                process.send_signal(signal.SIGCONT)  # the test may have stopped it
                 process.wait(timeout=60)
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
@@ -122,11 +125,27 @@ class Blackstart:
         return until("a run's folder", lambda: sorted(path for path in self.runs.glob("2*") if path.is_dir()))[-1]
 
 
+@contextmanager
+def another_machine(folder: Path) -> Iterator[Blackstart]:
+    """blackstart where nothing is known of what was run here; it has its own place in that folder."""
+    own = folder / "another-machine"
+    own.mkdir()
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("BLACKSTART_STATE_DIR", str(own / "state"))
+        yield Blackstart(own)
+
+
 def events(folder: Path) -> list[str]:
     journal = folder / "journal.jsonl"
     if not journal.exists():
         return []
     return [json.loads(line)["event"] for line in journal.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def proven_by(folder: Path) -> list[dict[str, Any]]:
+    """The evidence of each fault in effect, by the journal."""
+    told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [each["evidence"] for each in told if each["event"] == "effective"]
 
 
 def short(*more: str) -> list[str]:

@@ -1,6 +1,6 @@
-/* gpu_server PORT UUID MIB: a model service in small, with a context and so many MiB on a GPU of fake_gpu.c, as one static program: its
- * image has nothing else, no python3 and no shell. Answers every request with how many bytes of the GPU are free; UUID `none`: it has none.
- * Where there is no room it ends.
+/* gpu_server PORT UUID MIB [SECONDS]: a model service in small, with a context and so many MiB on a GPU of fake_gpu.c, as one static
+ * program: its image has nothing else, no python3 and no shell. Answers every request with how many bytes of the GPU are free; UUID `none`:
+ * it has none. Takes memory so many seconds after its start: a real one reads its weights first. Where there is no room it ends.
  */
 #include "fake_gpu.c"
 #include <netinet/in.h>
@@ -22,11 +22,12 @@ static void answer(int client, int has) {
 }
 
 int main(int count, char **words) {
-  if (count != 4) return 2;
+  if (count != 4 && count != 5) return 2;
   int has = strcmp(words[2], "none"), on = 1;
   void *context;
   u64 memory;
   setenv("CUDA_VISIBLE_DEVICES", words[2], 1);
+  if (count == 5) sleep(atoi(words[4]));
   if (has && (cuInit(0) || cuCtxCreate_v2(&context, 0, 0) || cuMemAlloc_v2(&memory, (size_t)atoi(words[3]) << 20))) {
     fprintf(stderr, "no room for %s MiB on %s\n", words[3], words[2]);
     return 1;

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..finished import InjectedFault
-from ..scenario import Scenario
 from .classify import Grade
 from .edges import duration, not_before
 from .lane import Lane, by_kind
 from .observed import Observed
-from .service_state import Interruption, is_instant
+from .service_state import Interruption
 from .statistics import quantile
 from .values import Availability, Interval, Probe, QualityLoss, Streams
 
@@ -166,24 +164,16 @@ def source(lane: Lane) -> str:
     return f"{lane.info.component} {path}" if lane.info.component else path
 
 
-def time_to_detect(
-    scenario: Scenario, impact: Interval | None, observed: Observed, lanes: Sequence[Lane]
-) -> dict[str, Interval | None]:
+def time_to_detect(impact: Interval | None, observed: Observed, lanes: Sequence[Lane]) -> dict[str, Interval | None]:
     """By health endpoint, from the impact to its first answer that is not 2xx; None: none was seen until the end of watching.
 
     A sign between the fault and the impact took no time at all: what users did not notice yet was noticed. A victim that is dead, hangs or is cut off does not answer on its own port: that is the fault, and nobody's notice of it.
-    Where the undo of a kill put another process in a target's place, it first stopped what was left of it: a sign from then on is of the undo.
+    An undo that put another process in a target's place first stopped what was left of that: a sign from then on is the undo's.
     """
     found: dict[str, Interval | None] = {}
     struck = [fault for fault in observed.faults if fault.injecting_s is not None]
-    end_s = min(
-        (
-            each.recovering_s
-            for each in struck
-            if each.recovering_s is not None and is_instant(scenario, each) and _replaced(each)
-        ),
-        default=observed.window.end_s,
-    )
+    replacing = [fault.recovering_s for fault in struck if fault.replaced and fault.recovering_s is not None]
+    end_s = min([observed.window.end_s, *replacing])
     victims = {_component(target) for fault in struck for target in fault.targets}
     for lane in by_kind(lanes, "health"):
         answered = lane.info.component in victims
@@ -191,11 +181,6 @@ def time_to_detect(
         sign = None if since_s is None else _first_sign(lane, since_s, end_s, answered=answered)
         found[source(lane)] = None if impact is None or sign is None else duration(impact, not_before(impact, sign))
     return found
-
-
-def _replaced(fault: InjectedFault) -> bool:
-    running = ((fault.undo_evidence or {}).get("facts") or {}).get("running") or {}
-    return bool(running) and not {target["identity"] for target in fault.targets} & {*running.values()}
 
 
 def _first_sign(lane: Lane, since_s: float, end_s: float, *, answered: bool = False) -> Interval | None:

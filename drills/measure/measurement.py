@@ -28,7 +28,7 @@ def measure(scenario: Scenario, observed: Observed) -> Measurement:
     found = Measurement(
         baseline=steady(scenario, observed),
         recovery=replace(service.recovery, redundancy=redundant.time, not_redundant_s=redundant.longer_than_s),
-        time_to_detect={**time_to_detect(scenario, impact, observed, lanes), **endpoint_removal(impact, observed, steps)},
+        time_to_detect={**time_to_detect(impact, observed, lanes), **endpoint_removal(impact, observed, steps)},
         health_honesty_gap=honesty_gap(observed, lanes, service.all),
         data_loss=data_loss(observed, scenario.objectives.rpo),
         quality_loss=quality_loss(observed, lanes),

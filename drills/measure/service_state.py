@@ -118,7 +118,7 @@ def _of_longest(scenario: Scenario, observed: Observed, after: tuple[Interruptio
         recovered=worst.end,
         longest_gap_s=doubt_s,
         follows=follows(observed.faults, worst.start.hi_s),
-        revived=any(fault.undo_revives and is_instant(scenario, fault) for fault in observed.faults),
+        revived=any(fault.undo_revives and _is_instant(scenario, fault) for fault in observed.faults),
     )
     if worst.end is None:
         rto = scenario.objectives.rto
@@ -168,8 +168,7 @@ def _held_until(scenario: Scenario, faults: Sequence[InjectedFault], worst: Inte
     return min(ended, default=None)
 
 
-def is_instant(scenario: Scenario, fault: InjectedFault) -> bool:
-    """Whether it is over as soon as it has happened, as a kill."""
+def _is_instant(scenario: Scenario, fault: InjectedFault) -> bool:
     return fault.index < len(scenario.faults) and scenario.faults[fault.index].injector.instant
 
 

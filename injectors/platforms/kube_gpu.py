@@ -12,7 +12,6 @@ target's pod: that is given no device, and could never be removed from the pod a
 import hashlib
 import math
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +19,7 @@ from threading import Event
 from typing import ClassVar, Final
 
 from ..values import JSON
-from .abilities import BESIDE
-from .agent_programs import program
 from .base import PlatformError, Target, Unsupported, came
-from .container_files import DRIVER_S
-from .exec_agents import look, prefix, told
 from .kube_agents import PodAgents, PodDoors
 from .kube_api import ApiError, Conflict, Forbidden, KubeApi, place
 from .kube_exec import Container
@@ -32,17 +27,17 @@ from .kube_find import Finder, pod_of
 from .kube_own_pods import BATCH, await_running, own_pod
 from .kube_pods import main_container, parts_of, runs
 from .kube_records import OURS, SELECTOR
-from .own_rooms import ALL, MOST, SLEEP, VISIBLE, given, refuse_below, run_of
+from .own_rooms import MOST, SLACK_S, SLEEP, VISIBLE, BesideGpu, Wanted, given, run_of
 
 MARK: Final = "blackstart-gpu"  # the label that tells one such pod from another
 RUN_OF: Final = "blackstart/gpu-for"  # the annotation that names the run
 CONTAINER: Final = "gpu"
-SLACK_S, GONE_S, LOOK_EVERY_S, KEPT_S = 60.0, 30.0, 0.2, 60
+GONE_S, LOOK_EVERY_S, KEPT_S = 30.0, 0.2, 60
 MEMORY: Final = "2Gi"  # a context of CUDA's takes some hundred MiB of the node's
 
 
 @dataclass
-class GpuPods:
+class GpuPods(BesideGpu[Container]):
     """Those of one service; a `BesideSite`. `image`: with python3; None: the service file names none. `privilege`: the most that is
     allowed.
     """
@@ -55,23 +50,7 @@ class GpuPods:
     privilege: str = MOST
 
     outlives: ClassVar[bool] = False  # a pod that starts again may be given another GPU, and this one another pod
-
-    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
-        """From beside the agent of that fault; without one from a pod that is made for it, and sees all GPUs. Raises Unsupported."""
-        del opencl  # its devices are drilled beside local processes only
-        if not fault:
-            refuse_below(self.privilege)
-        if room := self._holding(_name(fault, target)) if fault else None:
-            found = self._looked(room, target, fault)
-        else:
-            found = self._looked_once(target, fault)
-        if found["nvml"]:
-            raise Unsupported(
-                f"a pod of image {self.image} on node {target.details['node']} that asks for GPUs by {VISIBLE}, with RuntimeClass "
-                f"{target.details['runtime']}, sees none: {found['nvml']}; let the target have NVIDIA's RuntimeClass (runtimeClassName), or let "
-                "that runtime heed the variable in unprivileged pods"
-            )
-        return {**found, "environment": {}, "where": BESIDE}  # what a device plugin gave the target no API tells
+    called: ClassVar[str] = "pod"
 
     def knowing(self, device: JSON) -> "GpuPods":
         """What else it takes the target's record says."""
@@ -85,38 +64,6 @@ class GpuPods:
             if self.api.there(place("nodes", name=node)) is None:
                 return f"node {node}"
         return ""
-
-    def agent_seen(self, fault: str, target: Target) -> JSON | None:
-        room = self._holding(_name(fault, target))
-        found: JSON | None = look(self._doors, room, "seen", {"prefix": prefix(fault, target)})["seen"] if room else None
-        return found
-
-    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
-        name = _name(fault, target)
-        room = self._begun(name, run_of(fault), target, parameters["device"], deadline_s + SLACK_S)
-        there = {"pod": room.pod, "container": room.container, "beside_pod": parts_of(target.identity)[2]}
-        try:
-            return self.agents.begin(fault, target, verb, {**parameters, **there}, deadline_s)
-        except PlatformError:
-            with suppress(PlatformError):  # whoever undoes the fault asks again
-                self._end(name)
-            raise
-
-    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
-        """From any process, whatever has become of the target. An agent that cannot be told to end ends with its pod."""
-        del beside  # nothing is changed that could outlive it
-        name, answer = _name(fault, target), {"event": "undone", "reason": "nothing was left"}
-        if room := self._holding(name):
-            try:
-                answer = self.agents.end_in(room, fault, target)
-            except PlatformError as error:
-                answer = {"event": "undone", "reason": f"its pod was ended: {error}"}
-        try:
-            self._end(name)
-        except PlatformError:
-            if not self.vanished(target):  # else the cluster itself removes the pod's object, when it comes to it
-                raise
-        return answer
 
     def abandon(self, run: str) -> None:
         """Remove what is left of that run."""
@@ -132,16 +79,11 @@ class GpuPods:
     def _doors(self) -> PodDoors:
         return PodDoors(self.api)
 
-    def _looked(self, room: Container, target: Target, fault: str) -> JSON:
-        request = {"container": self._number(target), "fault": fault}
-        return told(self._doors, room, program("saturate-gpu").name, ("look", request), DRIVER_S)
+    def _name(self, fault: str, target: Target) -> str:
+        return f"{MARK}-{hashlib.sha256(f'{fault}/{target.name}'.encode()).hexdigest()[:12]}"
 
-    def _looked_once(self, target: Target, fault: str) -> JSON:
-        name = _name(f"look {os.getpid()} {id(self)}", target)
-        try:
-            return self._looked(self._begun(name, run_of(fault), target, ALL, SLACK_S), target, fault)
-        finally:
-            self._end(name)
+    def _look_name(self, target: Target) -> str:
+        return self._name(f"look {os.getpid()} {id(self)}", target)
 
     def _number(self, target: Target) -> str:
         """The ID of the target's main container as its runtime has it; empty: it is gone, or was not started yet."""
@@ -157,17 +99,42 @@ class GpuPods:
     def _pods(self, name: str) -> list[JSON]:
         return self.api.items(place("pods", self._namespace), labels=f"{MARK}={name}")[0]
 
-    def _begun(self, name: str, run: str, target: Target, device: str, seconds: float) -> Container:
-        """One that runs. Raises Unsupported in the API server's own words, by a dry run: of a Job's pods nobody hears before they are missing."""
-        spec = self._pod(target, device, seconds)
+    def _way(self, target: Target, device: str) -> JSON:
+        """By the variable that NVIDIA's runtime heeds, whatever the target's pod has."""
+        del target
+        return given(device)
+
+    def _shown(self, target: Target, way: JSON) -> JSON:
+        """What a device plugin gave the target no API tells."""
+        del target, way
+        return {"environment": {}}
+
+    def _blind(self, target: Target, why: str) -> str:
+        node, runtime = target.details["node"], target.details["runtime"]
+        return (
+            f"a pod of image {self.image} on node {node} that asks for GPUs by {VISIBLE}, with RuntimeClass {runtime}, sees none: {why}; let "
+            "the target have NVIDIA's RuntimeClass (runtimeClassName), or let that runtime heed the variable in unprivileged pods"
+        )
+
+    def _place(self, room: Container, target: Target) -> JSON:
+        return {"pod": room.pod, "container": room.container, "beside_pod": parts_of(target.identity)[2]}
+
+    def _begun(self, wanted: Wanted) -> Container:
+        """By the API server's own word, from a dry run: of a Job's pods nobody hears before they are missing."""
+        name, target, spec = wanted.name, wanted.target, self._pod(wanted)
         meta = {"name": name, "namespace": self._namespace, "labels": {**OURS, MARK: name}}
         job = {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": math.ceil(seconds + SLACK_S),
+            "activeDeadlineSeconds": math.ceil(wanted.seconds + SLACK_S),
             "ttlSecondsAfterFinished": KEPT_S,
             "template": {"metadata": {"labels": meta["labels"]}, "spec": spec},
         }
-        whole = {"apiVersion": BATCH, "kind": "Job", "metadata": {**meta, "annotations": {RUN_OF: run}}, "spec": job}
+        whole = {
+            "apiVersion": BATCH,
+            "kind": "Job",
+            "metadata": {**meta, "annotations": {RUN_OF: run_of(wanted.fault)}},
+            "spec": job,
+        }
         try:
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
             self.api.create(f"{place('pods', self._namespace)}?dryRun=All", pod)
@@ -184,23 +151,24 @@ class GpuPods:
             raise PlatformError(f"{what} has ended already")
         return room
 
-    def _pod(self, target: Target, device: str, seconds: float) -> JSON:
+    def _pod(self, wanted: Wanted) -> JSON:
         if self.image is None:
             raise Unsupported("a pod of ours has to stand beside the target; name an image with python3: probe.image")
         container = {
-            "env": [{"name": key, "value": value} for key, value in given(device).items()],
+            "env": [{"name": key, "value": value} for key, value in wanted.way.items()],
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": MEMORY}},
         }
-        runtime = target.details.get("runtime")
+        details = wanted.target.details
+        runtime = details.get("runtime")
         return own_pod(
             CONTAINER,
             self.image,
-            ["-c", SLEEP, str(seconds)],
+            ["-c", SLEEP, str(wanted.seconds)],
             "1Mi",
             container,
-            nodeName=target.details["node"],
+            nodeName=details["node"],
             hostPID=True,
-            tolerations=target.details.get("tolerations", []),
+            tolerations=details.get("tolerations", []),
             **({"runtimeClassName": runtime} if runtime else {}),
         )
 
@@ -208,7 +176,3 @@ class GpuPods:
         self.api.delete(place("jobs", self._namespace, name, BATCH))
         if not came(lambda: not self._pods(name), GONE_S, Event(), LOOK_EVERY_S):  # also where the drill is given up
             raise PlatformError(f"the pod of job/{name} in namespace {self._namespace} is not gone")
-
-
-def _name(what: str, target: Target) -> str:
-    return f"{MARK}-{hashlib.sha256(f'{what}/{target.name}'.encode()).hexdigest()[:12]}"

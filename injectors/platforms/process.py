@@ -53,7 +53,7 @@ class ProcessPlatform(LocalFiles, AloneHere):
         super().__init__(folder.absolute())
         self.given_up = Event()
         self.finder = Finder(spec, self.folder, state)
-        self.starter = Starter(self.folder, state, environment)
+        self.starter = Starter(spec, self.folder, state, environment)
         self.agents = LocalAgents(self.folder, state, environment, self.given_up)
         self.link_control = LinkControl(
             spec.links,

@@ -44,9 +44,12 @@ def components_of(spec: ProcessSpec) -> tuple[Component, ...]:
     return spec.components or ((Component("r0", "replica", port=spec.port),) if spec.port else ())
 
 
-def service_key(folder: Path) -> str:
-    """Tells services apart in the state folder, which all services of this user share, as component names do not."""
-    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+def service_key(spec: ProcessSpec, folder: Path) -> str:
+    """Tells services apart in the state folder, which all services of this user share, as component names do not, nor folders that several
+    service files lie in: how its components are found.
+    """
+    found_by = [(own.name, own.port, str(own.pid_file), own.command_line) for own in components_of(spec)]
+    return hashlib.sha256(repr((str(folder.resolve()), found_by)).encode()).hexdigest()[:12]
 
 
 class Finder:
@@ -60,7 +63,7 @@ class Finder:
         self.components = {component.name: component for component in components_of(spec)}
         self.inside_roles = spec.inside
         self.folder = folder
-        self.memory = state / "shared" / f"{service_key(folder)}.json"
+        self.memory = state / "shared" / f"{service_key(spec, folder)}.json"
 
     def all(self) -> tuple[Standing, ...]:
         """Every component that is there, in the order of the service file. Raises PlatformError on ambiguity."""

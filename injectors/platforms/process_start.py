@@ -9,7 +9,7 @@ from pathlib import Path
 from ..values import JSON
 from .base import PlatformError
 from .process_find import service_key
-from .process_spec import Component
+from .process_spec import Component, ProcessSpec
 from .process_table import alive, snapshot
 
 DETACH = Path(__file__).resolve().with_name("detach.py")
@@ -20,12 +20,12 @@ LOG_KEPT = 500
 class Starter:
     """Keeps a record of every start under `state`/started, so that another process finds it; output goes to `state`/output."""
 
-    def __init__(self, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, spec: ProcessSpec, folder: Path, state: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.started = state / "started"
         self.output = state / "output"
         self.environment = dict(environment)
-        self.service = service_key(folder)
+        self.service = service_key(spec, folder)
 
     def start(self, component: Component, *, ours: bool) -> str:
         """Start it, unless what we started before still lives; returns the identity. `ours`: `ended_by_us` will name it."""

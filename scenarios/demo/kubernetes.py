@@ -15,7 +15,7 @@ What differs from the same service as local processes:
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .profile import service_file
 
@@ -37,9 +37,9 @@ USER = 1000
 Manifest = dict[str, Any]
 
 
-def namespace_manifest(namespace: str, creator: str, *, allows: Literal["restricted", "privileged"]) -> Manifest:
-    """The demo's own namespace, and the Pod Security Standard of pods in it. `creator` tells later whether whoever made it still lives."""
-    labels = {**OURS, "pod-security.kubernetes.io/enforce": allows}
+def namespace_manifest(namespace: str, creator: str, *, privileged: bool) -> Manifest:
+    """The demo's own namespace, with the Pod Security Standard `restricted` for pods in it, or `privileged`. `creator` tells later whether whoever made it still lives."""
+    labels = {**OURS, "pod-security.kubernetes.io/enforce": "privileged" if privileged else "restricted"}
     metadata = {"name": namespace, "labels": labels, "annotations": {"blackstart-creator": creator}}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 

@@ -18,7 +18,7 @@ import yaml
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_outpost import MARK, name_of
 from blackstart.injectors.platforms.kube_pods import is_ending, ready
-from blackstart.tests.command import Blackstart, Done, events, until
+from blackstart.tests.command import Blackstart, Done, another_machine, events, until
 
 DEVKUBE = Path(__file__).parents[3] / "shared" / "kube" / "devkube"
 NETWORKING, RBAC = "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1"
@@ -87,6 +87,18 @@ def everything_ours(api: KubeApi, service: Path) -> list[str]:
         if any(subject.get("namespace") == namespace for subject in each["subjects"]):
             found.append(f"clusterrolebindings: {each['metadata']['name']}")
     return found
+
+
+def recovered_elsewhere(blackstart: Blackstart, api: KubeApi, service: Path, run: Path, *faults: str) -> None:
+    """`recover` from another machine undoes all of these faults of a killed drill, and leaves nothing of ours."""
+    with another_machine(blackstart.folder) as second:
+        done = second("recover", run.name, within_s=170)
+        assert done.code == 0, done.out + done.err
+        for fault in faults:
+            assert f"{kind_of(fault)}: undone" in done.out
+        assert events(second.runs / run.name).count("undo-verified") == len(faults)
+    assert everything_ours(api, service) == []
+    assert blackstart("recover", run.name).code == 0  # this machine's own record of it
 
 
 def login(api: KubeApi, namespace: str, role: dict, folder: Path) -> Path:

@@ -32,7 +32,7 @@ from blackstart.tests.cluster.artefacts import (
     storeless,
 )
 from blackstart.tests.cluster.conftest import volumes_of
-from blackstart.tests.cluster.steps import everything_ours, in_fault, kind_of
+from blackstart.tests.cluster.steps import in_fault, recovered_elsewhere
 from blackstart.tests.command import Blackstart, kill_quietly, until
 
 R0, R1 = "target: {names: [llm-0]}", "target: {names: [llm-1]}"
@@ -96,7 +96,6 @@ def test_a_killed_drill_is_recovered_from_another_machine_and_from_another_pod(
     namespace: str,
     image: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     verdicts: dict[str, Future[None]],
 ) -> None:
     """What was damaged lies on a claim, and the pod in which the agents were is dead when the drill dies."""
@@ -112,19 +111,10 @@ def test_a_killed_drill_is_recovered_from_another_machine_and_from_another_pod(
         kept = json.dumps(api.items(place("configmaps", namespace))[0] + api.items(place("jobs", namespace, group="batch/v1"))[0])
         for form in (each, base64.b64encode(each.encode()).decode()):
             assert form not in kept + (folder / "journal.jsonl").read_text(encoding="utf-8")
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    second = tmp_path / "second"
-    second.mkdir()
-    done = Blackstart(second)("recover", folder.name, within_s=170)
-    assert done.code == 0, done.out + done.err
-    for fault in DRILLED:
-        assert f"{kind_of(fault)}: undone" in done.out
+    recovered_elsewhere(blackstart, api, service, folder, *DRILLED)
     until("the pods to stand again", lambda: standing(api, namespace), 60)  # what started while it was damaged starts again
     assert not eye(), "neither another byte nor anything beside it"
     assert secret_of(api, namespace) == TOKEN
-    assert everything_ours(api, service) == []
-    monkeypatch.undo()
-    assert blackstart("recover", folder.name).code == 0  # this machine's own record of it
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_what_cannot_start_says_why_and_is_removed(api: KubeApi, monkeypatch: py
     gone = subprocess.Popen(["true"])
     gone.wait()
     for name, creator in ((dead, f"{where} pid:{gone.pid}@1"), (foreign, f"another-boot pid:[1] pid:{gone.pid}@1")):
-        api.create(place("namespaces"), namespace_manifest(name, creator, allows="restricted"))
+        api.create(place("namespaces"), namespace_manifest(name, creator, privileged=False))
     said: list[str] = []
     try:
         with (

@@ -24,7 +24,7 @@ from blackstart.tests.cluster.steps import (
     stands,
     written,
 )
-from blackstart.tests.command import TRIES, Blackstart, events, kill_quietly, until
+from blackstart.tests.command import TRIES, Blackstart, another_machine, events, kill_quietly, until
 from blackstart.tests.drills.expected import EXPECTED, contradiction
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
@@ -73,25 +73,20 @@ def stopped(api: KubeApi, folder: Path) -> bool:
 @pytest.mark.whole_cluster
 @pytest.mark.timeout(360)
 @plain
-def test_sigkill_is_recovered_from_another_machine(
-    blackstart: Blackstart, service: Path, api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sigkill_is_recovered_from_another_machine(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     process, folder = in_fault(blackstart, service, HANG)
-    second = tmp_path / "second"
-    second.mkdir()
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    refused = Blackstart(second)("run", "replica-kill-midstream", "--service", service, "--yes")
-    assert refused.code == 2
-    assert f"is being drilled by {folder.name}" in refused.err
-    kill_quietly(process)
-    assert stopped(api, folder)
-    assert everything_ours(api, service)
-    done = Blackstart(second)("recover", "--all", within_s=110)
+    with another_machine(blackstart.folder) as second:
+        refused = second("run", "replica-kill-midstream", "--service", service, "--yes")
+        assert refused.code == 2
+        assert f"is being drilled by {folder.name}" in refused.err
+        kill_quietly(process)
+        assert stopped(api, folder)
+        assert everything_ours(api, service)
+        done = second("recover", "--all", within_s=110)
     assert done.code == 0, done.out + done.err
     assert "process-hang: undone" in done.out
     assert not stopped(api, folder)
     assert everything_ours(api, service) == []
-    monkeypatch.undo()
     assert blackstart("recover", "--all").code == 0
 
 

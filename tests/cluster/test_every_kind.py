@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from blackstart.injectors import registry
 from blackstart.injectors.platforms.kube_api import KubeApi
-from blackstart.tests.cluster.steps import everything_ours, in_fault, kind_of
+from blackstart.tests.cluster.steps import in_fault, kind_of, recovered_elsewhere
 from blackstart.tests.cluster.test_accelerators import FAULTS as ON_GPUS
 from blackstart.tests.cluster.test_conformance import DRILLED
 from blackstart.tests.cluster.test_drills import ALL_AT_ONCE
 from blackstart.tests.cluster.test_inline import FAULTS as INLINE
 from blackstart.tests.cluster.test_node_isolate import FAULT as ISOLATED
 from blackstart.tests.cluster.test_objects import RECOVERED
-from blackstart.tests.command import Blackstart, events, kill_quietly
+from blackstart.tests.command import Blackstart, kill_quietly
 
 R0, R1 = "target: {names: [replica-0]}", "target: {names: [replica-1]}"
 # Several at once: a dead drill's hold on the service takes a while to run out, each time.
@@ -48,19 +48,9 @@ def test_all_kinds_are_here() -> None:
     "group", [pytest.param(group, marks=pytest.mark.whole_cluster if group == "node" else ()) for group in FAULTS]
 )
 def test_a_killed_drill_is_recovered_from_another_machine(
-    blackstart: Blackstart, hardened_demo: Path, api: KubeApi, group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blackstart: Blackstart, hardened_demo: Path, api: KubeApi, group: str
 ) -> None:
     faults = FAULTS[group]
     process, folder = in_fault(blackstart, hardened_demo, "\n  - ".join(faults), len(faults))
     kill_quietly(process)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    second = tmp_path / "second"
-    second.mkdir()
-    done = Blackstart(second)("recover", folder.name, within_s=170)
-    assert done.code == 0, done.out + done.err
-    for fault in faults:
-        assert f"{kind_of(fault)}: undone" in done.out
-    assert events(second / "blackstart-runs" / folder.name).count("undo-verified") == len(faults)
-    assert everything_ours(api, hardened_demo) == []
-    monkeypatch.undo()
-    assert blackstart("recover", folder.name).code == 0  # this machine's own record of it
+    recovered_elsewhere(blackstart, api, hardened_demo, folder, *faults)

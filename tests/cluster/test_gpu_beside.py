@@ -1,13 +1,10 @@
 """Faults of accelerators beside pods without python3, whose server is one static program; the driver is simulated."""
 
 import functools
-import json
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from blackstart.injectors import gpu_agent, testing
@@ -18,14 +15,13 @@ from blackstart.injectors.platforms.kube_gpu import MARK
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
 from blackstart.tests.accelerators import WHOLE, FakeGpus, compiled
+from blackstart.tests.cluster.gpu_replica import OWN_MIB, SLOT, pod, standing
 from blackstart.tests.cluster.gpu_webhook import giving
-from blackstart.tests.cluster.steps import everything_ours, in_fault
-from blackstart.tests.cluster.test_accelerators import written
-from blackstart.tests.cluster.web import APPS, NOBODY, PORT, opened
-from blackstart.tests.command import Blackstart, events, kill_quietly, until
+from blackstart.tests.cluster.steps import in_fault, recovered_elsewhere
+from blackstart.tests.cluster.web import PORT, opened, profile_of
+from blackstart.tests.command import Blackstart, kill_quietly, proven_by, until
 
-SLOT, PROGRAMS = "web-0", "/programs"
-OWN_MIB = 556  # a context and what the victim allocates
+PROGRAMS = "/programs"
 FILL = GpuMemoryFill(leave=Size(256 << 20))
 
 
@@ -37,44 +33,15 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> FakeGpus:
     return found
 
 
-def pod(gpus: FakeGpus, image: str) -> dict[str, Any]:
-    """A replica on WHOLE with no python3 where commands are looked for: an empty volume lies over that folder."""
-    container = {
-        "name": "gpu",
-        "image": image,
-        "command": [f"{PROGRAMS}/gpu_server", str(PORT), WHOLE, "256"],
-        "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": WHOLE}],
-        "ports": [{"containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1},
-        "securityContext": {"runAsUser": NOBODY, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [
-            {"name": "programs", "mountPath": PROGRAMS},
-            {"name": "nothing", "mountPath": "/usr/bin"},
-            {"name": "nothing", "mountPath": "/usr/local/bin"},
-        ],
-    }
-    volumes = [{"name": "programs", "hostPath": {"path": str(gpus.folder)}}, {"name": "nothing", "emptyDir": {}}]
-    return {"terminationGracePeriodSeconds": 1, "containers": [container], "volumes": volumes}
-
-
 @pytest.fixture(scope="module")
 def namespace(api: KubeApi, image: str, gpus: FakeGpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if api.context != "devkube":
-        pytest.skip("only devkube's nodes share a folder with this machine")
-    name = f"blackstart-test-{secrets.token_hex(2)}"
-    api.create(place("namespaces"), {"metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}}})
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod(gpus, image)}
-    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": template}
-    ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
-    with giving(api, name, gpus.folder, tmp_path_factory.mktemp("webhook")):
-        try:
-            api.create(place("deployments", name, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
-            api.create(place("services", name), {"metadata": {"name": "web"}, "spec": ports})
-            where = place("deployments", name, "web", APPS)
-            until("the replica to be ready", lambda: api.get(where)["status"].get("readyReplicas") == 1, 90)
-            yield name
-        finally:
-            api.delete(place("namespaces", name=name))
+    """Where commands are looked for in it, there is no python3: an empty volume lies over those folders."""
+    command = [f"{PROGRAMS}/gpu_server", str(PORT), WHOLE, "256"]
+    folders = {PROGRAMS: gpus.folder, "/usr/bin": None, "/usr/local/bin": None}
+    certificate = tmp_path_factory.mktemp("webhook")
+    replica = pod(image, command, {"NVIDIA_VISIBLE_DEVICES": WHOLE}, folders)
+    with standing(api, replica, lambda name: giving(api, name, gpus.folder, certificate)) as name:
+        yield name
 
 
 @pytest.mark.timeout(240)
@@ -87,30 +54,17 @@ def test_the_whole_contract(namespace: str, cluster: Path, gpus: FakeGpus, image
 
 @pytest.mark.timeout(240)
 def test_a_killed_drill_is_recovered_from_another_machine(
-    blackstart: Blackstart,
-    api: KubeApi,
-    namespace: str,
-    gpus: FakeGpus,
-    image: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    blackstart: Blackstart, api: KubeApi, namespace: str, gpus: FakeGpus, image: str
 ) -> None:
-    service = written(blackstart.folder, namespace, image)
-    process, folder = in_fault(blackstart, service, f"{{kind: gpu-saturate, duty: 50%, target: {{names: [{SLOT}]}}, for: 60s}}")
+    service = profile_of(namespace, image, blackstart.folder)
+    fault = f"{{kind: gpu-saturate, duty: 50%, target: {{names: [{SLOT}]}}, for: 60s}}"
+    process, folder = in_fault(blackstart, service, fault)
     assert gpus.share(0) > 10
     (made,) = api.items(place("pods", namespace), labels=MARK)[0]
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": WHOLE} in made["spec"]["containers"][0]["env"]
     kill_quietly(process)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    second = tmp_path / "second"
-    second.mkdir()
-    done = Blackstart(second)("recover", folder.name, within_s=170)
-    assert done.code == 0, done.out + done.err
-    assert "gpu-saturate: undone" in done.out
-    told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [each["evidence"]["source"] for each in told if each["event"] == "effective"] == ["NVML"]
-    assert events(second / "blackstart-runs" / folder.name).count("undo-verified") == 1
-    assert everything_ours(api, service) == []
+    recovered_elsewhere(blackstart, api, service, folder, fault)
+    assert [each["source"] for each in proven_by(folder)] == ["NVML"]
     assert gpus.used_mib(0) == OWN_MIB
 
 

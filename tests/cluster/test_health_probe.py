@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.tests.cluster.steps import everything_ours
-from blackstart.tests.cluster.web import profile_of, running
+from blackstart.tests.cluster.web import own_namespace, pod, profile_of, serve
 from blackstart.tests.command import Blackstart
 
 COMPUTES = "import time\nwhile time.process_time() < 0.2: pass"
@@ -27,7 +27,7 @@ settle: 2s
 """
 
 
-def container(timeout_s: int, failures: int) -> dict[str, Any]:
+def probed(timeout_s: int, failures: int) -> dict[str, Any]:
     probe = {"exec": {"command": ["python3", "-I", "-S", "-c", COMPUTES]}, "periodSeconds": 1}
     return {
         "livenessProbe": {**probe, "timeoutSeconds": timeout_s, "failureThreshold": failures},
@@ -43,11 +43,14 @@ def test_a_busy_container_is_ended_by_an_impatient_probe_alone(
 ) -> None:
     scenario = tmp_path / "busy.yaml"
     scenario.write_text(SCENARIO, encoding="utf-8")
-    with running(api, image, replicas=1, more=container(timeout_s, failures)) as namespace:
+    replica = pod(image)
+    replica["containers"][0].update(probed(timeout_s, failures))
+    with own_namespace(api, "restricted") as namespace:
+        serve(api, namespace, replica, 1)
         service = profile_of(namespace, image, tmp_path, rate="10/s")
         done = blackstart.telling("run", scenario, "--service", service, "--yes")
-        (pod,) = api.items(place("pods", namespace), labels="app=web")[0]
-        (state,) = pod["status"]["containerStatuses"]
+        (standing,) = api.items(place("pods", namespace), labels="app=web")[0]
+        (state,) = standing["status"]["containerStatuses"]
         assert done.result["verdict"] == verdict, f"{done.out}\n{done.err}"
         assert (state["restartCount"] > 0) is (verdict == "failed"), state
         assert {one["name"]: one["verdict"] for one in done.result["objectives"]} == {"availability": verdict}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_exec import Container, opened
-from blackstart.tests.cluster.steps import drilled, everything_ours, in_fault, kind_of, login, scenario
+from blackstart.tests.cluster.steps import drilled, everything_ours, in_fault, kind_of, login, recovered_elsewhere, scenario
 from blackstart.tests.cluster.web import await_standing, profile_of, running
 from blackstart.tests.command import Blackstart, events, kill_quietly
 
@@ -72,20 +72,12 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     api: KubeApi,
     namespace: str,
     fault: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process, folder = in_fault(blackstart, service, fault.replace(", for: 6s", ""))
     kill_quietly(process)
     assert "running" in containers(api, namespace)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    done = blackstart("recover", folder.name)
-    assert done.code == 0, done.out + done.err
-    assert f"{kind_of(fault)}: undone" in done.out
+    recovered_elsewhere(blackstart, api, service, folder, fault)
     assert set(containers(api, namespace)) == {"terminated"}
-    assert everything_ours(api, service) == []
-    monkeypatch.undo()
-    assert blackstart("recover", folder.name).code == 0  # this machine's own record of it
 
 
 @pytest.mark.timeout(240)

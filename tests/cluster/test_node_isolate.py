@@ -14,7 +14,7 @@ from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_pods import ready
 from blackstart.tests.cluster.steps import drilled, everything_ours, everywhere, in_fault, login, nodes, scenario
 from blackstart.tests.cluster.web import await_standing, pod, profile_of, running
-from blackstart.tests.command import Blackstart, events, kill_quietly, until
+from blackstart.tests.command import Blackstart, another_machine, events, kill_quietly, until
 
 pytestmark = pytest.mark.whole_cluster
 
@@ -149,19 +149,16 @@ def test_it_bites_is_proven_and_comes_back_under_the_rights_that_are_printed(
 
 
 @pytest.mark.timeout(240)
-def test_a_killed_drill_is_closed_from_another_machine(
-    blackstart: Blackstart, service: Path, api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_drill_is_closed_from_another_machine(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     process, _ = in_fault(blackstart, service, FAULT)
     kill_quietly(process)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    done = blackstart("recover", "--all")
+    with another_machine(blackstart.folder) as second:
+        done = second("recover", "--all")
     assert done.code == 0, done.out + done.err
     assert "node-isolate: undone" in done.out
     assert "cut off for 14 s" in done.out
     assert all_well(api)
     assert everything_ours(api, service) == []
-    monkeypatch.undo()
     assert blackstart("recover", "--all").code == 0  # this machine's own record of it
 
 

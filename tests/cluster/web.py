@@ -2,10 +2,9 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from blackstart.injectors.platforms import Where
@@ -44,32 +43,36 @@ def pod(image: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(
-    api: KubeApi,
-    image: str,
-    profile: str = "restricted",
-    *,
-    replicas: int = REPLICAS,
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> Iterator[str]:
-    """Pods of a Deployment behind a Service, in a namespace of their own, which takes only pods of that Pod Security profile.
+def running(api: KubeApi, image: str, profile: str = "restricted") -> Iterator[str]:
+    """Three of them behind a Service, in a namespace of their own, which takes only pods of that Pod Security profile."""
+    with own_namespace(api, profile) as name:
+        serve(api, name, pod(image), REPLICAS)
+        yield name
 
-    `more` is added to their container.
-    """
+
+@contextmanager
+def own_namespace(api: KubeApi, profile: str) -> Iterator[str]:
     name = f"blackstart-test-{secrets.token_hex(2)}"
     labels = {"pod-security.kubernetes.io/enforce": profile}
     api.create(place("namespaces"), {"metadata": {"name": name, "labels": labels}})
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod(image)}
-    template["spec"]["containers"][0].update(more)
-    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}
-    api.create(place("deployments", name, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
-    ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
-    api.create(place("services", name), {"metadata": {"name": "web"}, "spec": ports})
-    until("all pods to be ready", lambda: deployment(api, name)["status"].get("readyReplicas") == replicas, 90)
     try:
         yield name
     finally:
         api.delete(place("namespaces", name=name))
+
+
+def serve(api: KubeApi, namespace: str, replica: dict[str, Any], replicas: int) -> None:
+    """Returns once so many pods of a Deployment are ready, behind a Service."""
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": replica}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    api.create(place("deployments", namespace, "", APPS), {"metadata": {"name": "web"}, "spec": spec})
+    ports = {"selector": {"app": "web"}, "ports": [{"port": PORT}], "type": "NodePort"}
+    api.create(place("services", namespace), {"metadata": {"name": "web"}, "spec": ports})
+    await_ready(api, namespace, replicas)
+
+
+def await_ready(api: KubeApi, namespace: str, replicas: int) -> None:
+    until("all pods to be ready", lambda: deployment(api, namespace)["status"].get("readyReplicas") == replicas, 90)
 
 
 def deployment(api: KubeApi, namespace: str) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def deployment(api: KubeApi, namespace: str) -> dict[str, Any]:
 
 
 def await_standing(api: KubeApi, namespace: str) -> None:
-    until("all pods to be ready", lambda: deployment(api, namespace)["status"].get("readyReplicas") == REPLICAS, 90)
+    await_ready(api, namespace, REPLICAS)
     until("old pods to be gone", lambda: len(api.items(place("pods", namespace), labels="app=web")[0]) == REPLICAS, 60)
 
 

@@ -107,11 +107,10 @@ class Engine:
         try:
             present(api, IMAGE)
         except PlatformError:
-            unpacked = subprocess.Popen(["zstd", "-dcq", str(ARCHIVE)], stdout=subprocess.PIPE)
-            subprocess.run(
-                ["docker", "--host", f"unix://{SOCKET}", "load"], stdin=unpacked.stdout, check=True, capture_output=True
-            )
-            unpacked.wait()
+            with subprocess.Popen(["zstd", "-dcq", str(ARCHIVE)], stdout=subprocess.PIPE) as unpacked:
+                subprocess.run(
+                    ["docker", "--host", f"unix://{SOCKET}", "load"], stdin=unpacked.stdout, check=True, capture_output=True
+                )
         finally:
             api.close()
 

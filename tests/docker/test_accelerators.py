@@ -21,7 +21,7 @@ from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
 from blackstart.tests.accelerators import WHOLE, FakeGpus
 from blackstart.tests.cluster.steps import in_fault
-from blackstart.tests.command import Blackstart, kill_quietly, until
+from blackstart.tests.command import Blackstart, kill_quietly, proven_by, until
 from blackstart.tests.docker import victims
 from blackstart.tests.docker.engine import IMAGE, SOCKET
 from blackstart.tests.docker.victims import NETWORK, PORT
@@ -93,14 +93,7 @@ def test_the_whole_contract(
 def test_sigkill_of_blackstart_and_of_the_agent_leaves_no_megabyte(
     blackstart: Blackstart, api: DockerApi, gpus: FakeGpus, replica: str
 ) -> None:
-    service = written(blackstart.folder, f"http://{victims.address(api, NAME)}:{PORT}")
-    process, folder = in_fault(
-        blackstart, service, f"{{kind: gpu-memory-fill, leave: 256MiB, target: {{names: [{NAME}]}}, for: 60s}}"
-    )
-    assert gpus.used_mib(0) > 3000
-    told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    (effective,) = [each for each in told if each["event"] == "effective"]
-    assert (effective["evidence"]["source"], effective["evidence"]["facts"]["hardware"]) == ("NVML", "simulated")
+    process, folder = in_memory_fill(blackstart, api, gpus)
     process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
     for pid in victims.processes(api, "fill-gpu", NAME):
         os.kill(pid, signal.SIGKILL)
@@ -110,6 +103,17 @@ def test_sigkill_of_blackstart_and_of_the_agent_leaves_no_megabyte(
     assert done.code == 0, done.out + done.err
     assert "gpu-memory-fill: undone" in done.out
     assert gpus.used_mib(0) == OWN_MIB
+
+
+def in_memory_fill(blackstart: Blackstart, api: DockerApi, gpus: FakeGpus) -> Any:
+    """A drill, and its folder, whose agent holds the replica's GPU, as the drill itself has seen."""
+    service = written(blackstart.folder, f"http://{victims.address(api, NAME)}:{PORT}")
+    process, folder = in_fault(
+        blackstart, service, f"{{kind: gpu-memory-fill, leave: 256MiB, target: {{names: [{NAME}]}}, for: 60s}}"
+    )
+    assert gpus.used_mib(0) > 3000
+    assert [(each["source"], each["facts"]["hardware"]) for each in proven_by(folder)] == [("NVML", "simulated")]
+    return process, folder
 
 
 def refused(folder: Path, name: str, injector: Injector) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from blackstart.injectors.platforms.docker_api import DockerApi, at
 from blackstart.tests.cluster.steps import in_fault
-from blackstart.tests.command import Blackstart, events, kill_quietly, until
+from blackstart.tests.command import Blackstart, another_machine, events, kill_quietly, until
 from blackstart.tests.docker.engine import Engine
 from blackstart.tests.docker.victims import helpers
 from blackstart.tests.drills.expected import EXPECTED, contradiction
@@ -105,21 +105,16 @@ def test_recover_ends_what_a_killed_drill_holds(blackstart: Blackstart, service:
 
 @pytest.mark.timeout(240)
 @plain
-def test_helpers_tell_of_a_run_whose_folder_is_elsewhere(
-    blackstart: Blackstart, service: Path, api: DockerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_helpers_tell_of_a_run_whose_folder_is_elsewhere(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
     process, folder = in_fault(blackstart, service, CUT)
     kill_quietly(process)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    (tmp_path / "second").mkdir()
-    other = Blackstart(tmp_path / "second")
-    assert folder.name in other("recover", "--all").err
-    done = other("recover", folder.name)
+    with another_machine(blackstart.folder) as second:
+        assert folder.name in second("recover", "--all").err
+        done = second("recover", folder.name)
     assert done.code == 5, done.out + done.err  # what else the run left cannot be seen from here
     assert "partition on replica-2: undone" in done.out
     assert "no more than that was undone" in done.out
     assert anything_left(api, service) == []
-    monkeypatch.undo()
     assert blackstart("recover", "--all").code == 0
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,19 @@ from blackstart.injectors.platforms.docker_spec import DockerSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
 from blackstart.tests.accelerators import OTHER, WHOLE, FakeGpus, compiled
-from blackstart.tests.cluster.steps import in_fault, scenario
-from blackstart.tests.command import Blackstart, kill_quietly, until
+from blackstart.tests.cluster.steps import scenario
+from blackstart.tests.command import Blackstart, Done, another_machine, kill_quietly, until
 from blackstart.tests.docker import victims
-from blackstart.tests.docker.engine import SOCKET
+from blackstart.tests.docker.engine import IMAGE, SOCKET
 from blackstart.tests.docker.nvidia_runtime import DRIVER
-from blackstart.tests.docker.test_accelerators import refused, written
+from blackstart.tests.docker.test_accelerators import NAME, in_memory_fill, refused, written
 from blackstart.tests.docker.victims import NETWORK, PORT
 
-NAME, BARE = "v-gpu", "blackstart-test/gpu-server"
+BARE, LLM = "blackstart-test/gpu-server", "llm"
 CONTEXT_MIB, HAD_MIB = 300, 256
 OWN_MIB = CONTEXT_MIB + HAD_MIB
+MOST_MIB, LOADING_S = 2500, 1  # what only a restart would miss; the agent has what is free before it is asked for
+QUICK = ("steady_state.hold=3s", "settle=3s", "faults[0].for=5s")
 LEAVE = Size(256 << 20)
 SPEC = DockerSpec(containers=(NAME,), port=PORT)
 
@@ -58,9 +60,16 @@ def gpus(api: DockerApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 @contextmanager
-def standing(api: DockerApi, name: str = NAME, uuid: str = WHOLE, mib: int = HAD_MIB, runtime: str = "nvidia") -> Iterator[None]:
-    environment, command = ["NVIDIA_VISIBLE_DEVICES=all"], [str(PORT), uuid, str(mib)]
-    made = victims.create(api, name, Image=BARE, Cmd=command, Env=environment, HostConfig={"Runtime": runtime})
+def standing(api: DockerApi, name: str = NAME, uuid: str = WHOLE, mib: int = HAD_MIB, **host: Any) -> Iterator[None]:
+    """A container, as HostConfig says; others of its network know it as LLM, too."""
+    body = {
+        "Image": BARE,
+        "Cmd": [str(PORT), uuid, str(mib), str(LOADING_S if mib == MOST_MIB else 0)],
+        "Env": ["NVIDIA_VISIBLE_DEVICES=all"],
+        "HostConfig": {"Runtime": "nvidia", **host},
+        "NetworkingConfig": {"EndpointsConfig": {NETWORK: {"Aliases": [LLM]}}},
+    }
+    made = victims.create(api, name, **body)
     try:
         until(f"{name} to answer", lambda: not victims.mute(api, name)(), 30)
         yield
@@ -120,60 +129,112 @@ def proof(injector: Any, undo: Any, platform: DockerPlatform) -> Any:
 
 def test_a_replica_that_starts_again_finds_its_memory_taken(api: DockerApi, gpus: FakeGpus, tmp_path: Path) -> None:
     """As vram-hog-on-restart has it; the undo does not wait for a replica that cannot start."""
-    injector, most = GpuMemoryFill(leave=LEAVE), 2500
+    injector = GpuMemoryFill(leave=LEAVE)
     with (
-        standing(api, "v-most", OTHER, most),
+        standing(api, "v-most", OTHER, MOST_MIB),
         closing(victims.opened(tmp_path, f"unix://{SOCKET}", DockerSpec(containers=("v-most",), port=PORT))) as platform,
     ):
         target = until("the replica", lambda: platform.current("v-most"))
         undo = injector.plan((target,), platform).stamped("hog.0", injector.kind, {}, 60.0)
         assert injector.bites(undo) == "on-restart"
         injector.inject(undo, platform)
-        platform.kill(target)
-        until("it to try in vain", lambda: victims.container(api, "v-most")["RestartCount"] >= 2, 20)
-        assert victims.mute(api, "v-most")()
-        assert injector.verify(undo, platform).source == "NVML"
-        injector.recover(undo, platform)
+        try:
+            platform.kill(target)
+            until("it to try in vain", lambda: victims.container(api, "v-most")["RestartCount"] >= 2, 20)
+            assert victims.mute(api, "v-most")()
+            assert injector.verify(undo, platform).source == "NVML"
+        finally:
+            injector.recover(undo, platform)
         injector.verify_recovered(undo, platform)
         until("the replica to come back", lambda: not victims.mute(api, "v-most")(), 30)
-        assert gpus.used_mib(1) == CONTEXT_MIB + most
+        assert gpus.used_mib(1) == CONTEXT_MIB + MOST_MIB
 
 
-def test_what_a_killed_drill_left_is_recovered_from_another_machine(
-    blackstart: Blackstart,
-    api: DockerApi,
-    gpus: FakeGpus,
-    replica: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+PAIR = {
+    "v-one": "GPU-22222222-2222-3333-4444-555555555555",
+    "v-two": "GPU-33333333-2222-3333-4444-555555555555",
+}  # each on one of its own
+
+
+@contextmanager
+def pair(api: DockerApi, gpus: FakeGpus, policy: dict[str, Any], folder: Path) -> Iterator[Path]:
+    """The service file of two replicas, each of which has most of its GPU's memory, so that it misses it only when it starts again."""
+    with ExitStack() as both:
+        for index, (name, uuid) in enumerate(PAIR.items(), 2):
+            gpus.add(index, uuid)
+            both.enter_context(standing(api, name, uuid, MOST_MIB, RestartPolicy=policy))
+        path = folder / "pair.yaml"
+        whole = {"apiVersion": "blackstart/v1", "kind": "Service", "name": "pair", "platform": "docker"}
+        whole |= {
+            "docker": {"containers": list(PAIR), "port": PORT},
+            "endpoint": {"url": f"http://{LLM}:{PORT}", "protocol": "http"},
+        }
+        whole |= {"golden": [{"request": "GET /"}], "probe": {"from": "in-network", "image": IMAGE}}
+        path.write_text(json.dumps(whole), encoding="utf-8")
+        yield path
+
+
+def hogged(blackstart: Blackstart, service: Path, *more: str) -> tuple[Done, str, float]:
+    """The shipped drill, its victim, and the second at which that answered again; which was not before the memory was given back."""
+    words = [word for setting in (*QUICK, *more) for word in ("--set", setting)]
+    done = blackstart.telling("run", "vram-hog-on-restart", *words, "--service", service, "--yes")
+    hog, kill = done.result["faults"]
+    (victim,) = hog["targets"]
+    assert kill["targets"] == [victim]
+    assert (hog["evidence"]["source"], done.result["hardware"]) == ("NVML", "simulated")
+    assert hog["undo_verified"] and kill["undo_verified"]
+    back_s = max(each["end_s"][1] for each in done.result["outages"] if each["lane"] == f"replica:{victim}")
+    assert back_s > hog["undone_s"][0], done.out
+    return done, victim, back_s
+
+
+@pytest.mark.timeout(180)
+def test_vram_hog_on_restart_is_passed_where_the_engine_goes_on_trying(
+    blackstart: Blackstart, api: DockerApi, gpus: FakeGpus
 ) -> None:
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "this-machine"))
-    service = written(blackstart.folder, f"http://{victims.address(api, replica)}:{PORT}")
-    process, folder = in_fault(
-        blackstart, service, f"{{kind: gpu-memory-fill, leave: 256MiB, target: {{names: [{NAME}]}}, for: 60s}}"
-    )
-    assert gpus.used_mib(0) > 3000
-    told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    (effective,) = [each for each in told if each["event"] == "effective"]
-    assert (effective["evidence"]["source"], effective["evidence"]["facts"]["hardware"]) == ("NVML", "simulated")
+    """The other one serves meanwhile, and the drill starts nothing."""
+    with pair(api, gpus, {"Name": "always"}, blackstart.folder) as service:
+        done, victim, back_s = hogged(blackstart, service, "observe=30s", "objectives.time_to_redundancy=25s")
+        assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
+        assert back_s < done.result["faults"][1]["undone_s"][0]
+        assert victims.container(api, victim)["RestartCount"] >= 2
+        assert (gpus.used_mib(2), gpus.used_mib(3), victims.helpers(api)) == (CONTEXT_MIB + MOST_MIB, CONTEXT_MIB + MOST_MIB, [])
+
+
+@pytest.mark.timeout(180)
+def test_vram_hog_on_restart_is_failed_by_one_that_has_given_up_for_good(
+    blackstart: Blackstart, api: DockerApi, gpus: FakeGpus
+) -> None:
+    """It is back only once the drill starts it."""
+    with pair(api, gpus, {"Name": "on-failure", "MaximumRetryCount": 1}, blackstart.folder) as service:
+        done, _, back_s = hogged(blackstart, service, "observe=15s", "objectives.time_to_redundancy=12s")
+        assert (done.code, done.result["verdict"]) == (1, "failed"), done.out + done.err
+        assert {one["name"] for one in done.result["objectives"] if one["verdict"] == "failed"} == {"time_to_redundancy"}
+        assert back_s > done.result["faults"][1]["undone_s"][0]
+
+
+@pytest.mark.usefixtures("replica")
+def test_what_a_killed_drill_left_is_recovered_from_another_machine(
+    blackstart: Blackstart, api: DockerApi, gpus: FakeGpus
+) -> None:
+    process, folder = in_memory_fill(blackstart, api, gpus)
     process.send_signal(signal.SIGSTOP)  # so that it cannot see its agent die
     (helper,) = victims.helpers(api)
     assert victims.processes(api, "fill-gpu", helper)
     os.kill(victims.container(api, helper)["State"]["Pid"], signal.SIGKILL)  # its first process: with it the agent has to end
     until("the driver to take back what the agent had", lambda: gpus.used_mib(0) == OWN_MIB, 10)
     kill_quietly(process)
-    monkeypatch.setenv("BLACKSTART_STATE_DIR", str(tmp_path / "other-machine"))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    done = Blackstart(elsewhere)("recover", folder)
+    with another_machine(blackstart.folder) as second:
+        done = second("recover", folder)
     assert done.code == 0, done.out + done.err
     assert "gpu-memory-fill: undone" in done.out
     assert (gpus.used_mib(0), victims.helpers(api)) == (OWN_MIB, [])
+    assert blackstart("recover", folder.name).code == 0  # this machine's own record of it
 
 
 def test_a_gpu_that_nobody_tells_is_the_targets_is_refused(api: DockerApi, gpus: FakeGpus, tmp_path: Path) -> None:
     del gpus
-    with standing(api, "v-none", "none"), standing(api, "v-runc", "none", runtime="runc"):
+    with standing(api, "v-none", "none"), standing(api, "v-runc", "none", Runtime="runc"):
         why = refused(tmp_path, "v-runc", GpuSaturate())
         assert "v-runc" in why
         assert "has no python3" in why

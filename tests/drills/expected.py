@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-# The demo computes on no GPU: these are refused on it by name, and drilled in test_gpu_scenarios.py and test_accelerators.py.
+# The demo computes on no GPU: these are refused on it by name, and drilled in test_gpu_scenarios.py, test_accelerators.py and
+# docker/test_gpu_beside.py.
 WITH_A_GPU = frozenset({"gpu-compute-saturation", "gpu-health-signal-only", "gpu-lost-end-to-end", "vram-hog-on-restart"})
 TOLD = 2  # reasons; the most important come first
 BRIEF = ("steady_state.hold=3s", "settle=2s")

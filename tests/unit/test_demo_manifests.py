@@ -89,9 +89,9 @@ def test_pods_keep_to_the_restricted_profile(storage_class: str | None) -> None:
             assert locked["readOnlyRootFilesystem"] is True
             assert locked["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-    for allows in ("restricted", "privileged"):
-        told = namespace_manifest(NAMESPACE, "", allows=allows)["metadata"]["labels"]
-        assert told["pod-security.kubernetes.io/enforce"] == allows
+    for privileged, enforced in ((False, "restricted"), (True, "privileged")):
+        told = namespace_manifest(NAMESPACE, "", privileged=privileged)["metadata"]["labels"]
+        assert told["pod-security.kubernetes.io/enforce"] == enforced
 
 
 def test_every_mount_has_its_volume() -> None:

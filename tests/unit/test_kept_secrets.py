@@ -5,7 +5,7 @@ from threading import Event
 from typing import Any, cast
 
 import pytest
-from blackstart.injectors import artefacts, secret_values
+from blackstart.injectors import processes, secret_values
 from blackstart.injectors.base import Differs, ForeignChange, Undo
 from blackstart.injectors.platforms import kube_guard
 from blackstart.injectors.platforms.base import Platform, PlatformError, Target, Unavailable
@@ -184,7 +184,7 @@ def undo(site: Site, *changes: JSON) -> Undo:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artefacts, "STAYS_S", 0.0)
+    monkeypatch.setattr(processes, "STAYS_S", 0.0)
 
 
 def by_nobody_yet(objects: Objects) -> None:

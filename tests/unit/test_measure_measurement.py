@@ -238,13 +238,15 @@ def test_detection_and_honesty() -> None:
     assert calm.health_honesty_gap["/ready"] == Interval(0.0, 0.0)
 
 
-@pytest.mark.parametrize(("instant", "now", "noticed"), [(True, "pid 2", False), (True, "pid 1", True), (False, "pid 2", True)])
-def test_what_fails_only_when_the_undo_replaces_the_victim_was_not_noticed(*, instant: bool, now: str, noticed: bool) -> None:
+@pytest.mark.parametrize(("instant", "replaced", "noticed"), [(True, ("r0",), False), (True, (), True), (False, ("r0",), False)])
+def test_what_fails_only_when_the_undo_replaces_the_victim_was_not_noticed(
+    *, instant: bool, replaced: tuple[str, ...], noticed: bool
+) -> None:
     """The model fails from 12 s; its health endpoint is gone from 25.2 s, while the undo, begun at 25 s, stops what is left of the victim."""
     held = Held()
     held.instant = instant
     troubles = [Trouble(12, 28, "503", kinds=("semantic", "fresh")), Trouble(25.2, 28, "refuse", kinds=("health",))]
-    undone = fault(10.0, recovering_s=25.0, undo_evidence={"source": "/proc", "detail": "", "facts": {"running": {"r0": now}}})
+    undone = fault(10.0, recovering_s=25.0, replaced=replaced)
     plan = scenario(faults=(Fault("process-kill", held),))  # type: ignore[arg-type]
     found = measured(troubles, faults=(undone,), scenario=plan).time_to_detect
     assert (found["/ready"] is not None) == noticed

@@ -383,6 +383,17 @@ def test_another_platform_object_ends_what_was_started(opened):
     assert other.current("r0") is None
 
 
+def test_another_service_of_the_same_folder_ends_nothing_that_it_did_not_start(opened):
+    """Both call their component r0; which is whose is told by how it is found."""
+    first, second = opened(startable("r0", free_port())), opened(startable("r0", free_port()))
+    assert first.start_missing() == ("r0",)
+    assert second.started() == ()
+    second.stop_started()
+    assert standing(first, "r0")
+    assert second.start_missing() == ("r0",)
+    assert first.current("r0").identity != second.current("r0").identity
+
+
 def test_revived_component_of_the_user_is_not_ended(run, opened):
     port = free_port()
     main = run(LISTENER, port)

@@ -15,6 +15,16 @@ from blackstart.injectors.platforms.base import PlatformError
 from blackstart.tests.unit.test_stored_runs import stored
 
 
+@pytest.mark.parametrize(
+    ("scenario", "patience_s"), [("observe: 150s\n", 150.0), ("observe: 10s\n", 60.0), ("a: kind\nof: yesterday\n", 60.0)]
+)
+def test_an_undo_has_the_time_that_the_drill_would_have_given_it(tmp_path: Path, scenario: str, patience_s: float) -> None:
+    """A model that loads for minutes must not be called lost; a scenario that is not read any more must not keep a fault in place."""
+    head = "apiVersion: blackstart/v1\nkind: Scenario\nname: slow\nobjectives: {rto: 60s}\nfaults: [{kind: replica-kill}]\n"
+    (tmp_path / "scenario.yaml").write_text(head + scenario, encoding="utf-8")
+    assert recovery.patience_s(tmp_path) == patience_s
+
+
 class Left:
     """Of one run; `problem`: why it cannot be undone."""
 

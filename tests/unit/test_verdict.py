@@ -261,6 +261,15 @@ def test_the_drills_own_troubles(given: dict[str, Any], verdict: str, code: str,
         assert Verdict.PASSED not in {one.verdict for one in found.objectives}
 
 
+def test_a_fault_that_was_not_tried_has_not_the_first_ones_cause() -> None:
+    later = replace(fault(), index=1, kind="process-hang", injecting_s=None, effective=None, evidence=None)
+    found = judged(faults=(UNPROVEN, later), ended=Ended(no_fault="replica-kill is not proven: the port still answers"))
+    assert [reason.text for reason in found.reasons if reason.code == "fault-not-proven"] == [
+        "fault 0, replica-kill: the port still answers",
+        "fault 1, process-hang: it was not tried, since fault 0 did not come about",
+    ]
+
+
 def test_the_worst_wins() -> None:
     """dirty, internal, aborted, failed, inconclusive, passed: take the worst away, and the next one shows."""
     faults: tuple = (BROKEN,)
