@@ -54,11 +54,11 @@ $(VENV)/test: $(VENV)/core
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docker,kubernetes,test]'
 	@touch $@
 
-# A server to drill in the tests, apart from the tool because of all that it depends on (400 MB). Its workers die with newer uvloops;
-# one of the models that it serves there is ONNX.
+# A server to drill in the tests, in the version of its profile, apart from the tool because of all that it depends on (400 MB). Its workers die
+# with newer uvloops; one of the models that it serves there is ONNX.
 $(VENV)/mlserver: Makefile
 	$(PYTHON) -m venv $(VENV)/servers
-	$(VENV)/servers/bin/python -m pip install -q --disable-pip-version-check mlserver 'uvloop<0.22' onnxruntime
+	$(VENV)/servers/bin/python -m pip install -q --disable-pip-version-check mlserver==1.7.1 'uvloop<0.22' onnxruntime
 	@touch $@
 
 # Another one: the real tritonserver with its Python backend, out of a wheel that holds both (Apache 2.0; 250 MB with numpy). What else the wheel

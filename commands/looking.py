@@ -80,14 +80,21 @@ def scenarios(name: str | None, copy: Path | None) -> ExitCode:
         if there:
             raise Refused([f"{', '.join(there)} is there already; nothing was written"])
         for each in names:
-            (copy / f"{each}.yaml").write_text(shipped_text(each), encoding="utf-8")
+            (copy / f"{each}.yaml").write_text(_shown(each), encoding="utf-8")
             say(f"wrote {copy / f'{each}.yaml'}")
     elif name:
-        say(shipped_text(name))
+        say(_shown(name))
     else:
         for each in names:
             say(f"{each:<28} {load_scenario(found[each]).title}")
     return ExitCode.PASSED
+
+
+def _shown(name: str) -> str:
+    """A shipped scenario's file, after what it needs."""
+    from ..reports.fault_pages import with_needs
+
+    return with_needs(load_scenario(shipped()[name]), shipped_text(name))
 
 
 def faults(kind: str | None) -> ExitCode:

@@ -1,13 +1,17 @@
-"""What `doctor` says of the serving engine: whether it is the one that was named, its processes, what its health endpoints miss."""
+"""What `doctor` says of the serving engine: whether it is the one that was named, its processes, its health, its metrics."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from ..injectors.platforms.base import WORKERS, Platform, PlatformError, Target
-from .engine_profile import EngineProfile
+from .asking import heard
+from .engine_profile import EngineMetrics, EngineProfile
 from .finding import Finding
 from .loading import engine_profile
-from .recognition import Recognised, recognised
+from .recognition import ANSWER_S, Recognised, recognised
 from .service import Service
 
 
@@ -26,7 +30,7 @@ def about_engine(service: Service, platform: Platform, everything: Sequence[Targ
     if service.engine is not None and replicas:
         yield from (_role(role, platform, replicas[0]) for role in profile.roles)
     yield from _health(service, profile)
-    yield from _metrics(profile)
+    yield from _metrics(profile, replicas[0] if replicas else None)
     yield Finding("draining", fine=True, text=f"{profile.drain.does} ({profile.drain.source})")
     yield Finding("loading", fine=True, text=f"{profile.model.load}: {profile.model.does} ({profile.model.source})")
     for each in profile.behaviour:
@@ -48,14 +52,46 @@ def _engine(service: Service, profile: EngineProfile, found: Recognised | None, 
     return Finding("engine", fine=True, text=f"{named}, known {found.by}")
 
 
-def _metrics(profile: EngineProfile) -> Iterator[Finding]:
+def _metrics(profile: EngineProfile, replica: Target | None) -> Iterator[Finding]:
+    """What the profile says is told there, and whether the first replica tells it."""
     told = profile.metrics
-    kinds = (("running", told.running), ("waiting", told.queued), ("cache", told.cache))
-    names = "; ".join(f"{kind}: {', '.join(each)}" for kind, each in kinds if each)
-    if told.path and names:
-        where = f"{told.path} on port {told.port}" if told.port else told.path
-        needed = f", with {told.needs}" if told.needs else ""
-        yield Finding("metrics", fine=True, text=f"{where}{needed}: {names} ({told.source})")
+    kinds = {"running": told.running, "waiting": told.queued, "cache": told.cache}
+    names = [name for each in kinds.values() for name in each]
+    if not told.path or not names:
+        return
+    where = f"{told.path} on port {told.port}" if told.port else told.path
+    needed = f", with {told.needs}" if told.needs else ""
+    known = "; ".join(f"{kind}: {', '.join(each)}" for kind, each in kinds.items() if each)
+    own = replica.details.get("url") if replica else None
+    fine, seen = _told(_at(own, told), names) if own else (None, "no replica is known that could be asked")
+    yield Finding("metrics", fine, f"{where}{needed}: {known}; {seen} ({told.source})")
+
+
+def _at(url: str, told: EngineMetrics) -> str:
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    place = f"{parts.scheme}://{host}:{told.port}" if told.port else url.rstrip("/")
+    return f"{place}{told.path}"
+
+
+def _told(url: str, names: Sequence[str]) -> tuple[bool | None, str]:
+    """Another port than the engine's own may be somebody else's, or closed to us: only an answer says what is not there."""
+    try:
+        answer = heard(url, ANSWER_S)
+    except OSError as error:
+        return None, f"{url} cannot be asked: {getattr(error, 'reason', error)}"
+    if answer.status != HTTPStatus.OK:
+        return (False if answer.status == HTTPStatus.NOT_FOUND else None), f"{url} answers {answer.status}"
+    there = [name for name in names if _is_told(name, answer.text)]
+    missing = [name for name in names if name not in there]
+    if not there:
+        return False, f"{url} tells none of them"
+    return True, f"{url} tells {', '.join(there)}" + (f", and not {', '.join(missing)}" if missing else "")
+
+
+def _is_told(name: str, text: str) -> bool:
+    """In Prometheus' format, where a histogram's name has endings, and one without any value yet has its type alone."""
+    return re.search(rf"^(# TYPE )?{re.escape(name)}(_bucket|_count|_sum)?[ {{]", text, re.MULTILINE) is not None
 
 
 def _role(role: str, platform: Platform, replica: Target) -> Finding:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from .measure.lanes import given_up_after_s
-from .measure.values import DataLoss, Interval, Measurement, Recovery, format_interval, noticed_by
+from .measure.values import DataLoss, Interval, Measurement, Range, Recovery, format_interval, noticed_by
 from .scenario import Bound, Scenario
 
 ENOUGH_WRITES = 10
@@ -26,14 +26,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Judged:
-    """One objective held against what was measured. `value` is an interval in seconds or a plain number, by `unit`."""
+    """One objective held against what was measured. `value` is an interval in seconds, a range of counts or a plain number, by `unit`."""
 
     name: str  # rto, rpo, quality_loss, availability, time_to_detect, streams_cut, stream_gap
     target: float
     relation: str  # <= or >=, <, >
     unit: str  # s, count, share
     measured: str  # the name of the measurement: recovery_time, data_loss, ...
-    value: Interval | float | None
+    value: Interval | Range | float | None
     verdict: Verdict
     text: str
     censored: bool = False  # value is a lower bound only: "> x s"
@@ -285,14 +285,12 @@ def _mixed_answers(found: Measurement, most: int) -> Judged:
         return _not_had(one, found, "mixed_answers")
     if not seen.answers:
         return replace(one, text=f"{one.text} is not known: no answer came while replicas had different models.")
-    number = str(seen.lo) if seen.lo == seen.hi else f"{seen.lo} to {seen.hi}"
+    number = Range(seen.lo, seen.hi)
+    one = replace(one, value=number)
     text = f"{number} of {seen.answers} answers came from a replica with another model than it should have; {most} may"
-    if seen.lo > most:
-        return replace(one, value=float(seen.lo), verdict=Verdict.FAILED, text=f"{text}.")
-    if seen.hi > most:
-        return replace(
-            one,
-            value=float(seen.hi),
-            text=f"{text}, and it is not known better: say `model.served` in the service file, or let `digest.every` be shorter.",
-        )
-    return replace(one, value=float(seen.hi), verdict=Verdict.PASSED, text=f"{text}.")
+    if number.lo > most:
+        return replace(one, verdict=Verdict.FAILED, text=f"{text}.")
+    if number.hi > most:
+        better = "say `model.served` in the service file, or let `digest.every` be shorter"
+        return replace(one, text=f"{text}, and it is not known better: {better}.")
+    return replace(one, verdict=Verdict.PASSED, text=f"{text}.")

@@ -120,7 +120,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     reasons += _ended_early(faults) + _vacuous(faults)
     reasons += _beyond_privilege(scenario, service, faults) + _pods_without_use(scenario, service)
     if reasons:
-        raise Refused(reasons)
+        raise Refused(list(dict.fromkeys(reasons)))  # two faults of a kind are refused in the same words
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
     return Plan(scenario, service, seed, phase_s, tuple(faults), everything, platform.place, tuple(platform.remarks()))
 

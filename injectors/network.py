@@ -6,6 +6,7 @@ with the control connection that this process holds, at its deadline, or with th
 through the same link, compared with one made before the fault: it goes silent, late or is reset.
 """
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol, cast
@@ -19,6 +20,8 @@ from .values import JSON
 PROBE_LIMIT_S = 2.0  # for an answer without a fault
 SILENCE_S = 0.5  # this long, and ten times the answer time before the fault, counts as silence
 SILENCE_LIMIT_S = 5.0
+# SERVICE.NAMESPACE.svc, with or without the cluster's domain: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/
+OF_A_CLUSTER = re.compile(r"[^.]+\.[^.]+\.svc(\..+)?", re.IGNORECASE)
 ANSWERS = {"answered", "closed"}  # an orderly end is a sign of life, too
 PEERS = (
     "the other side: roles or component names, `client`, in containers also HOST:PORT of what is no part of the service (that whole host, and the port tells where it is proven); none: "
@@ -55,8 +58,11 @@ class LinkFault(Injector):
 
     @property
     def means_on(self) -> frozenset[str]:
-        """No link proxy stands in the way to what is no part of the service."""
-        return self.platforms - {"process"} if outside(self.peers) else self.platforms
+        """No link proxy stands in the way to what is no part of the service, and only a cluster has the names of a cluster's Services."""
+        hosts = [host for host, _ in outside(self.peers)]
+        if any(OF_A_CLUSTER.fullmatch(host) for host in hosts):
+            return self.platforms & {"kubernetes"}
+        return self.platforms - {"process"} if hosts else self.platforms
 
     @abstractmethod
     def rule(self) -> JSON:

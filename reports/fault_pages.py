@@ -8,12 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from textwrap import wrap
 
 from ..drills.loading import KeyInWords, keys_in_words
 from ..drills.scenario import Fault, Scenario
 from ..injectors.base import Injector, Privilege
 from .fault_text import example_of, facts_of
 
+WIDTH = 110
 INDEX, SCENARIOS = "README.md", "scenarios.md"
 WRITTEN = "<!-- Written by `make docs` from the classes and the scenarios: change those. -->"
 # Title -> the modules of injectors/ that belong together; a page's name follows from its title.
@@ -116,6 +118,12 @@ def needs(scenario: Scenario) -> list[str]:
     told += ["a ledger of acknowledged writes"] if scenario.objectives.rpo is not None else []
     told += sorted({word for fault in scenario.faults if (word := fault.injector.depends_on)})
     return told
+
+
+def with_needs(scenario: Scenario, text: str) -> str:
+    """The text of its file after what it needs, as comments, so that it stays a scenario."""
+    lines = wrap(f"Needs: {'; '.join(needs(scenario))}.", WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "".join(f"# {line}\n" for line in lines) + text
 
 
 def _rung(platform: str, rung: Privilege) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from ..drills.measure.values import Interval
+from ..drills.measure.values import Interval, Range
 from ..drills.verdict import Judged, Verdict
 
 # Binary fractions: 2.91 * 100 is 291.00000000000006, and a bound must not move outward by a whole digit for that.
@@ -103,6 +103,8 @@ def measured(judged: Judged) -> str:
         return "never seen" if judged.verdict is Verdict.FAILED else "not measured"
     if isinstance(value, Interval):
         return f"> {at_least(value.lo_s)}" if judged.censored else interval(value)
+    if isinstance(value, Range):
+        return str(value)
     if judged.unit == "s":
         return f"> {at_least(value)}" if judged.censored else f"{value:.3g} s"
     return share(value) if judged.unit == "share" else f"{value:,.0f}"
@@ -126,6 +128,8 @@ def bounds(judged: Judged) -> tuple[float, float] | None:
     value = judged.value
     if value is None:
         return None
+    if isinstance(value, Range):
+        return float(value.lo), float(value.hi)
     lo, hi = (value.lo_s, value.hi_s) if isinstance(value, Interval) else (value, value)
     return (lo, math.inf if judged.censored else hi)
 
@@ -147,7 +151,8 @@ def margin(judged: Judged) -> str:
         return f"missed by {'more than ' if judged.censored else ''}{_gap(missed, judged.unit)}"
     if spare > 0:
         return f"{_gap(spare, judged.unit)} to spare"
-    return "exactly as demanded" if lo == hi else "the interval straddles the objective"
+    just = "exactly as demanded" if lo == hi else "nothing to spare"
+    return just if spare == 0 else "the interval straddles the objective"
 
 
 def _gap(size: float, unit: str) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 from ..drills.finished import FinishedRun, InjectedFault
 from ..drills.measure.load_values import PodLoad
-from ..drills.measure.values import Interval, LaneReport, Outage
+from ..drills.measure.values import Interval, LaneReport, Outage, Range
 from ..drills.verdict import Judged
-from .figures import at_most
+from .figures import at_most, bounds
 from .result_digests import measured_digests, told_digests
 from .result_schema import SCHEMA_NAME, result_schema
 
@@ -67,12 +67,12 @@ def _moment(interval: Interval | tuple[float, float] | None) -> list[float | Non
 
 def _objective(judged: Judged) -> dict[str, Any]:
     told: dict[str, Any] = {"name": judged.name, "relation": judged.relation, "unit": judged.unit, "measured": judged.measured}
+    lo, hi = bounds(judged) or (None, None)
     if judged.unit == "s":
-        value = judged.value
-        lo, hi = (value.lo_s, value.hi_s) if isinstance(value, Interval) else (value, value)
-        told |= {"target_s": judged.target, "lo_s": _number(lo), "hi_s": None if judged.censored else _number(hi)}
+        told |= {"target_s": judged.target, "lo_s": _number(lo), "hi_s": _number(hi)}
     else:
-        told |= {"target": judged.target, "value": None if isinstance(judged.value, Interval) else _number(judged.value)}
+        told |= {"target": judged.target, "value": _number(lo if lo == hi else None)}
+        told |= {"lo": judged.value.lo, "hi": judged.value.hi} if isinstance(judged.value, Range) else {}
     return told | {"censored": judged.censored, "verdict": str(judged.verdict), "text": judged.text}
 
 

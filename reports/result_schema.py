@@ -56,7 +56,15 @@ def _objectives() -> _Schema:
             "verdict": _VERDICT,
             "text": _TEXT,
         },
-        {"target_s": {"type": "number"}, "target": {"type": "number"}, "lo_s": _SECONDS, "hi_s": _SECONDS, "value": _NUMBER},
+        {
+            "target_s": {"type": "number"},
+            "target": {"type": "number"},
+            "lo_s": _SECONDS,
+            "hi_s": _SECONDS,
+            "value": _NUMBER,  # null where it is not known exactly: then `lo` and `hi` bound it
+            "lo": _COUNT,
+            "hi": _COUNT,
+        },
     )
     return _list(shape | {"oneOf": [seconds, plain]})
 

@@ -31,6 +31,17 @@ class Interval:
         return Interval(max(0.0, self.lo_s - earlier.hi_s), max(0.0, self.hi_s - earlier.lo_s))
 
 
+@dataclass(frozen=True)
+class Range:
+    """A count known to lie within [lo, hi]."""
+
+    lo: int
+    hi: int
+
+    def __str__(self) -> str:
+        return f"{self.lo:,}" if self.lo == self.hi else f"{self.lo:,} to {self.hi:,}"
+
+
 def format_interval(value: Interval) -> str:
     """`2.93 s [2.91, 2.95]`: no more digits than the half-width justifies; bounds are rounded outward, so they still hold."""
     half_s = value.width_s / 2

@@ -84,7 +84,7 @@ def await_standing(api: KubeApi, namespace: str) -> None:
     until("old pods to be gone", lambda: len(api.items(place("pods", namespace), labels="app=web")[0]) == REPLICAS, 60)
 
 
-def profile_of(namespace: str, image: str, folder: Path) -> Path:
+def profile_of(namespace: str, image: str, folder: Path, rate: str = "20/s") -> Path:
     """Its service file."""
     path = folder / "web.yaml"
     profile = {
@@ -94,7 +94,7 @@ def profile_of(namespace: str, image: str, folder: Path) -> Path:
         "platform": "kubernetes",
         "kubernetes": {"namespace": namespace, "workload": "deployment/web"},
         "endpoint": {"service": "web", "port": PORT, "protocol": "http"},
-        "probe": {"rate": "20/s", "image": image},
+        "probe": {"rate": rate, "image": image},
     }
     path.write_text(json.dumps(profile), encoding="utf-8")
     return path

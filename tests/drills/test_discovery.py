@@ -199,3 +199,53 @@ def test_init_and_doctor_know_the_demo(blackstart: Blackstart, demo: Demo) -> No
     assert planned.code == 0, planned.err
     (fault,) = json.loads(planned.out)["faults"]
     assert "service.py engine" in json.dumps(fault)
+
+
+VLLM = """\
+import http.server, json, sys
+ANSWERS = {"/v1/models": b'{"data": [{"id": "tiny", "owned_by": "vllm"}]}', "/health": b"", **json.loads(sys.argv[1], object_hook=lambda found: {
+    key: value.encode() for key, value in found.items()})}
+class Vllm(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path in ANSWERS else 404)
+        self.end_headers()
+        self.wfile.write(ANSWERS.get(self.path, b""))
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Vllm)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+RUNNING = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{model_name="tiny"} 0.0\n'
+
+
+@pytest.mark.parametrize(
+    ("answers", "word", "said"),
+    [
+        ({}, "no", "/metrics answers 404 ("),
+        ({"/metrics": "python_info 1\nx_vllm:num_requests_running 1\n"}, "no", "/metrics tells none of them ("),
+        ({"/metrics": RUNNING}, "yes", "/metrics tells vllm:num_requests_running, and not vllm:num_requests_waiting, "),
+    ],
+)
+def test_doctor_asks_for_the_metrics(blackstart: Blackstart, answers: dict[str, str], word: str, said: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", VLLM, json.dumps(answers)], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        port = int(until("the server to say its port", process.stdout.readline))
+        service = {"apiVersion": "blackstart/v1", "kind": "Service", "name": "llm", "engine": "vllm", "platform": "process"}
+        looked = doctor(
+            blackstart, {**service, "process": {"port": port}, "endpoint": {"url": f"http://127.0.0.1:{port}", "model": "tiny"}}
+        )
+        process.terminate()
+    assert looked["engine"][1].startswith("vLLM, as of "), looked
+    assert looked["metrics"][0] == word
+    assert said in looked["metrics"][1]
+
+
+def test_doctor_knows_nothing_of_metrics_that_it_cannot_ask_for(blackstart: Blackstart, demo: Demo) -> None:
+    profile = json.loads(demo.service_file.read_text())
+    profile["engine"] = "triton"
+    profile["process"]["components"] = [each for each in profile["process"]["components"] if each["role"] != "replica"]
+    profile["process"]["links"] = []
+    looked = doctor(blackstart, profile)
+    assert looked["metrics"][0] == "?"
+    assert "no replica is known that could be asked" in looked["metrics"][1]

@@ -148,7 +148,7 @@ def test_a_drill_under_way_is_told_and_no_hindrance(blackstart: Blackstart, demo
         ("control-plane-and-dns-down", "dns-break has means on platform docker and kubernetes alone, and this is process"),
         (
             "api-server-unreachable",
-            "network-partition as it is written here has means on platform docker and kubernetes alone, and this is process",
+            "network-partition as it is written here has means on platform kubernetes alone, and this is process",
         ),
     ],
 )
@@ -158,4 +158,4 @@ def test_a_shipped_scenario_is_refused_by_name_where_it_has_no_means(
     assert "process" not in EXPECTED[name].on
     refused = blackstart("plan", name, "--service", demo.service_file)
     assert refused.code == 2, refused.out
-    assert why in refused.err
+    assert refused.err.count(why) == 1  # also where two faults share it

@@ -253,7 +253,7 @@ def test_init_and_doctor_know_the_engine(blackstart: Blackstart, mlserver: Mlser
         assert any(
             "running: rest_server_requests_in_progress; waiting: parallel_request_queue" in line
             for line in lines
-            if line.startswith("yes  metrics")
+            if line.split()[1] == "metrics"
         )
         health = [line for line in lines if line.startswith("yes  health")]
         assert [line.split()[2] for line in health] == list(written.health)

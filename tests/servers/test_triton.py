@@ -150,7 +150,7 @@ def test_init_and_doctor_know_the_engine(blackstart: Blackstart, shared: Triton)
     assert any(line.startswith("yes  engine               Triton Inference Server, as of ") for line in lines), looked.out
     for role in ("engine", "stub"):
         assert any(f"{role}: replica-0/{role} (pid:{stub}@" in line for line in lines if line.startswith("yes  role")), looked.out
-    told = next(line for line in lines if line.startswith("yes  metrics"))
+    told = next(line for line in lines if line.split()[1] == "metrics")
     assert "/metrics on port 8002: waiting: nv_inference_pending_request_count" in told
 
 

@@ -304,7 +304,7 @@ def test_fill_disk_refuses_what_is_not_limited(state, tmp_path):
 def test_fill_of_a_killed_agent_is_undone_by_the_next(state, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    leave = agent.free_bytes(str(tmp_path)) - (16 << 20)
+    leave = agent.free_bytes(str(tmp_path)) - (256 << 20)  # others write to this disk meanwhile
     with held("fill-disk", state, **fill(folder, leave, 1 << 40)) as process:
         assert process.said["event"] == "effective"
         assert Path(process.said["path"]).stat().st_size == process.said["bytes"] > 0
@@ -318,7 +318,7 @@ def test_fill_of_a_killed_agent_is_undone_by_the_next(state, tmp_path):
 def test_fill_is_undone_from_the_copy_beside_it_where_the_record_is_gone(state, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    leave = agent.free_bytes(str(tmp_path)) - (16 << 20)
+    leave = agent.free_bytes(str(tmp_path)) - (256 << 20)  # others write to this disk meanwhile
     with held("fill-disk", state, **fill(folder, leave, 1 << 40)) as process:
         copy = Path(process.said["path"] + ".undo")
         process.kill()
@@ -336,7 +336,7 @@ def test_fill_is_undone_from_the_copy_beside_it_where_the_record_is_gone(state, 
 def test_fill_that_ends_leaves_no_copy_of_its_record(state, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    leave = agent.free_bytes(str(tmp_path)) - (16 << 20)
+    leave = agent.free_bytes(str(tmp_path)) - (256 << 20)  # others write to this disk meanwhile
     with held("fill-disk", state, **fill(folder, leave, 1 << 40)) as process:
         assert len(list(folder.iterdir())) == 2
         process.stdin.close()

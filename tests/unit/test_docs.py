@@ -3,11 +3,12 @@
 import re
 
 import pytest
-from blackstart.drills.loading import keys_in_words, load_scenario
+from blackstart.drills.loading import decode_injector, keys_in_words, load_scenario
 from blackstart.injectors import registry
 from blackstart.reports.fault_pages import FAMILIES, INDEX, SCENARIOS, needs, page_of, pages
 from blackstart.scenarios import shipped
 from blackstart.tests.docs import FOLDER, current
+from blackstart.tests.drills.expected import EXPECTED
 
 PAGES = current()
 
@@ -44,6 +45,42 @@ def test_every_scenario_has_its_section(name: str) -> None:
     scenario = load_scenario(shipped()[name])
     for text in (*scenario.rehearses, scenario.certifies, *needs(scenario)):
         assert " ".join(text.split()) in section
+
+
+def platforms_of(name: str) -> set[str]:
+    """Those that its page says it needs."""
+    section = PAGES[SCENARIOS].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    (needed,) = re.findall(r"^- \*\*needs\*\*: platform ([^;]+)", section, re.MULTILINE)
+    return set(re.findall(r"(\w+) \(privilege", needed))
+
+
+def test_a_page_names_the_platforms_that_the_readme_names() -> None:
+    """By words that people wrote, not by the function that writes the page."""
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Drills that ship")[2].partition("\n\n`blackstart scenarios`")[0]
+    said = dict(re.findall(r"([a-z-]+) \(((?:Kubernetes|Docker|processes)(?:, (?:Kubernetes|Docker))*)\)", table))
+    assert {"api-server-unreachable", "control-plane-and-dns-down", "gpu-node-drain", "kv-cache-exhaustion"} <= set(said)
+    for name, platforms in said.items():
+        assert platforms_of(name) == {{"processes": "process"}.get(each, each.lower()) for each in platforms.split(", ")}, name
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_page_names_the_platforms_on_which_the_demo_is_drilled(name: str) -> None:
+    assert set(EXPECTED[name].on) <= platforms_of(name)
+
+
+@pytest.mark.parametrize(
+    ("peer", "platforms"),
+    [
+        ("kubernetes.default.svc:443", {"kubernetes"}),
+        ("kubernetes.default.svc.cluster.local:443", {"kubernetes"}),
+        ("hub.example:443", {"docker", "kubernetes"}),
+        ("hub.svc:443", {"docker", "kubernetes"}),
+        ("store", {"docker", "kubernetes", "process"}),
+    ],
+)
+def test_only_a_cluster_has_the_names_of_its_services(peer: str, platforms: set[str]) -> None:
+    assert decode_injector("network-partition", {"peers": ["gateway", peer]}).means_on == platforms
 
 
 def test_every_link_leads_to_a_heading() -> None:

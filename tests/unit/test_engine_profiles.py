@@ -83,6 +83,24 @@ def test_what_a_profile_says_of_blackstart_is_there(name):
         assert (FOLDER.parents[1] / path).is_file(), path
 
 
+def test_what_was_seen_of_a_real_vllm_is_told():
+    """Each by what somebody who drills one has to know beforehand."""
+    profile = engine_profile("vllm")
+    told = {each.when: each for each in profile.behaviour}
+    killed = told["an engine process is killed (SIGKILL) under load"]
+    assert "exit code 0" in killed.does
+    assert "NVIDIA H200" in killed.source
+    assert "/health stays 200" in told["an engine process is stopped for 8 s"].does
+    assert "orphan" in told["the API process is killed (SIGKILL)"].does
+    assert "request_memory" in told["it starts while the GPU's memory is taken"].source
+    assert "the API process hangs" in profile.drain.does
+
+
+def test_the_server_that_the_tests_install_is_the_version_that_its_profile_names():
+    makefile = (FOLDER.parents[1] / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"\bmlserver(?:==([\d.]+))? 'uvloop", makefile) == [engine_profile("mlserver").version]
+
+
 @pytest.mark.parametrize(("command", "expected"), COMMANDS.items(), ids=lambda value: str(value)[:40])
 def test_an_engine_is_told_from_others_by_command_lines(command, expected):
     engine, computes = expected

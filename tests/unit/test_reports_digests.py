@@ -8,6 +8,8 @@ import pytest
 from blackstart.drills.finished import FinishedRun
 from blackstart.drills.measure.digest_values import HAS, SERVES, Deviation, DigestRow, Digests, DigestStretch, MixedAnswers
 from blackstart.drills.measure.values import Interval
+from blackstart.drills.objectives import objectives
+from blackstart.drills.scenario import Objectives
 from blackstart.reports import digest_rows
 from blackstart.reports.html import html
 from blackstart.reports.markdown import summary
@@ -83,3 +85,29 @@ def test_off_says_nothing() -> None:
     jsonschema.validate(told, result_schema())
     assert told["digests"] is None
     assert "mixed_answers" not in told["measurements"]
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "most", "told", "margin", "value"),
+    [
+        (0, 32, 0, "0 to 32", "the interval straddles the objective", None),
+        (3, 5, 0, "3 to 5", "missed by 3", None),
+        (1, 2, 2, "1 to 2", "nothing to spare", None),
+        (1, 2, 5, "1 to 2", "3 to spare", None),
+        (0, 0, 0, "0", "exactly as demanded", 0),
+    ],
+)
+def test_the_bounds_of_mixed_answers_are_told(lo: int, hi: int, most: int, told: str, margin: str, value: int | None) -> None:
+    found = run(replace(SEEN, mixed=MixedAnswers(40, lo, hi)))
+    found = replace(found, scenario=replace(found.scenario, objectives=Objectives(mixed_answers=most)))
+    (judged,) = objectives(found.scenario, found.measurement)
+    found = replace(found, judgement=replace(found.judgement, objectives=(judged,)))
+    assert judged.text.startswith(f"{told} of 40 answers came from")
+    for report in (text(found), summary(found).replace("\\", ""), html(found)):
+        words = " ".join(report.split())
+        assert told in words
+        assert margin in words
+        assert "too little was seen" not in words
+    (said,) = result(found)["objectives"]
+    jsonschema.validate(result(found), result_schema())
+    assert (said["lo"], said["hi"], said["value"]) == (lo, hi, value)
