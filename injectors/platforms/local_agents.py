@@ -98,16 +98,17 @@ class LocalAgents:
         used = [each for each in found if each]
         return sum(used[1:], used[0]) if used else None
 
-    def look(self, verb: str, request: JSON, limit_s: float = LOOK_S) -> JSON:
+    def look(self, verb: str, request: JSON, limit_s: float | None = None) -> JSON:
         """What the program of that verb sees here, changing nothing. Raises PlatformError."""
         command = [sys.executable, "-I", "-S", str(program(verb)), "look", json.dumps(request)]
+        longest_s = LOOK_S if limit_s is None else limit_s
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
             looking = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=said, stderr=errors, cwd=self.folder, env=self.environment
             )
             try:
-                if not came(lambda: looking.poll() is not None, limit_s, self.given_up, LOOK_EVERY_S):
-                    raise PlatformError(f"a look at what {verb} needs did not end within {limit_s:g} s")
+                if not came(lambda: looking.poll() is not None, longest_s, self.given_up, LOOK_EVERY_S):
+                    raise PlatformError(f"a look at what {verb} needs did not end within {longest_s:g} s")
             finally:
                 if looking.poll() is None:
                     looking.kill()
