@@ -97,10 +97,10 @@ def joined(words: Iterable[str]) -> str:
 
 
 def measured(judged: Judged) -> str:
-    """What was measured for an objective, in its unit; without a value, whether it never came or is not known."""
+    """What was measured for an objective, in its unit; without a value, whether it never came, there was nothing to measure, or it is not known."""
     value = judged.value
     if value is None:
-        return "never seen" if judged.verdict is Verdict.FAILED else "not measured"
+        return {Verdict.FAILED: "never seen", Verdict.PASSED: "nothing to measure"}.get(judged.verdict, "not measured")
     if isinstance(value, Interval):
         return f"> {at_least(value.lo_s)}" if judged.censored else interval(value)
     if isinstance(value, Range):

@@ -301,6 +301,15 @@ def test_interval_has_no_more_digits_than_it_justifies(lo: float, hi: float, tol
 
 
 @pytest.mark.parametrize(
+    ("verdict", "told"), [("passed", "nothing to measure"), ("failed", "never seen"), ("inconclusive", "not measured")]
+)
+def test_an_objective_without_a_figure_says_why_there_is_none(verdict: str, told: str) -> None:
+    """It is passed where users saw no interruption, so that there was nothing to detect."""
+    one = Judged("time_to_detect", 20.0, "<=", "s", "time_to_detect", None, Verdict(verdict), "")
+    assert figures.measured(one) == told
+
+
+@pytest.mark.parametrize(
     ("share", "told"),
     [(1.0, "100 %"), (0.99996, "99.996 %"), (0.5, "50 %"), (0.00004, "0.004 %"), (0.0, "0 %"), (0.9999999, "above 99.9999 %")],
 )
