@@ -1,8 +1,10 @@
 """gpu_agent.py by itself: its kernels, its duty, and a driver that fails at any call."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -12,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ LIMITS = {"hottest_c": 85, "most_w": None}
 BURN = {"duty": 0.4, "kernels": "auto", **LIMITS}
 FILL = {"leave_bytes": 512 << 20, **LIMITS}
 AWAIT_S = 30.0
+KILLS, LATEST_KILL_S = 16, 0.3
 LATER = {  # how each driver calls what fails later
     "CUDA": {"temperature": "nvmlDeviceGetTemperature"},
     "HIP": {"temperature": "hwmon3", "LaunchKernel": "hipModuleLaunchKernel"},
@@ -89,7 +91,7 @@ class Agent:
         return sorted(path.name for path in self.state.parent.glob("held.json*"))
 
 
-@contextmanager
+@contextlib.contextmanager
 def agent(folder: Path, environment: dict[str, str], verb: str, request: dict, **more: object) -> Iterator[Agent]:
     running = Agent(folder, environment, verb, request, more)
     try:
@@ -287,6 +289,28 @@ def test_a_slice_is_filled_and_its_neighbours_are_not(fakes, tmp_path):
         seen = {gpu["uuid"]: gpu for gpu in looked(fakes.environment)["gpus"]}
         assert seen.keys() == {WHOLE, SLICE}
         assert (seen[SLICE]["parent"], seen[SLICE]["utilisation"], seen[SLICE]["temperature_c"]) == (OTHER, None, 40)
+
+
+@pytest.mark.parametrize(
+    ("verb", "request_"),
+    [("saturate-gpu", BURN), ("fill-gpu", FILL), ("limit-gpu", {"limit_w": 400}), ("lose-gpu", {"controls": ["control"]})],
+)
+def test_an_agent_that_is_killed_at_whatever_moment_leaves_nothing(verb, request_, fakes, tmp_path):
+    """At moments that a seed chooses: half of them from its first instruction on, half from when it is in effect."""
+    control, moments = tmp_path / "control", random.Random(7)
+    control.write_bytes(bytes(gpu_agent.CONTROL.size))
+    whole = {**request_, "device": WHOLE} | ({"controls": [str(control)]} if "controls" in request_ else {})
+    for number in range(KILLS):
+        with agent(tmp_path, fakes.environment, verb, whole) as running:
+            assert number % 2 == 0 or running.said()["event"] == "effective"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(moments.uniform(0, LATEST_KILL_S))
+            assert running.process.poll() is None
+            running.process.kill()
+            running.process.wait()
+            assert running.undo()["event"] == "undone"
+            assert running.left() == []
+        assert (fakes.used_mib(0), fakes.limit_w(0), gpu_agent.until_of(control.read_bytes())) == (0, 700, 0)
 
 
 @pytest.mark.parametrize("verb", ["saturate-gpu", "fill-gpu"])
