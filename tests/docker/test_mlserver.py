@@ -1,4 +1,4 @@
-"""What two real mlservers with an ONNX model do in containers when a worker dies or hangs and while the model is damaged.
+"""What two real mlservers with an ONNX model do in containers when a worker dies or hangs, and with a model that is damaged.
 
 The service file names the engine and nothing that its profile supplies; questions are asked on the service's own network.
 """
@@ -60,6 +60,22 @@ def test_damage_while_it_serves_does_nothing_and_is_refused_alone(blackstart: Bl
 
 
 @pytest.mark.timeout(120)
+def test_a_killed_worker_is_replaced_and_its_container_goes_on(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
+    before, (worker,) = started(api), workers(api)
+    killed = drill(
+        blackstart.folder, "worker-kill", [f"{{kind: process-kill, role: worker, {ON_ONE}}}"], "{rto: 40s, quality_loss: 0}"
+    )
+    done = blackstart.telling("run", killed, *quick("41s"), "--service", service, "--yes")
+    assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
+    (fault,) = done.result["faults"]
+    assert len(fault["evidence"]["facts"]["gone"]) == 1
+    assert fault["undo_verified"]
+    assert never_noticed(done.result)
+    assert started(api) == before
+    until("another worker", lambda: workers(api) not in ([], [worker]))
+
+
+@pytest.mark.timeout(120)
 def test_hung_workers_are_noticed_by_nobody_and_nothing_is_started_again(
     blackstart: Blackstart, service: Path, api: DockerApi
 ) -> None:
@@ -102,4 +118,20 @@ def test_a_worker_that_died_comes_back_with_the_damage_and_its_container_goes_fo
     until("a worker that has read the whole file", lambda: workers(api) not in ([], [worker]))
     wrong = [each for each in done.result["outages"] if each["classes"].get("wrong-answer")]
     assert f"replica:{ONE}" in {each["lane"] for each in wrong}
+    until("right answers", lambda: right(f"http://{address(api)}:{PORT}", service))
+
+
+@pytest.mark.timeout(180)
+def test_a_container_that_starts_with_damaged_weights_serves_them(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
+    """With 200, until the undo has put the file back and started it again."""
+    before = started(api)
+    faults = [f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}", f"{{kind: replica-kill, {ON_ONE}, at: 1s}}"]
+    damaged = drill(blackstart.folder, "start-damaged", faults, "{quality_loss: 0}")
+    done = blackstart.telling("run", damaged, *quick("30s"), "--service", service, "--yes", within_s=160)
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    assert done.result["measurements"]["quality_loss"]["wrong_answers"] > 0
+    assert all(fault["undo_verified"] for fault in done.result["faults"])
+    wrong = [each for each in done.result["outages"] if each["classes"].get("wrong-answer")]
+    assert f"replica:{ONE}" in {each["lane"] for each in wrong}
+    assert started(api) != before
     until("right answers", lambda: right(f"http://{address(api)}:{PORT}", service))
