@@ -8,7 +8,7 @@ from typing import ClassVar
 from . import file_agent
 from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
 from .lifecycle import end_agent
-from .mappings import mapped, when_it_bites
+from .mappings import mapped, when_all_bite
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
@@ -161,15 +161,9 @@ class FileFault(Injector):
             seen = known(own, platform.own(target))
         except (PlatformError, Unreadable) as error:
             raise Refusal(f"not injecting: {error}") from error
-        first = parts[0]
-        when, through_a_mapping = (
-            "now"
-            if all(when_it_bites(job, load, part["mapped"]) == "now" for job, part in zip(jobs, parts, strict=True))
-            else "on-restart"
-            for load in (self.load, "mmap")
-        )
-        about = {"path": first["path"], "id": first["id"], **seen}
-        return {"parts": parts, "bites": when, "bites_by_mapping": through_a_mapping, **about}
+        in_memory = [part["mapped"] for part in parts]
+        bites = {"bites": when_all_bite(jobs, self.load, in_memory), "bites_by_mapping": when_all_bite(jobs, "mmap", in_memory)}
+        return {"parts": parts, **bites, "path": parts[0]["path"], "id": parts[0]["id"], **seen}
 
 
 def _part(target: Target, job: Job, platform: Platform) -> JSON:

@@ -1,6 +1,7 @@
 """Whether a target has a file mapped into memory, and when a change of that file shows."""
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from .model_formats.mutations import Job
@@ -31,3 +32,9 @@ def when_it_bites(job: Job, load: str | None, in_memory: bool | None) -> Literal
     the service file, or of its engine's profile, and no denial by the system.
     """
     return "now" if job.at_once and load == "mmap" and in_memory is not False else "on-restart"
+
+
+def when_all_bite(jobs: Sequence[Job], load: str | None, in_memory: Sequence[bool | None]) -> Literal["now", "on-restart"]:
+    """Of all files that one target reads, for each of which the system says whether it is mapped."""
+    each = [when_it_bites(job, load, seen) for job, seen in zip(jobs, in_memory, strict=True)]
+    return "on-restart" if "on-restart" in each else "now"

@@ -5,7 +5,7 @@ carries it out.
 """
 
 from . import gguf, onnx, pytorch, safetensors
-from .layout import Layout, Source, Unreadable
+from .layout import BreaksOff, Layout, Source, Unreadable
 
 ONNX = b"\x08"  # its first field, the version
 KNOWN = "safetensors, GGUF, ONNX and PyTorch's zip"
@@ -29,15 +29,8 @@ def read(source: Source) -> Layout:
     if start[8:9] == b"{" and (start[:1] != ONNX or start[4:8] == bytes(4)):  # a length that begins so is of few digits
         return safetensors.read(source)
     if start[:1] == ONNX:
-        return _onnx(source)
+        try:
+            return onnx.read(source)
+        except BreaksOff as problem:
+            raise Unreadable(f"this begins as an ONNX model and is damaged already: {problem}") from problem
     raise Unreadable(f"of no known format ({KNOWN}), or damaged already: its first bytes are {start[:8].hex(' ')}")
-
-
-def _onnx(source: Source) -> Layout:
-    """What begins as such a model does; where it breaks off only a byte is known."""
-    try:
-        return onnx.read(source)
-    except Unreadable as problem:
-        if not str(problem).startswith("byte "):
-            raise
-        raise Unreadable(f"this begins as an ONNX model and is damaged already: {problem}") from problem

@@ -7,7 +7,7 @@ A quantised tensor is a row of blocks, each with one scale or two: those are the
 import math
 from typing import NamedTuple
 
-from .layout import Cursor, Layout, Number, Piece, Source, Tensor, Text, Unreadable, within
+from .layout import BreaksOff, Cursor, Layout, Number, Piece, Source, Tensor, Text, Unreadable, within
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -145,7 +145,7 @@ def _value(cursor: Cursor, kind: int, depth: int) -> int | None:
         cursor.skip(count * FIXED[inner])
         return None
     if count > min(MOST_VALUES, cursor.left // 8):
-        raise Unreadable(f"byte {cursor.position}: {count} values are announced in {cursor.left} bytes")
+        raise BreaksOff(cursor.position, f"{count} values are announced in {cursor.left} bytes")
     for _ in range(count):
         _value(cursor, inner, depth + 1)
     return None

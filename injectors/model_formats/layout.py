@@ -18,6 +18,13 @@ class Unreadable(Exception):
     """Of no format that is known here, or damaged already; the message says what was found."""
 
 
+class BreaksOff(Unreadable):
+    """Of a known format as far as that byte."""
+
+    def __init__(self, at: int, why: str) -> None:
+        super().__init__(f"byte {at}: {why}")
+
+
 class Source(Protocol):
     """A file that can be read from the middle, here or inside a pod."""
 
@@ -196,6 +203,6 @@ class Cursor:
 
     def _demand(self, length: int, limit: int) -> None:
         if length < 0 or length > self.left:
-            raise Unreadable(f"byte {self.position}: {length} bytes are announced and {max(0, self.left)} are left")
+            raise BreaksOff(self.position, f"{length} bytes are announced and {max(0, self.left)} are left")
         if length > limit:
-            raise Unreadable(f"byte {self.position}: {length} bytes of header in one piece; more than {limit} are not read")
+            raise BreaksOff(self.position, f"{length} bytes of header in one piece; more than {limit} are not read")

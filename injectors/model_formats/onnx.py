@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from . import protobuf
-from .layout import Layout, Nearby, Piece, Source, Tensor, Unreadable, plain, within
+from .layout import BreaksOff, Layout, Nearby, Piece, Source, Tensor, Unreadable, plain, within
 
 IR_VERSION, GRAPH = 1, 7  # of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto
@@ -95,7 +95,7 @@ def _initializer(source: Source, message: protobuf.Field) -> _Initializer:
         if found.number == DIMS:
             made.shape += protobuf.packed(source, found)
             if len(made.shape) > MOST_DIMENSIONS:
-                raise Unreadable(f"byte {found.offset}: a tensor has more than {MOST_DIMENSIONS} dimensions")
+                raise BreaksOff(found.offset, f"a tensor has more than {MOST_DIMENSIONS} dimensions")
         elif found.number == DATA_TYPE and found.wire == protobuf.VARINT:
             made.kind = found.value
         elif found.number == NAME and found.wire == protobuf.BYTES:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .layout import Cursor, Source, Unreadable
+from .layout import BreaksOff, Cursor, Source
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 LONGEST_VARINT = 10
@@ -29,7 +29,7 @@ def varint(cursor: Cursor) -> int:
         if byte < 0x80:
             return found
         shift += 7
-    raise Unreadable(f"byte {cursor.position}: a number does not end")
+    raise BreaksOff(cursor.position, "a number does not end")
 
 
 def fields(source: Source, start: int, end: int) -> Iterator[Field]:
@@ -39,7 +39,7 @@ def fields(source: Source, start: int, end: int) -> Iterator[Field]:
         tag = varint(cursor)
         number, wire = tag >> 3, tag & 7
         if not number or wire not in {VARINT, FIXED64, BYTES, FIXED32}:
-            raise Unreadable(f"byte {cursor.position}: {tag} is no field of a protocol buffer")
+            raise BreaksOff(cursor.position, f"{tag} is no field of a protocol buffer")
         value = varint(cursor) if wire == VARINT else 0
         length = {VARINT: 0, FIXED64: 8, FIXED32: 4}[wire] if wire != BYTES else varint(cursor)
         yield Field(number, wire, value, cursor.position, length)
@@ -48,7 +48,7 @@ def fields(source: Source, start: int, end: int) -> Iterator[Field]:
 
 def text(source: Source, field: Field) -> str:
     if field.length > NAME_LIMIT:
-        raise Unreadable(f"byte {field.offset}: {field.length} bytes where a name belongs")
+        raise BreaksOff(field.offset, f"{field.length} bytes where a name belongs")
     return source.read(field.offset, field.length).decode("utf-8", "replace")
 
 
@@ -57,7 +57,7 @@ def packed(source: Source, field: Field) -> tuple[int, ...]:
     if field.wire != BYTES:
         return (field.value,)
     if field.length > FEW:
-        raise Unreadable(f"byte {field.offset}: {field.length} bytes where a few numbers belong")
+        raise BreaksOff(field.offset, f"{field.length} bytes where a few numbers belong")
     cursor, found = Cursor(source, field.offset, field.offset + field.length), []
     while cursor.left:
         found.append(varint(cursor))

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .layout import HEADER_LIMIT, Source, Unreadable
+from .layout import HEADER_LIMIT, BreaksOff, Source, Unreadable
 
 END, END64, LOCATOR64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 ENTRY, LOCAL, DESCRIPTOR = b"PK\1\2", b"PK\3\4", b"PK\7\x08"
@@ -58,7 +58,7 @@ def _entries(data: bytes, offset: int, count: int) -> list[Entry]:
     found, at = [], 0
     for _ in range(min(count, len(data) // 46)):
         if data[at : at + 4] != ENTRY:
-            raise Unreadable(f"byte {offset + at}: no entry of a zip directory")
+            raise BreaksOff(offset + at, "no entry of a zip directory")
         flags, method, crc_place = _whole(data, at + 8, 2), _whole(data, at + 10, 2), offset + at + 16
         sizes = {"size": _whole(data, at + 24, 4), "packed": _whole(data, at + 20, 4), "header": _whole(data, at + 42, 4)}
         lengths = [_whole(data, at + where, 2) for where in (28, 30, 32)]

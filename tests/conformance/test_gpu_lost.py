@@ -237,23 +237,30 @@ def test_a_shim_that_cannot_be_built_there_or_in_time_is_refused_by_name(tmp_pat
         cuda_shim.built(tmp_path)
 
 
+def with_driver(folder: Path, shim: Path, source: str) -> dict[str, str]:
+    """The environment of a program that has this for CUDA's driver, with the shim before it, which makes `control` there."""
+    (folder / "driver.c").write_text(source)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", str(folder / "libcuda.so.1"), str(folder / "driver.c")], check=True)
+    added = {"LD_LIBRARY_PATH": str(folder), "LD_AUDIT": str(shim), "BLACKSTART_CUDA": str(folder / "control")}
+    return {**os.environ, **added}
+
+
 def test_functions_that_the_driver_itself_gives_out_go_through_the_shim(shim, tmp_path):
     """CUDA's runtime asks cuGetProcAddress, and never the linker, for all but that one."""
-    source, program = tmp_path / "driver.c", tmp_path / "program.py"
-    source.write_text(
+    program, control = tmp_path / "program.py", tmp_path / "control"
+    environment = with_driver(
+        tmp_path,
+        shim,
         "int cuInit(int f) { return f; }\nconst char *cuGetErrorName(int c, char **n) { return 0; }\n"
         "int cuSum(int a, int b, int c, int d, int e, int f, int g, double h) { return a + b + c + d + e + f + g + (int)h; }\n"
-        "int cuGetProcAddress_v2(const char *n, void **f, int v, unsigned long x, void *s) { return *f = cuSum, 0; }\n"
+        "int cuGetProcAddress_v2(const char *n, void **f, int v, unsigned long x, void *s) { return *f = cuSum, 0; }\n",
     )
-    subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", str(tmp_path / "libcuda.so.1"), str(source)], check=True)
     program.write_text(
         "import ctypes, sys\nd, f = ctypes.CDLL('libcuda.so.1'), ctypes.c_void_p()\n"
         "d.cuGetProcAddress_v2(b'cuSum', ctypes.byref(f), 12000, ctypes.c_ulong(0), None)\n"
         "call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int] * 7, ctypes.c_double)(f.value)\n"
         "for _ in sys.stdin: print([call(1, 2, 3, 4, 5, 6, 7, 8.0), d.cuInit(5), d.cuGetErrorName(1, None)], flush=True)\n"
     )
-    control = tmp_path / "control"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "LD_AUDIT": str(shim), "BLACKSTART_CUDA": str(control)}
     command = [sys.executable, str(program)]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asked:
 
@@ -273,14 +280,15 @@ def test_functions_that_the_driver_itself_gives_out_go_through_the_shim(shim, tm
 
 def test_calls_are_bound_in_any_thread_and_each_way_to_ask_for_them_is_called_as_itself(shim, tmp_path):
     """PyTorch binds calls in the threads of a server; the pointer to cuGetProcAddress that a driver gives out is another than the linker's."""
-    source, program = tmp_path / "driver.c", tmp_path / "program.py"
-    source.write_text(
+    program = tmp_path / "program.py"
+    environment = with_driver(
+        tmp_path,
+        shim,
         "int cuOne(void) { return 1; }\n"
         "static int inner(const char *n, void **f, int v, unsigned long x, int *s) { return *s = 3, *f = cuOne, 0; }\n"
         "int cuGetProcAddress(const char *n, void **f, int v, unsigned long x) { return *f = cuOne, 0; }\n"
-        "int cuGetProcAddress_v2(const char *n, void **f, int v, unsigned long x, int *s) { return *s = 2, *f = inner, 0; }\n"
+        "int cuGetProcAddress_v2(const char *n, void **f, int v, unsigned long x, int *s) { return *s = 2, *f = inner, 0; }\n",
     )
-    subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", str(tmp_path / "libcuda.so.1"), str(source)], check=True)
     program.write_text(
         "import ctypes, threading\nd, told = ctypes.CDLL('libcuda.so.1'), []\n"
         "def asked(ask, name, with_status=True):\n"
@@ -298,11 +306,5 @@ def test_calls_are_bound_in_any_thread_and_each_way_to_ask_for_them_is_called_as
         "    print(told, one(), d.cuOne())\n"
         "thread = threading.Thread(target=all)\nthread.start()\nthread.join()\n"
     )
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(tmp_path),
-        "LD_AUDIT": str(shim),
-        "BLACKSTART_CUDA": str(tmp_path / "control"),
-    }
     done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[2, 3, 1, 3] 1 1\n"), done.stderr

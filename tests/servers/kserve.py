@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from blackstart.tests.command import Blackstart
+from blackstart.tests.command import Blackstart, Done
 from blackstart.tests.servers.machine import scenario
 
 WAITING = 2  # questions that a busy machine may keep waiting
@@ -65,6 +65,16 @@ def quick(observe: str) -> list[str]:
 def down(result: dict[str, Any]) -> set[str]:
     """Lanes with an outage."""
     return {outage["lane"] for outage in result["outages"]}
+
+
+def check_damage_was_served(done: Done, *lanes: str) -> list[dict[str, Any]]:
+    """Wrong answers with 200, in these lanes among others, and every fault undone and that proven. Returns their outages."""
+    assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
+    assert done.result["measurements"]["quality_loss"]["wrong_answers"] > 0
+    assert all(fault["undone"] and fault["undo_verified"] for fault in done.result["faults"])
+    wrong = [each for each in done.result["outages"] if each["classes"].get("wrong-answer")]
+    assert {each["lane"] for each in wrong} >= {*lanes}
+    return wrong
 
 
 def never_noticed(result: dict[str, Any]) -> bool:
