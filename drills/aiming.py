@@ -7,8 +7,8 @@ from ..injectors.platforms.base import Platform
 from .plan import PlannedFault
 
 
-def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
-    """The same fault on what stands under the victims' names now: an earlier fault may have replaced them.
+def aim_again(planned: PlannedFault, platform: Platform, run: str) -> PlannedFault:
+    """The same fault on what stands under the victims' names now: an earlier fault may have replaced them. Its undo is marked as the run's.
 
     Raises Refusal when one is not there, or when the fault would be another one than was planned, since a plan is held against that alone.
     """
@@ -25,7 +25,7 @@ def aim_again(planned: PlannedFault, platform: Platform) -> PlannedFault:
         raise Refusal(f"not injecting: {', '.join(sorted(others))} would be hit as well by now, which was not planned")
     undo = planned.injector.plan(tuple(targets), platform)
     _refuse_another(planned, undo, platform)
-    stamped = undo.stamped(planned.undo.fault, planned.fault.kind, dict(planned.undo.parameters), planned.deadline_s)
+    stamped = undo.stamped(f"{run}.{planned.index}", planned.fault.kind, planned.fault.parameters, planned.deadline_s)
     return replace(planned, targets=tuple(targets), undo=stamped)
 
 

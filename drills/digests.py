@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:  # which asks `why_not`
 
 REFUSED = "not injecting: the digest lane"
 NOT_ASKED = "a worker of its role is asked only where its `url` is written, which only processes have; `digest.role` compares those of another role"
+NOT_SINGLE = (
+    "before the fault the digest lane does not tell one digest of all replicas (nor of prefill and decode workers); is one of them another "
+    "model's? Where roles have different ones by design, compare those of one: `digest.role`"
+)
 WELL = 200
 LONGEST_QUESTION = 64 << 10  # characters: it is an argument of a command, and Linux takes 128 KiB
 
@@ -150,6 +155,7 @@ class _Watch:
     targets: dict[str, Target]
     manifest: str
     latest: dict[Series, DigestSample] = field(default_factory=dict)
+    round_s: float = -inf  # when the latest round of looks at all of them that is over began
     _files: dict[tuple[str, str], dict[str, _File]] = field(default_factory=dict)  # by replica and identity
     _written: set[str] = field(default_factory=set)
 
@@ -157,14 +163,20 @@ class _Watch:
         """Whether all replicas have one digest by the latest looks."""
         return single(dict(self.latest), self.manifest) is True
 
+    def looked_since(self, moment_s: float) -> bool:
+        """Whether each of them was looked at after that moment, whatever was found."""
+        return self.round_s >= moment_s
+
     def looks(self) -> None:
         every_s, next_s = self.lane.every.total_seconds(), self.clock.now()
         while not self.platform.given_up.wait(max(0.0, next_s - self.clock.now())):
-            next_s = max(next_s + every_s, self.clock.now())
+            began_s = self.clock.now()
+            next_s = max(next_s + every_s, began_s)
             for name in self.targets:
                 self._take(HAS, name, self._has)
                 if self.service.model and self.service.model.served:
                     self._take(SERVES, name, self._serves)
+            self.round_s = began_s
 
     def _take(self, kind: str, name: str, look: Callable[[Target], tuple[float, str]]) -> None:
         """One look, written down; a second one where another stands in the place of what could not be looked at."""
@@ -235,14 +247,22 @@ class _Watch:
         self.out.flush()
 
 
+@dataclass(frozen=True)
+class Lookout:
+    """What a drill under way learns of the lane; where it is off, that there is nothing to wait for."""
+
+    single: Callable[[], bool] = lambda: True  # whether all replicas have one digest by now
+    looked_since: Callable[[float], bool] = lambda _: True  # whether each was looked at after that moment
+
+
 @contextmanager
 def watching(
     plan: "Plan", opened: AbstractContextManager[Platform], clock: DrillClock, folder: Path, write_down: Callable[..., None]
-) -> Iterator[Callable[[], bool]]:
-    """Look for as long as the context is open; yields whether all replicas have one digest now. True where the lane is off."""
+) -> Iterator[Lookout]:
+    """Look for as long as the context is open."""
     lane = plan.scenario.digest
     if lane is None:
-        yield lambda: True
+        yield Lookout()
         return
     with opened as platform, (folder / DIGESTS).open("w", encoding="utf-8") as out, ThreadPoolExecutor(1) as worker:
         assert isinstance(platform, ModelSight)
@@ -254,7 +274,7 @@ def watching(
         write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets), prefill=prefill)
         doing = worker.submit(watch.looks)
         try:
-            yield watch.single
+            yield Lookout(watch.single, watch.looked_since)
         finally:
             platform.given_up.set()
             if problem := doing.exception():

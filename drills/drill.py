@@ -235,12 +235,12 @@ def _conduct(
         write_down = partial(_write_down, journal, progress)
         _begun(journal, decided, service, platform)
         second = open_platform(service.where(), state, request.environment)
-        with prober, watching(decided, second, clock, folder, write_down) as single:
+        with prober, watching(decided, second, clock, folder, write_down) as digests:
             prober.start(config)
             mark_open(state, folder.name, folder, service)
             lanes = read_samples(folder / "samples").lanes
             view = LiveView(decided.scenario, lanes)
-            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved, single)
+            observer = Observer(decided.scenario, lanes, prober, SampleTail(folder / "samples"), view, platform.moved, digests)
             switches = tuple(path for path in (folder / KILL_SWITCH, request.kill_switch) if path)
             files = [folder / name for name in (*INPUTS, JOURNAL)]
             guard = Guard(decided.scenario.abort, switches, interruption, view, platform.lost)

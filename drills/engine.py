@@ -6,7 +6,7 @@ failure, on an abort, on a signal and on a bug of ours. What dies with the proce
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from typing import TypeVar
 from ..injectors.base import Evidence, FaultError, NotYet, Overcome
 from ..injectors.platforms.base import GivenUp, Platform, PlatformError
 from .aiming import aim_again
+from .digests import NOT_SINGLE
 from .guard import Guard
 from .interruption import Interruption
 from .journal import Journal
@@ -25,6 +26,7 @@ from .undoing import PROOF_EVERY_S, Undone, in_undo_order, look_back, patience_o
 TICK_S = 0.1
 READ_BACK_S = 60.0
 MORE_ANSWERS_S = 10.0  # at most, and no longer than `hold`: where a slow machine has too few answers at the end of it
+LATEST_LOOK_S = 10.0  # the digest lane looks at all replicas by then, where it has not to read more than in all of `hold`
 AGAIN_S = 2.0  # one look may meet what crashes again and again between two starts
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
@@ -115,13 +117,10 @@ class Engine:
         self._watch(start_s + hold_s + LATEST_ANSWER_S, lambda _: self.observer.view.answered(start_s + hold_s))
         self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda now: not self.observer.baseline(start_s, now).too_few)
         baseline = self.observer.baseline(start_s, self._now())
-        self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda _: self.observer.single_digest())
+        self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda _: self.observer.digests.single())
         self.observer.judged()
-        if not self.observer.single_digest():
-            raise NotProven(
-                "before the fault the digest lane does not tell one digest of all replicas (nor of prefill and decode workers); is one of "
-                "them another model's? Where roles have different ones by design, compare those of one: `digest.role`"
-            )
+        if not self.observer.digests.single():
+            raise NotProven(NOT_SINGLE)
         if not baseline.steady:
             self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)
             for why in baseline.why_not:
@@ -140,6 +139,7 @@ class Engine:
         while self._now() < max(limit_s, *self.ends_s.values(), 0.0):  # a fault lasts as long as its `for` says
             if pending and self._now() >= start_s + pending[0].at_s:
                 self._inject(pending.pop(0))
+                self._compared(pending)
                 limit_s = self._now() + observe_s
                 continue
             self._undo_ended()
@@ -152,6 +152,13 @@ class Engine:
             self.journal.append("not-recovered-live", waited_s=observe_s)
         for fault in self.held:
             self._look_again(fault)
+
+    def _compared(self, pending: Sequence[PlannedFault]) -> None:
+        """Before the next fault, which may end what this one changed, the digest lane sees it, if it can within the time that it needs."""
+        if pending:
+            since_s, patience_s = self.last_action_s, self.plan.scenario.steady_state.hold.total_seconds() + LATEST_LOOK_S
+            until_s = min([since_s + patience_s, *self.ends_s.values()])
+            self._watch(until_s, lambda _: self.observer.digests.looked_since(since_s))
 
     def _holds(self, settle_s: float) -> bool:
         """Looks at what is held again, for seconds; an outage that begins meanwhile, and is cut by the undo, would have no known end."""
@@ -167,7 +174,7 @@ class Engine:
         """
         if any(not fault.injector.instant for fault in self.held) and not self.observer.view.impact_seen():
             return False
-        if now_s - self.last_action_s < settle_s or not self.observer.single_digest():
+        if now_s - self.last_action_s < settle_s or not self.observer.digests.single():
             return False
         on_restart = any(fault.bites == "on-restart" for fault in self.held)
         hit = [target.part for fault in self.held for target in fault.undo.targets]
@@ -177,7 +184,7 @@ class Engine:
         index = planned.index
         self.progress.phase(Phase.INJECTING, planned.injector.patience.total_seconds(), planned.fault.kind)
         try:
-            aimed = self._mark(self._aside(lambda: aim_again(planned, self.platform)))
+            aimed = self._aside(lambda: aim_again(planned, self.platform, self.journal.path.parent.name))
             self.journal.append("undo-recorded", fault=index, undo=aimed.undo.to_json(), bites=aimed.bites)
             self.held.append(aimed)  # from here on it is undone, whatever happens
             self._aside(lambda: self.platform.remember(self.journal.path.parent.name, self.files))
@@ -196,15 +203,6 @@ class Engine:
         names = ", ".join(target.name for target in aimed.targets)
         self.progress.note(f"{planned.fault.kind} on {names}: {evidence.detail} ({evidence.source})")
         self.progress.phase(Phase.OBSERVING, self.plan.scenario.observe.total_seconds())
-
-    def _mark(self, aimed: PlannedFault) -> PlannedFault:
-        undo = aimed.undo.stamped(
-            f"{self.journal.path.parent.name}.{aimed.index}",
-            aimed.fault.kind,
-            aimed.fault.parameters,
-            aimed.deadline_s,
-        )
-        return replace(aimed, undo=undo)
 
     def _injected(self, aimed: PlannedFault) -> tuple[Evidence, float]:
         """Inject, and ask the second source until it confirms or the fault's patience ends; the proof and its moment."""

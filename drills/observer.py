@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from .digests import Lookout
 from .finished import InjectedFault
 from .measure.live import LiveView
 from .measure.measurement import Observed, Window, steady
@@ -26,7 +27,7 @@ class Observer:
     tail: SampleTail
     view: LiveView
     moved: Callable[[], Iterable[tuple[str, str]]] = tuple  # replicas with a new address since the last call: name, URL
-    single_digest: Callable[[], bool] = lambda: True  # whether all replicas have one model, by the digest lane where it is on
+    digests: Lookout = field(default_factory=Lookout)
     _seen: list[Probe] = field(default_factory=list)
     _judged: bool = False
 

@@ -161,8 +161,11 @@ def phases(api: KubeApi, namespace: str, run: str) -> list[str]:
     return [pod["status"]["phase"] for pod in pods(api, namespace, run)]
 
 
+WALL_S = 2e-3  # and what lies between reading the one clock and the other
+
+
 def wall_of_zero(folder: Path) -> float:
-    """UNIX time at second 0 of the drill's clock, by its journal."""
+    """UNIX time at second 0 of the drill's clock, by its journal, which writes whole milliseconds: up to WALL_S too early."""
     first = json.loads((folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()[0])
     return datetime.fromisoformat(first["wall"]).timestamp() - first["t_s"]
 

@@ -7,7 +7,7 @@ import pytest
 from blackstart.injectors.platforms.kube_api import KubeApi
 from blackstart.injectors.platforms.kube_exec import Container, opened
 from blackstart.scenarios.demo.kubernetes import ORACLE
-from blackstart.tests.cluster.steps import drilled, namespace_of, wall_of_zero, written
+from blackstart.tests.cluster.steps import WALL_S, drilled, namespace_of, wall_of_zero, written
 from blackstart.tests.command import Blackstart
 
 NAMES = ("replica-0", "replica-1")
@@ -45,6 +45,6 @@ def test_recovery_time_agrees_with_what_truly_happened(
     assert {each["lane"] for each in lanes} == {f"replica:{name}" for name in NAMES}
     for each in lanes:  # the lane that asks each replica by itself sees nothing but its engine
         assert each["start_s"][0] + began_s <= max(gone)
-        assert each["start_s"][1] + began_s >= min(gone)
+        assert each["start_s"][1] + began_s + WALL_S >= min(gone)
         assert each["end_s"][0] + began_s <= max(back) + LATER_S
-        assert each["end_s"][1] + began_s >= min(back)
+        assert each["end_s"][1] + began_s + WALL_S >= min(back)

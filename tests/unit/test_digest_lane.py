@@ -270,10 +270,10 @@ def test_workers_of_one_role_alone_can_be_compared(
     lane, found = replace(LANE, role=role), [replace(REPLICAS[0], role="prefill"), replace(REPLICAS[1], role="decode")]
     plan = SimpleNamespace(scenario=replace(SCENARIO, digest=lane), service=service, everything=found)
     clock = DrillClock(time.monotonic())
-    with watching(plan, opened(service), clock, tmp_path, lambda *_, **__: None) as single:
+    with watching(plan, opened(service), clock, tmp_path, lambda *_, **__: None) as lookout:
         until("all to be looked at", lambda: {each.replica for each in read_digests(tmp_path).looks if each.digest} == looked_at)
         if role:
-            until("one digest of all that are compared", single)
+            until("one digest of all that are compared", lookout.single)
     found_digests = {each.digest for each in read_digests(tmp_path).looks if each.digest}
     assert len(found_digests) == len(looked_at)
     assert "no target has that role" in refused(service, replace(LANE, role="prefill"))
@@ -289,16 +289,19 @@ def test_the_lane_sees_a_change_and_its_end(service: Service, tmp_path: Path) ->
             scenario=SCENARIO, service=service, everything=[replace(each, details={"url": url}) for each in REPLICAS]
         )
         clock = DrillClock(time.monotonic())
-        with watching(plan, opened(service), clock, tmp_path, lambda event, **fields: told.append((event, fields))) as single:
-            until("one digest", single)
+        with watching(plan, opened(service), clock, tmp_path, lambda event, **fields: told.append((event, fields))) as lookout:
+            until("one digest", lookout.single)
             before_s, content = clock.now(), model.read_bytes()
+            assert not lookout.looked_since(before_s)
             model.write_bytes(b"another")
-            until("two digests", lambda: not single())
+            written_s = clock.now()
+            until("all to be looked at since", lambda: lookout.looked_since(written_s))
+            assert not lookout.single()
             model.unlink()
             until("nothing to read", lambda: any(each.why for each in read_digests(tmp_path).looks))
-            assert not single()
+            assert not lookout.single()
             model.write_bytes(content)
-            until("one digest again", single)
+            until("one digest again", lookout.single)
     found = read_digests(tmp_path)
     has = [each for each in found.looks if (each.kind, each.replica) == ("has", "r0")]
     assert len(dict.fromkeys(each.digest for each in has)) == 3  # the right one, another, none
@@ -319,7 +322,7 @@ def test_a_lane_that_dies_is_told(service: Service, tmp_path: Path) -> None:
         def now(self) -> float:
             raise ZeroDivisionError
 
-    with watching(plan, opened(service), Broken(0.0), tmp_path, lambda event, **fields: told.append((event, fields))) as single:
-        assert not single()
+    with watching(plan, opened(service), Broken(0.0), tmp_path, lambda event, **fields: told.append((event, fields))) as lookout:
+        assert not lookout.single()
     assert told[-1][0] == "inconclusive"
     assert "ZeroDivisionError" in told[-1][1]["why"]

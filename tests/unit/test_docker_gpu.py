@@ -230,7 +230,7 @@ def test_an_agent_inside_a_target_ends_with_it_and_needs_no_more_than_exec() -> 
 
 
 def planned_as(injector: Any, undo: Undo) -> PlannedFault:
-    fault: Any = SimpleNamespace(kind=injector.kind)
+    fault: Any = SimpleNamespace(kind=injector.kind, parameters={})
     bites, privilege = injector.bites(undo), injector.privilege_of(undo, "docker")
     return PlannedFault(0, fault, injector, (R0,), 1, 1.0, None, 60.0, bites, privilege, undo)
 
@@ -239,10 +239,10 @@ def test_a_way_that_takes_more_than_was_planned_is_not_taken() -> None:
     injector, platform = GpuSaturate(), Contained(fit=True)
     platform.current, platform.find = lambda _: R0, lambda: (R0,)
     planned = planned_as(injector, injector.plan((R0,), platform))
-    assert aim_again(planned, platform).targets == (R0,)
+    assert aim_again(planned, platform, "run").targets == (R0,)
     platform.fit = False
     with pytest.raises(Refusal, match="the way that is open by now takes more privilege than was planned"):
-        aim_again(planned, platform)
+        aim_again(planned, platform, "run")
 
 
 def test_a_fault_that_would_bite_later_than_was_planned_is_not_injected() -> None:
@@ -252,10 +252,10 @@ def test_a_fault_that_would_bite_later_than_was_planned_is_not_injected() -> Non
     beside = platform.beside_accelerators.accelerators()
     beside["gpus"] = [gpu(process(TARGET, 300 * MIB), used=300 * MIB)]
     planned = planned_as(injector, injector.plan((R0,), platform))
-    assert aim_again(planned, platform).bites == "now"
+    assert aim_again(planned, platform, "run").bites == "now"
     beside["gpus"] = [gpu(process(TARGET, 3000 * MIB), used=3000 * MIB)]
     with pytest.raises(Refusal, match="by now gpu-memory-fill would bite on-restart, and now was planned"):
-        aim_again(planned, platform)
+        aim_again(planned, platform, "run")
 
 
 def test_a_fault_that_would_go_with_its_target_only_by_now_is_not_injected() -> None:
@@ -264,7 +264,7 @@ def test_a_fault_that_would_go_with_its_target_only_by_now_is_not_injected() -> 
     planned = planned_as(injector, injector.plan((R0,), platform))
     platform.fit = True
     with pytest.raises(Refusal, match="by now gpu-saturate would go with the container or pod of r0, which was not planned"):
-        aim_again(planned, platform)
+        aim_again(planned, platform, "run")
 
 
 # --- before anything is started, and after the target is gone ---

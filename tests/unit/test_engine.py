@@ -1,10 +1,12 @@
 """What the engine decides while it watches, by a live view that is fed with simulated answers."""
 
 import threading
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from blackstart.drills.digests import Lookout
 from blackstart.drills.engine import Engine
 from blackstart.injectors.base import Evidence, Undo
 from blackstart.injectors.platforms.base import Target
@@ -26,7 +28,7 @@ def test_what_bites_on_restart_is_held_where_nobody_asks_the_one_that_it_hit(
 ) -> None:
     """All lanes are well again, and p0, which none of them asks, may have loaded nothing yet."""
     view = Watch([Trouble(12, 16, "503")], (*USUAL, REPLICA)).until(29)
-    observer = SimpleNamespace(view=view, single_digest=lambda: True)
+    observer = SimpleNamespace(view=view, digests=Lookout())
     nothing = cast(Any, None)
     engine = Engine(nothing, nothing, nothing, cast(Any, observer), nothing, nothing, nothing, nothing, (), last_action_s=12.0)
     undo = Undo((Target("pid:1@1", name, role, of),), {})
@@ -47,7 +49,7 @@ def test_an_outage_that_begins_while_what_is_held_is_looked_at_is_watched_to_its
         return Evidence("a second source", "it is there", {})
 
     events = SimpleNamespace(clock=SimpleNamespace(now=lambda: watch.now_s), append=lambda event, **_: told.append(event))
-    observer = SimpleNamespace(view=watch.view, single_digest=lambda: True, poll=lambda: None)
+    observer = SimpleNamespace(view=watch.view, digests=Lookout(), poll=lambda: None)
     signals = SimpleNamespace(insisted=False, wait=lambda _: None, wake=lambda: None)
     drawn, guard = SimpleNamespace(lanes=lambda *_: None), SimpleNamespace(check=lambda _: "")
     platform = SimpleNamespace(given_up=threading.Event(), milestones=tuple)
@@ -59,3 +61,22 @@ def test_an_outage_that_begins_while_what_is_held_is_looked_at_is_watched_to_its
     assert not engine._holds(2.0)
     assert engine._holds(2.0)
     assert told == ["recovered-live", "still-effective"] * 2
+
+
+@pytest.mark.parametrize("index", [0, None])
+def test_the_digest_lane_sees_what_one_fault_changed_before_the_next_may_end_it(index: int | None) -> None:
+    """It looks at 13.4 s. What ends by its own `for` before that is not kept waiting, and after the last fault there is nothing to wait for."""
+    watch = Watch([], USUAL)
+    watch.until(12)
+    observer = SimpleNamespace(view=watch.view, digests=Lookout(looked_since=lambda _: watch.now_s > 13.4), poll=lambda: None)
+    events = SimpleNamespace(clock=SimpleNamespace(now=lambda: watch.now_s))
+    signals = SimpleNamespace(insisted=False, wait=lambda _: watch.until(watch.now_s + 0.5))
+    drawn, guard = SimpleNamespace(lanes=lambda *_: None), SimpleNamespace(check=lambda _: "")
+    plan = SimpleNamespace(scenario=SimpleNamespace(steady_state=SimpleNamespace(hold=timedelta(seconds=4))))
+    parts = [cast(Any, each) for each in (plan, SimpleNamespace(milestones=tuple), events, observer, signals, drawn, guard)]
+    engine = Engine(*parts, cast(Any, None), (), last_action_s=12.0)
+    engine._compared([])
+    assert watch.now_s == 12.0
+    engine.ends_s = {} if index is None else {index: 12.5}
+    engine._compared([cast(Any, None)])
+    assert watch.now_s == (13.5 if index is None else 12.5)
