@@ -3,6 +3,7 @@
     agent.py VERB REQUEST         REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
     agent.py undo @STATE          from any process, as often as wished: end that agent and put back what it left
     agent.py renew @STATE         renew that agent's lease from another process
+    agent.py look REQUEST         whether REQUEST, with its `verb`, would be refused: {"refused": WHY}; nothing is changed
     agent.py kill-tree -          nothing is held: says `ready`, takes REQUEST as one line of standard input, goes through to the end
 
 REQUEST has `fault` (id), `state` (path of the undo record), `deadline_s`, `lease_s` (or null) and the verb's own fields. The
@@ -25,6 +26,8 @@ import os
 import select
 import shutil
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -526,8 +529,6 @@ def load_worker(request: Record, path: str, gate: int, tell: int) -> None:
     import threading  # noqa: PLC0415 - no other verb needs them
     from queue import SimpleQueue  # noqa: PLC0415
 
-    if not os.read(gate, 1):
-        return
     go, clients = threading.Event(), request["clients"]
     got: Any = SimpleQueue()
     for client in range(clients):
@@ -546,16 +547,21 @@ def load_worker(request: Record, path: str, gate: int, tell: int) -> None:
         show(path, answers=answers)
 
 
-def load_apply(request: Record, held: Held) -> Record:
+def set_to_work(held: Held, work: Callable[[int, int], None], what: str) -> None:
+    """Return once a child that is on the record has begun with its work, `what` in words, by having written STARTED. Raises Failed.
+
+    The work is given two pipes: `gate` reads a byte when it may begin, and as closed once the agent is gone; `tell` takes its one word.
+    """
     gate, opener = os.pipe()
     told, tell = os.pipe()
 
-    def work() -> None:
+    def begin_working() -> None:
         os.close(opener)
         os.close(told)
-        load_worker(request, held.path, gate, tell)
+        if os.read(gate, 1):
+            work(gate, tell)
 
-    held.record["processes"].append(identity(forked(work)))
+    held.record["processes"].append(identity(forked(begin_working)))
     held.keep()
     os.close(tell)  # so that `told` reads as closed when the worker is gone
     os.write(opener, b"!")
@@ -563,12 +569,17 @@ def load_apply(request: Record, held: Held) -> Record:
     limit = time.monotonic() + START_S
     while not select.select([told], [], [], 0)[0]:
         if time.monotonic() > limit:
-            raise Failed("%d clients did not all stand within %g s" % (request["clients"], START_S))
+            raise Failed("%s within %g s" % (what, START_S))
         held.go_on(0.005)
     said = os.read(told, 4096).decode("utf-8", "replace")
     os.close(told)
     if said != STARTED:
-        raise Failed(said or "the process of the clients ended before they all stood")
+        raise Failed(said or "the process for it ended before %s" % what)
+
+
+def load_apply(request: Record, held: Held) -> Record:
+    what = "%d clients did not all stand" % request["clients"]
+    set_to_work(held, lambda gate, tell: load_worker(request, held.path, gate, tell), what)
     return {"clients": request["clients"]}
 
 
@@ -721,6 +732,103 @@ def fill_undo(record: Record) -> Record:
         raise Foreign("%s is not the file that was written here; it was left alone" % record["path"])
     os.unlink(record["path"])
     return {"removed": record["path"]}
+
+
+# --- slow-file: paths, delay_s -------------------------------------------------------------------------------------------
+#
+# fanotify(7): whoever opens or reads a marked file waits in the kernel until a process with the group's descriptor lets it go on. When that
+# process ends, however it ends, the kernel takes the marks away and lets all who wait go on.
+
+ASK_TO_OPEN, ASK_TO_READ = 0x10000, 0x20000  # FAN_OPEN_PERM, FAN_ACCESS_PERM: linux/fanotify.h
+GROUP = 0x4 | 0x1 | 0x10  # FAN_CLASS_CONTENT, FAN_CLOEXEC, FAN_UNLIMITED_QUEUE
+ADD, HERE, ALLOW = 0x1, -100, 1  # FAN_MARK_ADD, AT_FDCWD, FAN_ALLOW
+ASKED = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
+MOST_WAITING, OWN_FILES = 4096, 64  # each that waits takes one of the worker's descriptors
+BATCH = 64  # so many are heard at a time
+
+
+def asked_first(paths: list[str]) -> int:
+    """The descriptor of a group by which the kernel asks before anybody opens or reads one of these files. Raises Refused."""
+    if not LINUX:
+        raise Refused("slowing the reads of one file takes fanotify, which is Linux's own")
+    import ctypes  # noqa: PLC0415 - not every python3 in a container has it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    group = int(libc.fanotify_init(GROUP, os.O_RDONLY | os.O_CLOEXEC))
+    if group < 0:
+        why = os.strerror(ctypes.get_errno())
+        raise Refused(
+            "slowing the reads of one file takes fanotify's permission events, which the kernel gives to root alone (CAP_SYS_ADMIN), "
+            "where it was built with them (CONFIG_FANOTIFY_ACCESS_PERMISSIONS): %s" % why
+        )
+    for path in paths:
+        if libc.fanotify_mark(group, ADD, ctypes.c_uint64(ASK_TO_OPEN | ASK_TO_READ), HERE, os.fsencode(path)):
+            why = os.strerror(ctypes.get_errno())
+            os.close(group)
+            raise Refused("the kernel cannot ask before %s is read: %s" % (path, why))
+    return group
+
+
+def slow_prepare(request: Record) -> Record:
+    for path in request["paths"]:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Refused("%s is no regular file" % path)
+    room_for_waiting()
+    os.close(asked_first(request["paths"]))
+    return {"processes": []}
+
+
+def room_for_waiting() -> int:
+    """How many can be kept waiting at a time: the kernel denies whoever it can give no descriptor for, and none may be denied. Raises Refused."""
+    import resource  # noqa: PLC0415 - no other verb needs it
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = MOST_WAITING + OWN_FILES
+    soft = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft - OWN_FILES < BATCH:
+        raise Refused("at most %d files may be open here (ulimit -n), and %d are needed" % (hard, BATCH + OWN_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft - OWN_FILES
+
+
+def slow_worker(request: Record, gate: int, tell: int) -> None:
+    """In a process of its own: lets everybody go on, each after its delay, until the agent is gone or the deadline has come."""
+    deadline = time.monotonic() + request["deadline_s"]  # by itself as well: an agent that somebody stopped would not say so
+    try:
+        group, room = asked_first(request["paths"]), room_for_waiting()
+    except (Refused, OSError) as problem:
+        os.write(tell, str(problem).encode("utf-8"))
+        return
+    waiting: list[tuple[float, int]] = []  # in the order of their moments, since all wait for the same time
+    os.write(tell, STARTED.encode("utf-8"))
+    while time.monotonic() < deadline:
+        next_s = min([deadline, *(until for until, _ in waiting[:1])])
+        heard = [gate, group] if len(waiting) + BATCH <= room else [gate]
+        ready = select.select(heard, [], [], max(0.0, next_s - time.monotonic()))[0]
+        if gate in ready:
+            return
+        if group in ready:
+            until = time.monotonic() + request["delay_s"]
+            waiting += [(until, handle) for handle in handles_in(os.read(group, BATCH * ASKED.size))]
+        while waiting and waiting[0][0] <= time.monotonic():
+            _, handle = waiting.pop(0)
+            os.write(group, struct.pack("=iI", handle, ALLOW))
+            os.close(handle)
+
+
+def handles_in(said: bytes) -> list[int]:
+    """Of each that asks, the descriptor that it is answered by."""
+    found, at = [], 0
+    while at < len(said):
+        length, _, _, _, _, handle, _ = ASKED.unpack_from(said, at)
+        found += [handle] if handle >= 0 else []
+        at += length
+    return found
+
+
+def slow_apply(request: Record, held: Held) -> Record:
+    set_to_work(held, lambda gate, tell: slow_worker(request, gate, tell), "the kernel did not ask")
+    return {"paths": request["paths"]}
 
 
 # --- hold-command: inject, recover (argument vectors), limit_s ------------------------------------------------------------
@@ -915,8 +1023,20 @@ VERBS = {
     "send-load": Verb(load_prepare, load_apply, burn_undo),
     "hold-memory": Verb(memory_prepare, memory_apply, memory_undo),
     "fill-disk": Verb(fill_prepare, fill_apply, fill_undo),
+    "slow-file": Verb(slow_prepare, slow_apply, burn_undo),
     "hold-command": Verb(command_prepare, command_apply, command_undo),
 }
+
+
+def look_ahead(request: Record) -> int:
+    """Say whether this would be refused."""
+    why = ""
+    try:
+        VERBS[request["verb"]].prepare(request)
+    except (Refused, OSError) as problem:
+        why = str(problem)
+    sys.stdout.write(json.dumps({"refused": why}) + "\n")
+    return 0
 
 
 def main(arguments: list[str]) -> int:
@@ -926,6 +1046,8 @@ def main(arguments: list[str]) -> int:
         return renew(arguments[1][1:])
     if arguments == ["kill-tree", "-"]:
         return kill_tree()
+    if len(arguments) == 2 and arguments[0] == "look":
+        return look_ahead(json.loads(arguments[1]))
     if len(arguments) != 2 or arguments[0] not in VERBS:
         emit("refused", why="usage: agent.py %s REQUEST, agent.py undo @STATE or agent.py kill-tree -" % "|".join(VERBS))
         return 3

@@ -77,12 +77,16 @@ class FileFault(Injector):
         return True
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        undo = Undo(targets, {"files": self.looked(targets, platform)})
+        look_ahead([(target, self._request(undo, target, prior, platform)) for target, prior in _once(undo)], platform)
+        return undo
+
+    def looked(self, targets: tuple[Target, ...], platform: Platform) -> dict[str, JSON]:
+        """What each of them has, by its name. Raises Refusal, also where somebody else reads it."""
         refuse_elsewhere(self, platform)
         files = {target.name: self._look(target, platform) for target in targets}
         _refuse_shared(self, targets, files, platform)
-        undo = Undo(targets, {"files": files})
-        look_ahead([(target, self._request(undo, target, prior, platform)) for target, prior in _once(undo)], platform)
-        return undo
+        return files
 
     def bites(self, undo: Undo) -> str:
         looked = undo.prior["files"].values()

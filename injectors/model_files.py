@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Self
 
-from . import file_agent, secret_values
+from . import file_agent, secret_values, slow_reads
 from .artefacts import FileFault
 from .base import Evidence, Refusal, Undo
 from .model_formats import folders
 from .model_formats.layout import Unreadable
-from .model_formats.mutations import IMPOSSIBLE, MUTATIONS, NAMED, Job, Request, jobs, of_any_file
+from .model_formats.mutations import MUTATIONS, NAMED, Job, Request, jobs, of_any_file
 from .network import NetworkPartition
 from .platforms.base import Platform, Target
 from .seen_files import seen_by
+from .slow_reads import SLOW
 from .values import OneOf
 
-WORDS = OneOf(tuple(f"{name}[:TENSOR]" if name == NAMED else name for name in MUTATIONS), tuple(IMPOSSIBLE.items()))
+WORDS = OneOf((*(f"{name}[:TENSOR]" if name == NAMED else name for name in MUTATIONS), SLOW))
 
 CHECKPOINT_MUTATIONS = ("truncate", "zero-tail", "header", "nan-one", "exponent-msb[:TENSOR]", "html-page", "delete")
 
@@ -72,20 +73,62 @@ class ModelCorrupt(ModelFault):
     mutation: Annotated[str, "how the model is damaged", WORDS]
     seed: Annotated[int, "which element, tensors or shard are hit"] = 0
     source: Annotated[str | None, "stale-version: the older file; by default NAME-stale.SUFFIX beside the model"] = None
+    delay: Annotated[
+        timedelta | None,
+        "slow-read: how much longer each opening of the file and each read from it takes; 20ms to 10s, by default 1s",
+    ] = None
 
     kind: ClassVar[str] = "model-corrupt"
     summary: ClassVar[str] = "damages the model that a replica reads, in a way that loaders miss or trip over"
     certifies: ClassVar[str] = (
-        "that a damaged, missing or outdated model file is noticed before users get its answers, for this one mutation; not that "
-        "every damage is noticed"
+        "that a damaged, missing or outdated model file is noticed before users get its answers (slow-read: that replicas which load "
+        "slowly are waited for), for this one mutation; not that every damage is noticed"
     )
     bites_when: ClassVar[str] = (
         "at once where the target reads its weights through a mapping (`load: mmap`), otherwise when it starts again: add a restart"
     )
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
+    proven_by: ClassVar[str] = (
+        f"{FileFault.proven_by}; of slow-read, the kernel's list of marked files, and how long another process takes to read"
+    )
+    undone_by: ClassVar[str] = f"{FileFault.undone_by}; of slow-read, the agent ends, and the kernel lets everybody read on"
+
+    @property
+    def means_on(self) -> frozenset[str]:
+        return frozenset({"process"}) if self.mutation == SLOW else self.platforms
+
+    def problems(self) -> tuple[str, ...]:
+        if self.delay is not None and self.mutation != SLOW:
+            return (f"`delay` is of {SLOW} alone; leave it out",)
+        return tuple(filter(None, [slow_reads.problem(self.delay or slow_reads.DELAY)]))
+
+    def bites(self, undo: Undo) -> str:
+        return "on-restart" if self.mutation == SLOW else super().bites(undo)
+
+    def otherwise(self, undo: Undo) -> str:
+        return "" if self.mutation == SLOW else super().otherwise(undo)
+
+    def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
+        if self.mutation == SLOW:
+            return slow_reads.planned(targets, self.looked(targets, platform), self.delay or slow_reads.DELAY, platform)
+        return super().plan(targets, platform)
+
+    def inject(self, undo: Undo, platform: Platform) -> None:
+        return (slow_reads.inject if self.mutation == SLOW else super().inject)(undo, platform)
+
+    def verify(self, undo: Undo, platform: Platform) -> Evidence:
+        return (slow_reads.verify if self.mutation == SLOW else super().verify)(undo, platform)
+
+    def recover(self, undo: Undo, platform: Platform) -> None:
+        return (slow_reads.recover if self.mutation == SLOW else super().recover)(undo, platform)
+
+    def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        return (slow_reads.verify_recovered if self.mutation == SLOW else super().verify_recovered)(undo, platform)
 
     def jobs(self, target: Target, platform: Platform) -> list[Job]:
         files = seen_by(target, platform)
+        if self.mutation == SLOW:
+            return slow_reads.jobs(self.path(target, files), files)
         return jobs(Request(self.mutation, self.path(target, files), self.seed, named(self.source, target) or None), files)
 
     def word(self) -> str:

@@ -20,13 +20,9 @@ class Share(float):
 
 @dataclass(frozen=True)
 class OneOf:
-    """A note beside `str` in `Annotated`: the words that are allowed. `word[:NAME]` also allows `word:` and a text of the user's.
-
-    `refused` are words that belong to the field's language and can be done nowhere, each with what is said instead.
-    """
+    """A note beside `str` in `Annotated`: the words that are allowed. `word[:NAME]` also allows `word:` and a text of the user's."""
 
     words: tuple[str, ...]
-    refused: tuple[tuple[str, str], ...] = ()
 
 
 class Rate(float):

@@ -134,8 +134,6 @@ class Decoder:
         value = self._scalar(node, label, "one of " + listed(shape.words), shape.plain[0])
         if value is BAD or shape.allows(value):
             return value
-        if why := dict(shape.refused).get(_text_of(node)):
-            return self.bad(node, f"`{label}` is {shown(_text_of(node))}, which can be done nowhere", why)
         near = nearest(_text_of(node), shape.plain)
         todo = f"did you mean `{near}`?" if near else f"write one of {listed(shape.words)}"
         return self.bad(node, f"`{label}` cannot be {shown(_text_of(node))}", todo)

@@ -56,10 +56,9 @@ class Anything:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words; see OneOf for those that a text of the user's may follow, and for what is `refused` with a reason."""
+    """One of some words; see OneOf for those that a text of the user's may follow."""
 
     words: tuple[str, ...]
-    refused: tuple[tuple[str, str], ...] = ()
 
     @property
     def plain(self) -> tuple[str, ...]:
@@ -168,7 +167,7 @@ def shape_of(hint: Any, notes: tuple[Any, ...] = ()) -> Shape:
     if hint is Bound:
         return BOUNDS[next((note for note in notes if note in BOUNDS), Share)]
     if hint is str and (choice := next((note for note in notes if isinstance(note, OneOf)), None)):
-        return Choice(choice.words, choice.refused)
+        return Choice(choice.words)
     if hint in _SIMPLE:
         return _SIMPLE[hint]
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

@@ -30,10 +30,6 @@ MUTATIONS = (
     "chmod-000",
     "delete",
 )
-IMPOSSIBLE = {
-    "slow-read": "slow the whole disk from outside: no platform here can make reading one file slow and have that end by itself, which "
-    "takes a FUSE mount or a device-mapper target in the path before the service opens the file"
-}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid {digest}\nsize {size}\n"
 PAGE = (
     "<!DOCTYPE html>\n<html><head><title>503 Service Unavailable</title></head>\n"
@@ -70,8 +66,6 @@ class Request:
 
 def jobs(request: Request, files: folders.Files) -> list[Job]:
     """Raises Unreadable where the mutation cannot be done to this model, with what is missing."""
-    if request.name in IMPOSSIBLE:
-        raise Unreadable(f"{request.name}: {IMPOSSIBLE[request.name]}")
     if request.name not in MUTATIONS or (request.wanted and request.name != NAMED):
         raise Unreadable(f"mutation {request.mutation} is not known; there are {', '.join(MUTATIONS)}")
     return PLANS[request.name](request, files)

@@ -185,6 +185,17 @@ class AgentLooks(Protocol):
 
 
 @runtime_checkable
+class ReadTimes(Protocol):
+    """The ability to tell how long a file takes to be read, and whether the kernel has its readers wait."""
+
+    def read_time(self, target: Target, path: str) -> float:
+        """Seconds that another process than the target takes to open it and read its first byte. Raises PlatformError."""
+
+    def asked_before(self, fault: str, target: Target, path: str) -> bool:
+        """Whether the kernel, by its own word, asks the agent of that fault before anybody reads it."""
+
+
+@runtime_checkable
 class OwnFolders(Protocol):
     """The knowledge of where blackstart itself works on the targets' machine."""
 

@@ -132,7 +132,7 @@ class ContainerFiles(LookedContents, Generic[W]):
         return {**found, "where": INSIDE}
 
     def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
-        request = {"fault": "look", **parameters}
+        request = {"fault": "look", "verb": verb, **parameters}
         return str(told(self.doors, self._where(target), program(verb).name, ("look", request), DIGEST_S)["refused"])
 
     def agent_seen(self, fault: str, target: Target) -> JSON | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
@@ -67,6 +68,12 @@ class LocalFiles:
                 return file.read(limit)
         except OSError as error:
             raise PlatformError(f"{path}: {error.strerror}") from error
+
+    def read_time(self, target: Target, path: str) -> float:
+        """Of this process, in seconds."""
+        began = time.monotonic()
+        self.read_file(target, path, 1)
+        return time.monotonic() - began
 
     def read_ranges(self, target: Target, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         del target

@@ -220,10 +220,13 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
         del target
-        return str(self.agents.look(verb, {"fault": "look", **parameters}, DIGEST_S)["refused"])
+        return str(self.agents.look(verb, {"fault": "look", "verb": verb, **parameters}, DIGEST_S)["refused"])
 
     def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
         return self.agents.end(fault, target, beside)
+
+    def asked_before(self, fault: str, target: Target, path: str) -> bool:
+        return self.agents.asked_before(fault, target, self.folder / path)
 
     def agent_usage(self, fault: str, target: Target) -> Usage | None:
         """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives."""

@@ -21,6 +21,7 @@ HELD = {
     "partition": "{kind: network-partition, target: {names: [r0]}, peers: [gateway], for: 50s}",
     "corrupt": "{kind: model-corrupt, mutation: exponent-msb, target: {names: [r0]}, for: 50s}",
     "cpu": "{kind: cpu-stress, workers: 1, target: {names: [r0]}, for: 50s}",
+    "slow": f"{{kind: model-corrupt, mutation: slow-read, target: {{names: [r0]}}, for: 50s}}{LATER}",
     "tokenizer": f"{{kind: model-corrupt, mutation: drop-tokenizer, target: {{names: [r0]}}, for: 50s}}{LATER}",
     "wipe": f"{{kind: cache-wipe, path: 'caches/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",
     "checkpoint": f"{{kind: checkpoint-corrupt, path: 'checkpoints/{{name}}', target: {{names: [r0]}}, for: 50s}}{LATER}",

@@ -339,7 +339,6 @@ def test_every_mutation_is_planned_or_refused_by_name(tmp_path: Path, mutation: 
 def test_what_nothing_can_do_is_refused_by_name(tmp_path: Path) -> None:
     path = str(models.write_safetensors(tmp_path / "model.safetensors"))
     for mutation, why in (
-        ("slow-read", "FUSE mount or a device-mapper"),
         ("header:mlp", "not known"),
         ("melt", "not known"),
         ("missing-shard", "no shard to take"),
