@@ -110,6 +110,31 @@ class Blackstart:
         self.processes.append(process)
         return process
 
+    def in_fault(
+        self, scenario: Path, service: Path, number: int = 1, within_s: float = 30.0
+    ) -> tuple["subprocess.Popen[str]", Path]:
+        """A drill under way, once so many faults are in effect, and its folder; begun again where the service was not steady before them."""
+        said: object = ""
+        for _ in range(TRIES):
+            process, folder = self._as_far_as(number, within_s, scenario, service)
+            if process.poll() is None:
+                return process, folder
+            said = process.communicate()
+            assert "not-steady" in events(folder), said
+        raise AssertionError(said)
+
+    def _as_far_as(self, number: int, within_s: float, scenario: Path, service: Path) -> tuple["subprocess.Popen[str]", Path]:
+        known = set(self.runs.glob("2*"))
+        process = self.started("run", scenario, "--service", service, "--yes")
+
+        def come_so_far() -> Path | None:
+            folder = next((each for each in self.runs.glob("2*") if each not in known), None)
+            if process.poll() is not None:
+                return folder or self.runs  # it ended before it had one
+            return folder if folder and events(folder).count("effective") == number else None
+
+        return process, until("all faults to be in effect", come_so_far, within_s)
+
     def end(self) -> None:
         """Stop what a failed test left running, with its undo."""
         for process in self.processes:

@@ -61,14 +61,7 @@ def scenario(blackstart: Blackstart, fault: str, observe: str = "60s") -> Path:
 
 
 def in_fault(blackstart: Blackstart, service: Path, fault: str, number: int = 1, observe: str = "60s") -> Any:
-    process = blackstart.started("run", scenario(blackstart, fault, observe), "--service", service, "--yes")
-
-    def effective() -> bool:
-        assert process.poll() is None, process.communicate()
-        return any(events(folder).count("effective") == number for folder in blackstart.runs.glob("2*"))
-
-    until("all faults to be in effect", effective, 120)
-    return process, blackstart.only_run()
+    return blackstart.in_fault(scenario(blackstart, fault, observe), service, number, 120)
 
 
 def drilled(blackstart: Blackstart, service: Path, fault: str, *words: str, **environment: str) -> Done:

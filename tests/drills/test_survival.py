@@ -53,15 +53,7 @@ def state_of(demo: Demo) -> dict[str, object]:
 
 
 def in_fault(blackstart: Blackstart, demo: Demo, fault: str) -> tuple["subprocess.Popen[str]", Path]:
-    process = blackstart.started("run", scenario(blackstart.folder, fault), "--service", demo.service_file, "--yes")
-    folder = blackstart.only_run()
-
-    def effective() -> bool:
-        assert process.poll() is None, process.communicate()
-        return "effective" in events(folder)
-
-    until("the fault to be in effect", effective)
-    return process, folder
+    return blackstart.in_fault(scenario(blackstart.folder, fault), demo.service_file)
 
 
 @pytest.mark.parametrize("fault", sorted(HELD))
