@@ -42,6 +42,7 @@ NOT_SINGLE = (
     "model's? Where roles have different ones by design, compare those of one: `digest.role`"
 )
 WELL = 200
+LATEST_LOOK_S = 10.0  # what looking takes on a busy machine, through an API
 LONGEST_QUESTION = 64 << 10  # characters: it is an argument of a command, and Linux takes 128 KiB
 
 
@@ -252,7 +253,8 @@ class Lookout:
     """What a drill under way learns of the lane; where it is off, that there is nothing to wait for."""
 
     single: Callable[[], bool] = lambda: True  # whether all replicas have one digest by now
-    looked_since: Callable[[float], bool] = lambda _: True  # whether each was looked at after that moment
+    looked_since: Callable[[float], bool] = lambda _: True  # whether each was looked at after that moment, or no look will come
+    patience_s: float = 0.0  # by when each surely was
 
 
 @contextmanager
@@ -274,7 +276,10 @@ def watching(
         write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets), prefill=prefill)
         doing = worker.submit(watch.looks)
         try:
-            yield Lookout(watch.single, watch.looked_since)
+            patience_s = (
+                plan.scenario.steady_state.hold + lane.every
+            ).total_seconds() + LATEST_LOOK_S  # `hold` is enough to read all
+            yield Lookout(watch.single, lambda moment_s: watch.looked_since(moment_s) or doing.done(), patience_s)
         finally:
             platform.given_up.set()
             if problem := doing.exception():

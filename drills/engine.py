@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
+from ..injectors.artefacts import FileFault
 from ..injectors.base import Evidence, FaultError, NotYet, Overcome
 from ..injectors.platforms.base import GivenUp, Platform, PlatformError
 from .aiming import aim_again
@@ -26,7 +27,6 @@ from .undoing import PROOF_EVERY_S, Undone, in_undo_order, look_back, patience_o
 TICK_S = 0.1
 READ_BACK_S = 60.0
 MORE_ANSWERS_S = 10.0  # at most, and no longer than `hold`: where a slow machine has too few answers at the end of it
-LATEST_LOOK_S = 10.0  # the digest lane looks at all replicas by then, where it has not to read more than in all of `hold`
 AGAIN_S = 2.0  # one look may meet what crashes again and again between two starts
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
@@ -138,8 +138,9 @@ class Engine:
         limit_s = start_s + observe_s
         while self._now() < max(limit_s, *self.ends_s.values(), 0.0):  # a fault lasts as long as its `for` says
             if pending and self._now() >= start_s + pending[0].at_s:
-                self._inject(pending.pop(0))
-                self._compared(pending)
+                injected = pending.pop(0)
+                self._inject(injected)
+                self._compared(injected, pending)
                 limit_s = self._now() + observe_s
                 continue
             self._undo_ended()
@@ -153,12 +154,12 @@ class Engine:
         for fault in self.held:
             self._look_again(fault)
 
-    def _compared(self, pending: Sequence[PlannedFault]) -> None:
+    def _compared(self, fault: PlannedFault, pending: Sequence[PlannedFault]) -> None:
         """Before the next fault, which may end what this one changed, the digest lane sees it, if it can within the time that it needs."""
-        if pending:
-            since_s, patience_s = self.last_action_s, self.plan.scenario.steady_state.hold.total_seconds() + LATEST_LOOK_S
-            until_s = min([since_s + patience_s, *self.ends_s.values()])
-            self._watch(until_s, lambda _: self.observer.digests.looked_since(since_s))
+        if pending and isinstance(fault.injector, FileFault):
+            since_s, lookout = self.last_action_s, self.observer.digests
+            until_s = min([since_s + lookout.patience_s, *self.ends_s.values()])
+            self._watch(until_s, lambda _: lookout.looked_since(since_s))
 
     def _holds(self, settle_s: float) -> bool:
         """Looks at what is held again, for seconds; an outage that begins meanwhile, and is cut by the undo, would have no known end."""

@@ -1,14 +1,15 @@
 """What the engine decides while it watches, by a live view that is fed with simulated answers."""
 
 import threading
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from blackstart.drills.digests import Lookout
 from blackstart.drills.engine import Engine
-from blackstart.injectors.base import Evidence, Undo
+from blackstart.injectors.base import Evidence, Injector, Undo
+from blackstart.injectors.lifecycle import ProcessHang
+from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.platforms.base import Target
 from blackstart.tests.unit.measure_simulation import Trouble
 from blackstart.tests.unit.test_measure_live import REPLICA, USUAL, Watch
@@ -63,20 +64,34 @@ def test_an_outage_that_begins_while_what_is_held_is_looked_at_is_watched_to_its
     assert told == ["recovered-live", "still-effective"] * 2
 
 
-@pytest.mark.parametrize("index", [0, None])
-def test_the_digest_lane_sees_what_one_fault_changed_before_the_next_may_end_it(index: int | None) -> None:
-    """It looks at 13.4 s. What ends by its own `for` before that is not kept waiting, and after the last fault there is nothing to wait for."""
+FILES = ModelCorrupt("header")
+
+
+@pytest.mark.parametrize(
+    ("injector", "ends_s", "looked_s", "waits_until_s"),
+    [
+        (FILES, {}, 13.4, 13.5),
+        (FILES, {0: 12.5}, 13.4, 12.5),  # what ends by its own `for` is not kept waiting
+        (FILES, {}, 99.0, 20.0),
+        (ProcessHang(), {}, 13.4, 12.0),
+    ],
+    ids=["looked at", "over before", "never looked at", "no fault of files"],
+)
+def test_the_digest_lane_sees_what_one_fault_changed_before_the_next_may_end_it(
+    injector: Injector, ends_s: dict[int, float], looked_s: float, waits_until_s: float
+) -> None:
     watch = Watch([], USUAL)
     watch.until(12)
-    observer = SimpleNamespace(view=watch.view, digests=Lookout(looked_since=lambda _: watch.now_s > 13.4), poll=lambda: None)
+    lookout = Lookout(looked_since=lambda _: watch.now_s > looked_s, patience_s=8.0)
+    observer = SimpleNamespace(view=watch.view, digests=lookout, poll=lambda: None)
     events = SimpleNamespace(clock=SimpleNamespace(now=lambda: watch.now_s))
     signals = SimpleNamespace(insisted=False, wait=lambda _: watch.until(watch.now_s + 0.5))
     drawn, guard = SimpleNamespace(lanes=lambda *_: None), SimpleNamespace(check=lambda _: "")
-    plan = SimpleNamespace(scenario=SimpleNamespace(steady_state=SimpleNamespace(hold=timedelta(seconds=4))))
-    parts = [cast(Any, each) for each in (plan, SimpleNamespace(milestones=tuple), events, observer, signals, drawn, guard)]
+    parts = [cast(Any, each) for each in (None, SimpleNamespace(milestones=tuple), events, observer, signals, drawn, guard)]
     engine = Engine(*parts, cast(Any, None), (), last_action_s=12.0)
-    engine._compared([])
-    assert watch.now_s == 12.0
-    engine.ends_s = {} if index is None else {index: 12.5}
-    engine._compared([cast(Any, None)])
-    assert watch.now_s == (13.5 if index is None else 12.5)
+    engine.ends_s = ends_s
+    fault = cast(Any, SimpleNamespace(injector=injector))
+    engine._compared(fault, [])
+    assert watch.now_s == 12.0, "after the last fault there is nothing to wait for"
+    engine._compared(fault, [fault])
+    assert watch.now_s == waits_until_s
