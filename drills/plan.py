@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..injectors.artefacts import refuse_elsewhere
+from ..injectors.artefacts import ids_of, refuse_elsewhere
 from ..injectors.base import Injector, Privilege, Refusal, Undo
 from ..injectors.model_files import ModelFault
 from ..injectors.platforms.base import WORKERS, Means, Platform, PlatformError, Target
@@ -117,7 +117,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     reasons += [f"not injecting: {why}" for why in platform.denied(found)]
     reasons += why_not(scenario, service, platform, everything)
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
-    reasons += _ended_early(faults) + _vacuous(faults)
+    reasons += _ended_early(faults) + _vacuous(faults) + _held_up(scenario, faults)
     reasons += _beyond_privilege(scenario, service, faults) + _pods_without_use(scenario, service)
     if reasons:
         raise Refused(list(dict.fromkeys(reasons)))  # two faults of a kind are refused in the same words
@@ -263,6 +263,23 @@ def _ended_early(faults: Sequence[PlannedFault]) -> list[str]:
         if other.injector.restarts
         for name in sorted(fault.injector.lives_inside(fault.undo) & {each.name for each in other.targets})
     ]
+
+
+def _held_up(scenario: Scenario, faults: Sequence[PlannedFault]) -> list[str]:
+    """What blackstart itself would wait to read for as long as the fault is held."""
+    reasons = []
+    for fault in faults:
+        held = fault.injector.holds_up(fault.undo)
+        if held and scenario.digest is not None:
+            reasons.append(
+                f"not injecting: {fault.fault.kind} holds up the digest lane, which reads the same files; leave one of the two out"
+            )
+        reasons += [
+            f"not injecting: {fault.fault.kind} holds up {other.fault.kind}, which reads the same file before it changes that; drill them apart"
+            for other in faults
+            if other is not fault and held & ids_of(other.undo)
+        ]
+    return reasons
 
 
 def _pods_without_use(scenario: Scenario, service: Service) -> list[str]:

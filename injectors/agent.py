@@ -751,8 +751,10 @@ def asked_first(paths: list[str]) -> int:
     """The descriptor of a group by which the kernel asks before anybody opens or reads one of these files. Raises Refused."""
     if not LINUX:
         raise Refused("slowing the reads of one file takes fanotify, which is Linux's own")
-    import ctypes  # noqa: PLC0415 - not every python3 in a container has it
-
+    try:
+        import ctypes  # noqa: PLC0415 - not every python3 in a container has it
+    except ImportError as problem:
+        raise Refused("fanotify is reached through ctypes, which this python3 lacks: %s" % problem) from problem
     libc = ctypes.CDLL(None, use_errno=True)
     group = int(libc.fanotify_init(GROUP, os.O_RDONLY | os.O_CLOEXEC))
     if group < 0:
@@ -828,6 +830,11 @@ def handles_in(said: bytes) -> list[int]:
 
 def slow_apply(request: Record, held: Held) -> Record:
     set_to_work(held, lambda gate, tell: slow_worker(request, gate, tell), "the kernel did not ask")
+    signal.signal(
+        signal.SIGCHLD, lambda *_: None
+    )  # wakes the agent: where its worker has died nobody waits, and the fault is over
+    if not pid_of(held.record["processes"][0]):
+        raise Failed("the process that answers the kernel ended at once")
     return {"paths": request["paths"]}
 
 

@@ -77,16 +77,12 @@ class FileFault(Injector):
         return True
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
-        undo = Undo(targets, {"files": self.looked(targets, platform)})
-        look_ahead([(target, self._request(undo, target, prior, platform)) for target, prior in _once(undo)], platform)
-        return undo
-
-    def looked(self, targets: tuple[Target, ...], platform: Platform) -> dict[str, JSON]:
-        """What each of them has, by its name. Raises Refusal, also where somebody else reads it."""
         refuse_elsewhere(self, platform)
         files = {target.name: self._look(target, platform) for target in targets}
-        _refuse_shared(self, targets, files, platform)
-        return files
+        refuse_shared(self, targets, files, platform)
+        undo = Undo(targets, {"files": files})
+        look_ahead([(target, self._request(undo, target, prior, platform)) for target, prior in _once(undo)], platform)
+        return undo
 
     def bites(self, undo: Undo) -> str:
         looked = undo.prior["files"].values()
@@ -112,7 +108,7 @@ class FileFault(Injector):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []
         for target, prior in _once(undo):
-            at = _standing(target, platform)
+            at = standing(target, platform)
             seen = [_changed(undo, target, at, part, platform) for part in prior["parts"]]
             facts[target.name] = {**seen[0], "also": seen[1:]} if seen[1:] else seen[0]
             told += [
@@ -146,7 +142,7 @@ class FileFault(Injector):
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []
         for target, prior in _once(undo):
-            at = _standing(target, platform)
+            at = standing(target, platform)
             for part in prior["parts"]:
                 _as_before(undo, at, part, platform)
                 told.append(f"{part['path']}: {part['digest'][:23]} again")
@@ -181,7 +177,7 @@ def _part(target: Target, job: Job, platform: Platform) -> JSON:
     return {**before, "mapped": mapped(target, job.path, platform), "do": job.do, **about}
 
 
-def _refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
+def refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
     """Whoever else reads a file would be hit as well, beyond what the scenario says that it hits."""
     names = {target.name for target in targets}
     every = {(part["path"], part["id"]) for each in files.values() for part in each["parts"]}
@@ -192,6 +188,11 @@ def _refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict
             peer = injector.everybodys() and alike(other, targets[0])
             if (peer or mapped(other, path, platform)) and platform.file(other, path)["id"] == whose:
                 raise Refusal(f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file")
+
+
+def ids_of(undo: Undo) -> set[str]:
+    """Of the files that a fault changes or has readers wait for; none where it is no fault of files."""
+    return {part["id"] for each in undo.prior.get("files", {}).values() for part in each.get("parts", ())}
 
 
 def _once(undo: Undo) -> list[tuple[Target, JSON]]:
@@ -233,7 +234,7 @@ def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
     return started_s is not None and any(each is not None and started_s < each for each in changed)
 
 
-def _standing(target: Target, platform: Platform) -> Target:
+def standing(target: Target, platform: Platform) -> Target:
     """What stands under the target's name now, and sees what its volumes kept; the target itself where nothing does."""
     return platform.current(target.name) or target
 

@@ -178,7 +178,7 @@ class Injector(ABC):
         return ()
 
     def privilege_on(self, platform: str) -> Privilege:
-        """What it takes there, where that is less than `privilege`."""
+        """What it takes there, where that is not `privilege`."""
         del platform
         return self.privilege
 
@@ -207,6 +207,11 @@ class Injector(ABC):
 
     def lives_inside(self, undo: Undo) -> frozenset[str]:
         """Names of the targets in whose own containers its agent is: there the fault ends with them."""
+        del undo
+        return frozenset()
+
+    def holds_up(self, undo: Undo) -> frozenset[str]:
+        """Ids of the files whose readers wait while it is held, blackstart's own as well."""
         del undo
         return frozenset()
 

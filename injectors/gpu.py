@@ -66,7 +66,7 @@ class OnDevice(Injector):
         return Privilege.HELPER if beside(undo) else self.privilege_on(platform)
 
     def takes(self) -> frozenset[str]:
-        return frozenset({"gpu"})
+        return frozenset({"room"})
 
     def takes_for(self, undo: Undo) -> frozenset[str]:
         return self.takes() if beside(undo) else frozenset()

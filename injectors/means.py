@@ -14,6 +14,11 @@ GPU_AGENT: Means = {
     "kubernetes": f"{AGENT['kubernetes']}; where none can work in that, in a pod of ours on its node that is given the same GPU",
     "docker": f"{AGENT['docker']}; where none can work in that, in a container of ours beside it that is given the same GPU",
 }
+OF_FILES: Means = {
+    **AGENT,
+    "kubernetes": f"{AGENT['kubernetes']}; of slow-read in a pod of ours on its node that has the same claims",
+    "docker": f"{AGENT['docker']}; of slow-read in a container of ours beside it that has the same volumes",
+}
 HOLD: Means = {
     **AGENT,
     "docker": f"{AGENT['docker']}; without a `role` the engine pauses the container, and an agent on its machine holds that",

@@ -12,8 +12,9 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Self
 
 from . import file_agent, secret_values, slow_reads
-from .artefacts import FileFault
-from .base import Evidence, Refusal, Undo
+from .artefacts import FileFault, ids_of
+from .base import Evidence, Privilege, Refusal, Undo
+from .means import OF_FILES, Means
 from .model_formats import folders
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import MUTATIONS, NAMED, Job, Request, jobs, of_any_file
@@ -88,29 +89,29 @@ class ModelCorrupt(ModelFault):
         "at once where the target reads its weights through a mapping (`load: mmap`), otherwise when it starts again: add a restart"
     )
     example: ClassVar[Mapping[str, Any]] = {"mutation": "header"}
+    done_by: ClassVar[Means] = OF_FILES
     proven_by: ClassVar[str] = (
         f"{FileFault.proven_by}; of slow-read, the kernel's list of marked files, and how long another process takes to read"
     )
     undone_by: ClassVar[str] = f"{FileFault.undone_by}; of slow-read, the agent ends, and the kernel lets everybody read on"
 
-    @property
-    def means_on(self) -> frozenset[str]:
-        return frozenset({"process"}) if self.mutation == SLOW else self.platforms
+    def privilege_on(self, platform: str) -> Privilege:
+        return Privilege.HELPER if self.mutation == SLOW and platform != "process" else self.privilege
+
+    def takes(self) -> frozenset[str]:
+        return frozenset({"room"} if self.mutation == SLOW else ())
+
+    def holds_up(self, undo: Undo) -> frozenset[str]:
+        return frozenset(ids_of(undo) if self.mutation == SLOW else ())
 
     def problems(self) -> tuple[str, ...]:
         if self.delay is not None and self.mutation != SLOW:
             return (f"`delay` is of {SLOW} alone; leave it out",)
         return tuple(filter(None, [slow_reads.problem(self.delay or slow_reads.DELAY)]))
 
-    def bites(self, undo: Undo) -> str:
-        return "on-restart" if self.mutation == SLOW else super().bites(undo)
-
-    def otherwise(self, undo: Undo) -> str:
-        return "" if self.mutation == SLOW else super().otherwise(undo)
-
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
         if self.mutation == SLOW:
-            return slow_reads.planned(targets, self.looked(targets, platform), self.delay or slow_reads.DELAY, platform)
+            return slow_reads.planned(self, targets, self.delay or slow_reads.DELAY, platform)
         return super().plan(targets, platform)
 
     def inject(self, undo: Undo, platform: Platform) -> None:

@@ -1,25 +1,23 @@
 """The files of a model are slow to read: slow-read, by the kernel's permission events (fanotify(7)).
 
 Whoever opens one of these files, or reads from it, waits in the kernel until an agent lets it go on. When that agent ends, however it ends,
-the kernel lets everybody go on: nothing can be left. What is read through a mapping asks nobody; of a loader that maps its file only the
-opening, and what it reads before that, is slow.
+the kernel lets everybody go on: nothing can be left. A page that comes through a mapping asks nobody: of a loader that maps its file only the
+opening, and what it reads before that, is slow. The second source is the kernel's own list of marked files, and a reader of blackstart's.
 """
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
 from . import file_agent
-from .artefacts import readers_of
+from .artefacts import FileFault, readers_of, refuse_elsewhere, refuse_shared, standing
 from .base import Differs, Evidence, NotYet, Overcome, Refusal, Undo
-from .compute import Meter, no_agent_left
-from .lifecycle import end_agent
 from .model_formats import folders, read
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
-from .platforms.abilities import AgentLooks, ReadTimes
-from .platforms.base import Platform, PlatformError, Target
+from .platforms.abilities import ReadTimes
+from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
 
 SLOW = "slow-read"
@@ -49,60 +47,135 @@ def problem(delay: timedelta) -> str:
     return f"`delay` is {delay.total_seconds():g}s; it lies between {LEAST.total_seconds():g}s and {MOST.total_seconds():g}s"
 
 
-def planned(targets: tuple[Target, ...], files: Mapping[str, JSON], delay: timedelta, platform: Platform) -> Undo:
-    """`files`: of each target what `FileFault` looked up: `parts`, each with `path` and `real`. Raises Refusal."""
-    sight, undo = _sight(platform), Undo(targets, {"files": dict(files), "delay_s": delay.total_seconds()})
+def planned(injector: FileFault, targets: tuple[Target, ...], delay: timedelta, platform: Platform) -> Undo:
+    """Raises Refusal."""
+    refuse_elsewhere(injector, platform)
+    sight = _sight(platform)
     try:
-        for target, paths in _each(undo):
-            if (took_s := min(sight.read_time(target, paths[0]) for _ in range(LOOKS))) >= delay.total_seconds():
-                raise Refusal(f"not injecting: to read {paths[0]} takes {took_s:.3g} s as it is; give a longer `delay`")
-            if isinstance(platform, AgentLooks) and (why := platform.agent_look(target, VERB, _request(undo, paths))):
+        files = {target.name: _looked(injector.jobs(target, platform), target, sight, platform) for target in targets}
+        refuse_shared(injector, targets, files, platform)
+        undo = Undo(targets, {"files": files, "delay_s": delay.total_seconds()})
+        for target, parts in _held(undo):
+            if why := sight.slow_site.agent_look(target, VERB, _request(undo, parts)):
                 raise Refusal(f"not injecting: {why}")
-            file_agent.refuse_foreign(dict.fromkeys(paths, False), readers_of(targets, platform))
-    except (PlatformError, file_agent.Refused) as error:
+            if platform.name == "process":  # nobody tells who has a volume of an engine's or a cluster's
+                file_agent.refuse_foreign(dict.fromkeys((part["real"] for part in parts), False), readers_of(targets, platform))
+        for target in targets:
+            _refuse_slow_already(undo, target, sight)
+    except (PlatformError, Unreadable, file_agent.Refused) as error:
         raise Refusal(f"not injecting: {error}") from error
     return undo
 
 
+def _looked(jobs: Sequence[Job], target: Target, sight: ReadTimes, platform: Platform) -> JSON:
+    """The files as they are. One that nobody may write to can be slow all the same."""
+    parts = []
+    for job in jobs:
+        found = platform.file(target, job.path)
+        if found.get("unfit") and not found.get("only_read"):
+            raise Refusal(f"not injecting: {job.path} {found['unfit']}")
+        about = {key: found[key] for key in ("real", "id", "outlives")}
+        parts.append({"path": job.path, "inode": _inode(target, found["real"], sight), **about})
+    return {"parts": parts, "bites": "on-restart", "bites_by_mapping": "on-restart"}
+
+
+def _refuse_slow_already(undo: Undo, target: Target, sight: ReadTimes) -> None:
+    path, delay_s = _first(undo, target), undo.prior["delay_s"]
+    if (took_s := min(sight.read_time(target, path) for _ in range(LOOKS))) >= delay_s:
+        raise Refusal(f"not injecting: to read {path} takes {took_s:.3g} s as it is; give a longer `delay`")
+
+
 def inject(undo: Undo, platform: Platform) -> None:
-    for target, paths in _each(undo):
-        platform.agent_begin(undo.fault, target, VERB, _request(undo, paths), undo.deadline_s)
+    for target, parts in _held(undo):
+        _sight(platform).slow_site.agent_begin(undo.fault, target, VERB, _request(undo, parts), undo.deadline_s)
 
 
 def verify(undo: Undo, platform: Platform) -> Evidence:
-    """Every file is marked, and the first one is slow for who reads it now."""
-    sight, least_s, facts = _sight(platform), WAITS * undo.prior["delay_s"], {}
-    for target, paths in _each(undo):
-        if missing := [path for path in paths if not sight.asked_before(undo.fault, target, path)]:
-            if isinstance(platform, Meter) and platform.agent_usage(undo.fault, target):
-                raise Overcome(f"another file stands at {missing[0]} by now, and nobody waits for that")
-            raise NotYet(f"nobody waits for {missing[0]}: no agent has the kernel ask before it is read")
-        if (took_s := sight.read_time(target, paths[0])) < least_s:
-            raise NotYet(f"to open {paths[0]} and read from it took {took_s:.3g} s, and {least_s:g} s are due")
-        facts[target.name] = {"path": paths[0], "files": len(paths), "took_s": took_s}
-    told = "; ".join(f"{each['path']}: to open it and read a byte takes {each['took_s']:.2f} s" for each in facts.values())
-    return Evidence(KERNEL, told, facts)
+    """The kernel asks before any of the files is read, and for every target the first one is slow."""
+    sight, facts = _sight(platform), {}
+    for target, parts in _held(undo):
+        for part in parts:
+            if not sight.slow_site.asked_before(undo.fault, target, part["real"]):
+                _raise_what_became(part, target, platform)
+    for target in undo.targets:
+        took_s, least_s = _took_s(undo, target, platform), WAITS * undo.prior["delay_s"]
+        path = _first(undo, target)
+        if took_s is not None and took_s < least_s:
+            raise NotYet(f"to open {path} and read from it took {target.name} {took_s:.3g} s, and {least_s:g} s are due")
+        facts[target.name] = {"path": path, "files": len(undo.prior["files"][target.name]["parts"]), "took_s": took_s}
+    return Evidence(KERNEL, "; ".join(map(_shown, facts.values())), facts)
 
 
 def recover(undo: Undo, platform: Platform) -> None:
-    for target, _ in _each(undo):
-        end_agent(undo, target, platform)
+    problems = []
+    for target, _ in _held(undo):
+        try:
+            _sight(platform).slow_site.agent_end(undo.fault, target)
+        except PlatformError as problem:  # one that cannot be ended must not keep the others' readers waiting
+            problems.append(problem)
+    if problems:
+        raise problems[0]
 
 
 def verify_recovered(undo: Undo, platform: Platform) -> Evidence:
-    no_agent_left(undo, platform)
-    sight, least_s, facts = _sight(platform), WAITS * undo.prior["delay_s"], {}
-    for target, paths in _each(undo):
-        took_s = min(sight.read_time(target, paths[0]) for _ in range(LOOKS))
-        if took_s >= least_s:
-            raise Differs(f"to open {paths[0]} and read from it still takes {took_s:.3g} s")
-        facts[target.name] = {"path": paths[0], "took_s": took_s}
+    sight, facts = _sight(platform), {}
+    for target, parts in _held(undo):
+        if sight.slow_site.agent_lives(undo.fault, target):
+            raise Differs(f"the agent that has readers of {parts[0]['real']} wait still lives")
+    for target in undo.targets:
+        path, at = _first(undo, target), standing(target, platform)
+        took_s = min(sight.read_time(at, path) for _ in range(LOOKS))
+        if took_s >= WAITS * undo.prior["delay_s"]:
+            raise Differs(f"to open {path} and read from it still takes {target.name} {took_s:.3g} s")
+        facts[target.name] = {"path": path, "took_s": took_s}
     told = "; ".join(f"{each['path']}: takes {each['took_s']:.3f} s, and no agent is left" for each in facts.values())
     return Evidence(KERNEL, told, facts)
 
 
-def _request(undo: Undo, paths: Sequence[str]) -> JSON:
-    return {"paths": list(paths), "delay_s": undo.prior["delay_s"]}
+def _raise_what_became(part: JSON, target: Target, platform: Platform) -> None:
+    """A file that was replaced, whose readers nobody waits for; else the agent is gone, and with it the fault."""
+    try:
+        inode = _inode(standing(target, platform), part["real"], _sight(platform))
+    except Unavailable:
+        raise
+    except PlatformError:
+        inode = None
+    if inode != part["inode"]:
+        raise Overcome(f"another file than before, or none, is at {part['real']} by now")
+    raise NotYet(f"nobody waits for {part['real']}: no agent has the kernel ask before it is read")
+
+
+def _took_s(undo: Undo, target: Target, platform: Platform) -> float | None:
+    """Seconds; None where nothing runs from which it could be read, as in the middle of a restart. Raises NotYet."""
+    now = platform.current(target.name)
+    if now is None or platform.state(now) != "running":
+        return None
+    try:
+        return _sight(platform).read_time(now, _first(undo, target))
+    except Unavailable:
+        raise
+    except PlatformError as problem:
+        raise NotYet(f"how long {target.name} takes to read cannot be told: {problem}") from problem
+
+
+def _shown(fact: JSON) -> str:
+    if fact["took_s"] is None:
+        return f"{fact['path']}: the kernel has readers wait; nothing runs from which that could be timed"
+    return f"{fact['path']}: to open it and read a byte takes {fact['took_s']:.2f} s"
+
+
+def _inode(target: Target, path: str, sight: ReadTimes) -> int:
+    _, marks = sight.model_marks(target, path)
+    return next(iter(marks.values()))[0]
+
+
+def _first(undo: Undo, target: Target) -> str:
+    path: str = undo.prior["files"][target.name]["parts"][0]["real"]
+    return path
+
+
+def _request(undo: Undo, parts: Sequence[JSON]) -> JSON:
+    return {"paths": [part["real"] for part in parts], "delay_s": undo.prior["delay_s"]}
 
 
 def _sight(platform: Platform) -> ReadTimes:
@@ -111,11 +184,13 @@ def _sight(platform: Platform) -> ReadTimes:
     return platform
 
 
-def _each(undo: Undo) -> list[tuple[Target, list[str]]]:
-    """The files of each target without links, those that several read by the first of them alone."""
-    found, seen = [], set()
+def _held(undo: Undo) -> list[tuple[Target, list[JSON]]]:
+    """Who has an agent for which files: those that several read on one machine are the first one's."""
+    found: list[tuple[Target, list[JSON]]] = []
+    seen: set[tuple[str, str]] = set()
     for target in undo.targets:
-        paths = [part["real"] for part in undo.prior["files"][target.name]["parts"] if part["real"] not in seen]
-        seen.update(paths)
-        found += [(target, paths)] if paths else []
+        machine = str(target.details.get("node", ""))
+        parts = [part for part in undo.prior["files"][target.name]["parts"] if (machine, part["id"]) not in seen]
+        seen.update((machine, part["id"]) for part in parts)
+        found += [(target, parts)] if parts else []
     return found

@@ -184,15 +184,32 @@ class AgentLooks(Protocol):
         """Why the agent would refuse that, by all that it looks at before its first write; empty: it would not. Raises PlatformError."""
 
 
-@runtime_checkable
-class ReadTimes(Protocol):
-    """The ability to tell how long a file takes to be read, and whether the kernel has its readers wait."""
+class SlowSite(Protocol):
+    """Where agents are put that the kernel asks before a target's file is read; the verbs are the platform's. It outlives the target."""
 
-    def read_time(self, target: Target, path: str) -> float:
-        """Seconds that another process than the target takes to open it and read its first byte. Raises PlatformError."""
+    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str: ...
+
+    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON: ...
+
+    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON: ...
+
+    def agent_lives(self, fault: str, target: Target) -> bool:
+        """By the process table, whatever became of its record."""
 
     def asked_before(self, fault: str, target: Target, path: str) -> bool:
-        """Whether the kernel, by its own word, asks the agent of that fault before anybody reads it."""
+        """Whether the kernel, by its own word, asks that agent before anybody reads the file."""
+
+
+@runtime_checkable
+class ReadTimes(ModelSight, Protocol):
+    """The ability to have whoever reads a target's file wait, and to tell how long that takes."""
+
+    def read_time(self, target: Target, path: str) -> float:
+        """Seconds that another process beside the target takes to open it and read its first byte. Raises PlatformError."""
+
+    @property
+    def slow_site(self) -> SlowSite:
+        """Where agents are that have readers wait."""
 
 
 @runtime_checkable

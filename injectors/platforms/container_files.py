@@ -18,6 +18,7 @@ from .process_table import Usage
 
 HERE: Final = {"127.0.0.1", "::1", "localhost"}
 DRIVER_S = 60.0  # one that was not loaded before takes some seconds
+READ_S = 60.0  # of a file whose readers wait
 FIRST = 1  # pid of a container's first process, inside it
 
 
@@ -107,6 +108,9 @@ class ContainerFiles(LookedContents, Generic[W]):
 
     def model_digests(self, target: Target, path: str, ranges: Ranges, per_second: int) -> JSON:
         return self._sight(target, "digests", DIGEST_S, path=path, ranges=ranges, per_second=per_second)
+
+    def read_time(self, target: Target, path: str) -> float:
+        return float(self._sight(target, "read-time", READ_S, path=path)["seconds"])
 
     def ask(self, target: Target, url: str) -> JSON:
         """From inside the container, past whatever lies between; from here where a loopback address says that its port is published."""

@@ -30,6 +30,7 @@ from .docker_lifecycle import RoomLifecycle, remarks_on
 from .docker_links import RoomLinks
 from .docker_outpost import RoomOutposts
 from .docker_pause import begin_pause, process_of
+from .docker_rooms import VolumeRooms
 from .docker_watch import Addresses
 from .exec_agents import PLACES, look
 from .exec_agents import process_of as process_inside
@@ -56,6 +57,7 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         self.helpers = Helpers(api, where.image, self.given_up)
         self.inline = InlineRooms(api, self.agents, self.helpers)
         self.beside_accelerators = GpuRooms(api, self.agents, self.helpers, self.finder.container, where.privilege)
+        self.slow_site = VolumeRooms(api, self.agents, self.helpers, self.finder.container, where.privilege)
         self.addresses = Addresses(self.finder)
         self._fit: set[str] = set()  # IDs of containers in which an agent can work
 

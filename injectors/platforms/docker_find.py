@@ -175,9 +175,16 @@ def _slot(part: Part, container: JSON) -> str:
     return f"{part.compose.service}-{number}" if part.compose and number else name_of(container)
 
 
+def mount_of(container: JSON, path: str) -> JSON | None:
+    """The volume or bind mount that holds a path of a container; None: another kind, or its own layer."""
+    mounts = [each for each in container.get("Mounts") or [] if f"{path}/".startswith(f"{each['Destination'].rstrip('/')}/")]
+    found: JSON | None = max(mounts, key=lambda each: len(each["Destination"]), default=None)
+    return found if found and found["Type"] in {"volume", "bind"} else None
+
+
 def volume_of(container: JSON, path: str) -> JSON:
     """What holds a path of a container: `id`, equal for two containers that see the same; `outlives` a restart; `unfit`: why no
-    model file there may be changed, empty: it may; `apart`: a file system of its own, which the engine does not say of a volume.
+    model file there may be changed, empty: it may, and `only_read`: for nothing but its mount; `apart`: a file system of its own, which the engine does not say of a volume.
     """
     own = f"container {container['Id']}"
     tmpfs = container["HostConfig"].get("Tmpfs") or {}
@@ -194,10 +201,10 @@ def volume_of(container: JSON, path: str) -> JSON:
     folder, mount = max(holding, key=lambda each: len(each[0]))
     unfit = "" if mount["RW"] else f"lies on a mount that {name_of(container)} may only read ({folder})"
     if mount["Type"] == "tmpfs":
-        return {"id": own, "outlives": False, "apart": True, "unfit": unfit}
+        return {"id": own, "outlives": False, "apart": True, "unfit": unfit, "only_read": not mount["RW"]}
     inside = path[len(folder.rstrip("/")) :]
     source = f"volume {mount['Name']} " if mount["Type"] == "volume" else f"host {mount['Source'].rstrip('/')}"
-    return {"id": f"{source}{inside}", "outlives": True, "apart": False, "unfit": unfit}
+    return {"id": f"{source}{inside}", "outlives": True, "apart": False, "unfit": unfit, "only_read": not mount["RW"]}
 
 
 def standing(finder: Finder, target: Target) -> JSON:

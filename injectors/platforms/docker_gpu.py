@@ -6,56 +6,32 @@ them by their control group. It has an ordinary user, no capability and no netwo
 agent in it has let go. With it ends the agent, and the driver takes back what that had. The target's death does not end it.
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..values import JSON
 from .base import PlatformError, Target, Unsupported
-from .docker_api import DockerApi, EngineError, at
-from .docker_exec import Room, RoomDoors
+from .docker_exec import Room
 from .docker_find import parts_of
-from .docker_helpers import FAULT, LOOK, OURS, RUN, START, TARGET, Helpers, name_of
 from .docker_outpost import NOBODY
-from .exec_agents import ContainerAgents
-from .own_rooms import ALL, CUDA_ORDER, CUDA_VISIBLE, MOST, NEEDED, SLEEP, VISIBLE, BesideGpu, Wanted, given, run_of
+from .docker_rooms import EngineRooms
+from .own_rooms import ALL, CUDA_ORDER, CUDA_VISIBLE, NEEDED, VISIBLE, BesideGpu, Wanted, given
 
 NVIDIA, CDI, CDI_KIND = "nvidia", "cdi", "nvidia.com/gpu="
 
 
 @dataclass
-class GpuRooms(BesideGpu[Room]):
-    """Those of one service; a `BesideSite`. `standing`: what is in a slot now; `privilege`: the most that is allowed; `grant`: how a target
-    that may be gone got its GPUs, as `accelerators` told when it was planned.
-    """
+class GpuRooms(EngineRooms, BesideGpu[Room]):
+    """Those of one service; a `BesideSite`. `grant`: how a target that may be gone got its GPUs, as `accelerators` told when it was planned."""
 
-    api: DockerApi
-    agents: ContainerAgents[Room]
-    helpers: Helpers
-    standing: Callable[[str], JSON | None]
-    privilege: str = MOST
     grant: JSON | None = None
 
     outlives: ClassVar[bool] = True  # a container that starts again keeps its GPU
-    called: ClassVar[str] = "container"
+    purpose: ClassVar[str] = "gpu"
 
     def knowing(self, device: JSON) -> "GpuRooms":
         return replace(self, grant=device.get("grant"))
-
-    @property
-    def _doors(self) -> RoomDoors:
-        return RoomDoors(self.api)
-
-    def _name(self, fault: str, target: Target) -> str:
-        return name_of("gpu", f"{fault}/{target.name}")
-
-    def _look_name(self, target: Target) -> str:
-        return name_of("gpu-look", f"{target.identity} {os.getpid()} {id(self)}")
-
-    def _holding(self, name: str) -> Room | None:
-        found = self.helpers.there(name)
-        return Room(found["Id"], name) if found else None
 
     def _way(self, target: Target, device: str) -> JSON:
         if device == ALL and self.grant:
@@ -66,21 +42,9 @@ class GpuRooms(BesideGpu[Room]):
         return granted(container, device)
 
     def _begun(self, wanted: Wanted) -> Room:
-        if wanted.looks:
-            self.helpers.remove_unstarted()
-        image = self.helpers.named_image("python3")
-        host = {"NetworkMode": "none", "PidMode": "host", **wanted.way["HostConfig"]}
-        command = ["-c", SLEEP, str(wanted.seconds)]
-        body = {"User": NOBODY, "Env": wanted.way["Env"], "Cmd": command, "HostConfig": host}
-        try:
-            return self.helpers.begin(wanted.name, _labels(wanted), body)
-        except EngineError as error:
-            raise Unsupported(
-                f"a container of image {image} that has a GPU and sees the processes of the engine's machine cannot be started: {error}"
-            ) from error
-
-    def _end(self, name: str) -> None:
-        self.helpers.end(name)
+        host = {"PidMode": "host", **wanted.way["HostConfig"]}
+        body = {"User": NOBODY, "Env": wanted.way["Env"], "HostConfig": host}
+        return self._began(wanted, body, "has a GPU and sees the processes of the engine's machine")
 
     def _number(self, target: Target) -> str:
         container = self._container(target)
@@ -95,22 +59,6 @@ class GpuRooms(BesideGpu[Room]):
             f"a container of image {self.helpers.image} that asks for GPUs as {target.name} does sees none: {why}; NVIDIA's runtime may be told "
             f"to ignore {VISIBLE} of unprivileged containers"
         )
-
-    def _place(self, room: Room, target: Target) -> JSON:
-        del target
-        return {"container": room.name}
-
-    def _container(self, target: Target) -> JSON | None:
-        """The target's, or what stands in its place: it tells how GPUs get in, and by its ID whose processes are the target's."""
-        return self.api.there(at("containers", parts_of(target.identity)[0], "json")) or self.standing(target.name)
-
-
-def _labels(wanted: Wanted) -> dict[str, str]:
-    run = {RUN: run_of(wanted.fault)} if wanted.fault else {}
-    if wanted.looks:
-        return {OURS: LOOK, **run}
-    number, start = parts_of(wanted.target.identity)
-    return {OURS: "gpu", **run, FAULT: wanted.fault, TARGET: number, START: start}
 
 
 def granted(container: JSON, device: str) -> JSON:

@@ -8,7 +8,7 @@ from .kube_api import KubeApi, place
 from .kube_exec import Container
 from .kube_find import container_of, pod_of
 from .kube_inline import running_beside
-from .kube_pods import OVER, main_container, on_the_nodes_disk, unfit, volume_of
+from .kube_pods import OVER, main_container, on_the_nodes_disk, only_read, unfit, volume_of
 
 
 class PodFiles(ContainerFiles[Container]):
@@ -26,7 +26,7 @@ class PodFiles(ContainerFiles[Container]):
         place = (pod, target.details["container"], found["real"])
         owner, outlives = volume_of(*place)
         about = {"id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
-        return {**found, **about, "unfit": unfit(*place, found["changed_s"])}
+        return {**found, **about, "unfit": unfit(*place, found["changed_s"]), "only_read": only_read(*place)}
 
     def _refuse_foreign(self, target: Target) -> None:
         pod = self._pod(target)

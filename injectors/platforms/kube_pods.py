@@ -89,7 +89,7 @@ def waiting(pod: JSON) -> str:
 
 def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
     """What holds a path of a container, named so that two pods which see the same file name it alike; whether it outlives the pod."""
-    mount, volume = _mounted(pod, container, path)
+    mount, volume = mounted(pod, container, path)
     inside = mount.get("subPath") or mount.get("subPathExpr") or ""
     if not mount or PODS_OWN & volume.keys():
         return f"pod {pod['metadata']['uid']}", False
@@ -102,7 +102,7 @@ def volume_of(pod: JSON, container: str, path: str) -> tuple[str, bool]:
 
 def secret_of(pod: JSON, container: str, path: str) -> tuple[str, str]:
     """Secret and key whose value the kubelet writes at that path and keeps up to date; both empty: it is none, or a subPath, which stays."""
-    mount, volume = _mounted(pod, container, path)
+    mount, volume = mounted(pod, container, path)
     source = volume.get("secret")
     if not source or mount.get("subPath") or mount.get("subPathExpr"):
         return "", ""
@@ -126,16 +126,23 @@ def uses_secret(pod: JSON, name: str) -> bool:
 
 def unfit(pod: JSON, container: str, path: str, changed_s: float | None) -> str:
     """Why nothing at that path may be changed; empty: it may. `changed_s`: its ctime; what an image brought is older than its container."""
-    mount, volume = _mounted(pod, container, path)
+    mount, volume = mounted(pod, container, path)
     if not mount:
         return _unfit_layer(pod, container, changed_s)
     if name := (volume.get("secret") or {}).get("secretName"):
         return f"comes from Secret {name}, which the kubelet mounts read-only; only credential-expire can change it, with `secret: true`"
     if given := GIVEN & volume.keys():
         return f"comes from a volume of kind {min(given)}, which the kubelet mounts read-only; copy it to a claim"
-    if mount.get("readOnly") or (volume.get("persistentVolumeClaim") or {}).get("readOnly"):
+    if only_read(pod, container, path):
         return f"lies on a mount that {container} may only read ({mount['mountPath']})"
     return ""
+
+
+def only_read(pod: JSON, container: str, path: str) -> bool:
+    """Whether a path lies on a volume that others may write to, and this container may not."""
+    mount, volume = mounted(pod, container, path)
+    read = bool(mount.get("readOnly") or (volume.get("persistentVolumeClaim") or {}).get("readOnly"))
+    return read and not GIVEN & volume.keys()
 
 
 def _unfit_layer(pod: JSON, container: str, changed_s: float | None) -> str:
@@ -157,11 +164,11 @@ def _started(pod: JSON, container: str) -> float | None:
 
 def on_the_nodes_disk(pod: JSON, container: str, path: str) -> bool:
     """Whether a path of a container lies on a volume that shares the node's own disk with whatever else runs there."""
-    _, volume = _mounted(pod, container, path)
+    _, volume = mounted(pod, container, path)
     return "hostPath" in volume or ("emptyDir" in volume and (volume["emptyDir"] or {}).get("medium") != "Memory")
 
 
-def _mounted(pod: JSON, container: str, path: str) -> tuple[JSON, JSON]:
+def mounted(pod: JSON, container: str, path: str) -> tuple[JSON, JSON]:
     """The mount that holds a path of a container, and its volume; both empty for the container's own layer."""
     main = next(each for each in pod["spec"]["containers"] if each["name"] == container)
     mounts = [each for each in main.get("volumeMounts") or [] if f"{path}/".startswith(f"{each['mountPath'].rstrip('/')}/")]

@@ -82,7 +82,7 @@ CHANGES = {
         Right("", "nodes", ("get", "list"), everywhere=True),
         Right("coordination.k8s.io", "leases", ("get",), everywhere=True),
     ),
-    "gpu": (
+    "room": (
         Right("batch", "jobs", ("list", "create", "delete")),  # listed where a run is given up
         Right("", "pods", ("create",)),  # by a dry run, as for a helper
     ),
@@ -90,7 +90,7 @@ CHANGES = {
     "evict": (Right("", "pods/eviction", ("create",)),),
 }
 
-UNGUARDED = {"evict", "container", "helper", "gpu"}
+UNGUARDED = {"evict", "container", "helper", "room"}
 
 
 def needed(means: Means) -> tuple[Right, ...]:

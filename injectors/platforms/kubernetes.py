@@ -31,6 +31,7 @@ from .kube_outpost import PodOutposts
 from .kube_pods import parts_of, runs
 from .kube_records import Records
 from .kube_rights import BY_NAME, PULLS, denied, needed, roles
+from .kube_rooms import VolumePods
 from .kube_secrets import ClusterSecrets
 from .kube_watch import Watched, Watcher
 
@@ -56,6 +57,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
         self.guards = Guards(api, spec.namespace, where.image, self.given_up)
         self.inline = InlineProxies(api, self.agents, where.image, self.given_up)
         self.beside_accelerators = GpuPods(api, self.finder, self.agents, where.image, self.given_up, where.privilege)
+        self.slow_site = VolumePods(api, self.finder, self.agents, where.image, self.given_up, where.privilege)
         self.objects = ClusterObjects(api, self.finder, self.guards, where.protected)
         self.secrets = ClusterSecrets(api, self.finder, self.guards)
         self.isolation = NodeCuts(api, self.finder, where.image, where.protected, self.given_up)
@@ -244,6 +246,7 @@ class KubernetesPlatform(PodFiles, PolicyLinks, Watched):
             self.guards.abandon,
             self.isolation.abandon,
             self.beside_accelerators.abandon,
+            self.slow_site.abandon,
         ):
             try:
                 given_up(run)

@@ -16,11 +16,11 @@ from typing import IO
 from urllib.parse import quote
 
 from ..values import JSON
+from . import model_sight
 from .agent_programs import keeps, program
 from .base import PlatformError, Target, Unsupported, came
 from .process_table import Process, Usage, command_line, lineage, snapshot, usage
 
-ASK_TO_READ = 0x20000  # FAN_ACCESS_PERM, linux/fanotify.h
 LISTEN_S = 0.2  # between two looks at whether the drill was stopped
 BEGIN_SLACK_S = 30.0  # an agent ends by itself at its deadline; so much later it has surely said something
 END_SLACK_S = 5.0
@@ -98,17 +98,8 @@ class LocalAgents:
         return sum(used[1:], used[0]) if used else None
 
     def asked_before(self, fault: str, target: Target, path: Path) -> bool:
-        """Whether one of them has the kernel ask before that file is read, by what /proc says of its descriptors (proc(5), fdinfo)."""
-        if not path.exists():
-            return False
-        marked = f"fanotify ino:{path.stat().st_ino:x} "
-        for process in self._processes(fault, target):
-            with suppress(OSError):  # it ends just now
-                for descriptor in Path(f"/proc/{process.pid}/fdinfo").iterdir():
-                    lines = descriptor.read_text(encoding="ascii").splitlines()
-                    if any(line.startswith(marked) and _mask(line) & ASK_TO_READ for line in lines):
-                        return True
-        return False
+        """Whether the kernel asks one of them before that file is read."""
+        return model_sight.asked(str(path), [process.pid for process in self._processes(fault, target)])
 
     def _processes(self, fault: str, target: Target) -> list[Process]:
         mine = keeps(str(self._record(fault, target)))
@@ -206,10 +197,6 @@ def _undo_s(record: Path) -> float:
     with suppress(OSError, ValueError):
         return float(json.loads(record.read_text(encoding="utf-8")).get("undo_s", 10.0))
     return 10.0
-
-
-def _mask(line: str) -> int:
-    return next(int(word[len("mask:") :], 16) for word in line.split() if word.startswith("mask:"))
 
 
 def _last_line(text: str) -> JSON:

@@ -13,13 +13,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 JSON = Dict[str, Any]
 Ranges = Dict[str, Tuple[int, int]]  # name -> (offset, length)
 CHUNK = 1 << 20
 ANSWER_S = 2.0
 LARGEST = 1 << 20
+ASK_TO_READ = 0x20000  # FAN_ACCESS_PERM, linux/fanotify.h
 HELD = ".blackstart-"  # in the names of what a fault keeps beside the file that it holds
 MANIFEST = "blackstart-manifest.json"
 NO_PROXY = urllib.request.ProxyHandler({})  # the replica itself is asked, whatever the environment says
@@ -78,7 +79,7 @@ def digests(file: str, ranges: Ranges, per_second: int, pause: Callable[[float],
     return {"sha256": whole.hexdigest(), "parts": found, "before": before, "after": mark(os.stat(file))}
 
 
-def asked(url: str) -> JSON:
+def answer_of(url: str) -> JSON:
     """The status and body of an answer. Raises OSError where there is none."""
     opener = urllib.request.build_opener(NO_PROXY)
     try:
@@ -89,6 +90,37 @@ def asked(url: str) -> JSON:
             return {"status": error.code, "body": ""}
     except (http.client.HTTPException, ValueError) as error:
         raise OSError("the answer is not HTTP (%s)" % type(error).__name__) from error
+
+
+def read_time(path: str) -> float:
+    """Seconds that it takes this process to open a file and read its first byte. Raises OSError."""
+    began = time.monotonic()
+    with open(path, "rb", buffering=0) as stream:
+        stream.read(1)
+    return time.monotonic() - began
+
+
+def asked(path: str, pids: Optional[List[int]] = None) -> bool:
+    """Whether the kernel asks one of these processes, or any that can be seen from here, before that file is read: fanotify(7), by what
+    /proc says of their descriptors (proc(5), fdinfo). A file that is not there nobody is asked about.
+    """
+    try:
+        marked = "fanotify ino:%x " % os.stat(path).st_ino
+    except OSError:
+        return False
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()] if pids is None else pids:
+        try:
+            for name in os.listdir("/proc/%d/fdinfo" % pid):
+                with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="ascii") as lines:
+                    if any(line.startswith(marked) and _mask(line) & ASK_TO_READ for line in lines):
+                        return True
+        except OSError:
+            continue  # it ended meanwhile, or is somebody else's
+    return False
+
+
+def _mask(line: str) -> int:
+    return next(int(word[len("mask:") :], 16) for word in line.split() if word.startswith("mask:"))
 
 
 def till_told(wait_s: float) -> None:
@@ -106,8 +138,12 @@ def main(arguments: List[str]) -> int:
         elif verb == "digests":
             ranges = {name: (start, length) for name, (start, length) in request["ranges"].items()}
             answer = digests(request["path"], ranges, request["per_second"], till_told)
+        elif verb == "read-time":
+            answer = {"seconds": read_time(request["path"])}
+        elif verb == "asked":
+            answer = {"asked": asked(request["path"])}
         else:
-            answer = asked(request["url"])
+            answer = answer_of(request["url"])
     except OSError as error:
         answer = {"error": "%s: %s" % (error.filename or verb, error.strerror or error)}
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -1,5 +1,6 @@
 """What containers of ours on Docker and pods of ours have in common: what keeps one up for as long as an agent in it holds a fault, and no
-longer; the words by which NVIDIA's runtime gives it GPUs; and what is done with one beside a target's GPU.
+longer; what is done with one beside a target's GPU, and the words by which NVIDIA's runtime gives it that; and with one that has the
+target's volumes.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from .abilities import BESIDE
 from .agent_programs import program
 from .base import PlatformError, Target, Unsupported
 from .container_files import DRIVER_S
-from .exec_agents import ContainerAgents, Doors, W, look, prefix, told
+from .exec_agents import EXEC_S, ContainerAgents, Doors, W, is_agent, look, prefix, told
 
 # Its argument: seconds, after which it ends in any case; one in which no agent ever has left a record ends after a minute.
 SLEEP: Final = (
@@ -29,9 +30,8 @@ ALL: Final = "all"
 CUDA_VISIBLE, CUDA_ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"  # CUDA's own: a narrower choice among those
 CAPABILITIES: Final = "NVIDIA_DRIVER_CAPABILITIES"
 NEEDED: Final = ("compute", "utility")  # of the driver's capabilities: CUDA and NVML
-SLACK_S: Final = (
-    60.0  # by which a container beside a GPU outlasts its fault's deadline; how long one for a look is there at the most
-)
+SLACK_S: Final = 60.0  # by which a container of ours outlasts its fault's deadline; how long one for a look is there at the most
+FILE_RIGHTS: Final = ("SYS_ADMIN", "DAC_READ_SEARCH")  # to have the kernel ask, and to reach whoever's files
 MOST: Final = "helper"  # the rung of privilege that a container or pod of ours takes, and the highest
 
 
@@ -55,7 +55,7 @@ def refuse_below(privilege: str) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A container of ours that is to run for so long at the most, with GPUs in that way: for a look, or for an agent of that fault."""
+    """A container of ours that is to run for so long at the most, given in that `way` what it needs: for a look, or for an agent of that fault."""
 
     name: str
     target: Target
@@ -65,8 +65,8 @@ class Wanted:
     looks: bool
 
 
-class BesideGpu(ABC, Generic[W]):
-    """A `BesideSite` of one service. `called`: the word for such a container; `privilege`: the most that is allowed."""
+class OwnRooms(ABC, Generic[W]):
+    """Those of one service and one purpose. `called`: the word for such a container; `privilege`: the most that is allowed."""
 
     agents: ContainerAgents[W]
     privilege: str
@@ -89,8 +89,8 @@ class BesideGpu(ABC, Generic[W]):
         """The one of that name, as long as it runs."""
 
     @abstractmethod
-    def _way(self, target: Target, device: str) -> JSON:
-        """How a container gets that GPU (a UUID, or ALL) as the target gets its own. Raises Unsupported."""
+    def _given(self, target: Target, parameters: JSON) -> JSON:
+        """How one for an agent with these parameters gets what it needs. Raises Unsupported."""
 
     @abstractmethod
     def _begun(self, wanted: Wanted) -> W:
@@ -101,42 +101,11 @@ class BesideGpu(ABC, Generic[W]):
         """It is gone, whether or not there was one. Raises PlatformError."""
 
     @abstractmethod
-    def _number(self, target: Target) -> str:
-        """The ID by which processes are known for the target's."""
-
-    @abstractmethod
-    def _shown(self, target: Target, way: JSON) -> JSON:
-        """What is told of the target's GPUs past a look: `environment`, and `grant` where a later look needs it."""
-
-    @abstractmethod
-    def _blind(self, target: Target, why: str) -> str:
-        """That a container of ours sees no GPU there, and what to do."""
-
-    @abstractmethod
     def _place(self, room: W, target: Target) -> JSON:
         """What its agent's parameters say of where it is."""
 
-    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
-        """From beside the agent of that fault; without one from a container that is made for it, and sees all GPUs. Raises Unsupported."""
-        del opencl  # its devices are drilled beside local processes only
-        if not fault:
-            refuse_below(self.privilege)
-        way = self._way(target, ALL)
-        if room := self._holding(self._name(fault, target)) if fault else None:
-            found = self._looked(room, target, fault)
-        else:
-            found = self._looked_once(target, fault, way)
-        if found["nvml"]:
-            raise Unsupported(self._blind(target, found["nvml"]))
-        return {**found, **self._shown(target, way), "where": BESIDE}
-
-    def agent_seen(self, fault: str, target: Target) -> JSON | None:
-        room = self._holding(self._name(fault, target))
-        found: JSON | None = look(self._doors, room, "seen", {"prefix": prefix(fault, target)})["seen"] if room else None
-        return found
-
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON:
-        name, way = self._name(fault, target), self._way(target, parameters["device"])
+        name, way = self._name(fault, target), self._given(target, parameters)
         room = self._begun(Wanted(name, target, fault, way, deadline_s + SLACK_S, looks=False))
         try:
             return self.agents.begin(fault, target, verb, {**parameters, **self._place(room, target)}, deadline_s)
@@ -166,6 +135,48 @@ class BesideGpu(ABC, Generic[W]):
         del target
         return ""
 
+
+class BesideGpu(OwnRooms[W]):
+    """A `BesideSite` of one service."""
+
+    @abstractmethod
+    def _way(self, target: Target, device: str) -> JSON:
+        """How a container gets that GPU (a UUID, or ALL) as the target gets its own. Raises Unsupported."""
+
+    @abstractmethod
+    def _number(self, target: Target) -> str:
+        """The ID by which processes are known for the target's."""
+
+    @abstractmethod
+    def _shown(self, target: Target, way: JSON) -> JSON:
+        """What is told of the target's GPUs past a look: `environment`, and `grant` where a later look needs it."""
+
+    @abstractmethod
+    def _blind(self, target: Target, why: str) -> str:
+        """That a container of ours sees no GPU there, and what to do."""
+
+    def accelerators(self, target: Target, fault: str, *, opencl: bool) -> JSON:
+        """From beside the agent of that fault; without one from a container that is made for it, and sees all GPUs. Raises Unsupported."""
+        del opencl  # its devices are drilled beside local processes only
+        if not fault:
+            refuse_below(self.privilege)
+        way = self._way(target, ALL)
+        if room := self._holding(self._name(fault, target)) if fault else None:
+            found = self._looked(room, target, fault)
+        else:
+            found = self._looked_once(target, fault, way)
+        if found["nvml"]:
+            raise Unsupported(self._blind(target, found["nvml"]))
+        return {**found, **self._shown(target, way), "where": BESIDE}
+
+    def agent_seen(self, fault: str, target: Target) -> JSON | None:
+        room = self._holding(self._name(fault, target))
+        found: JSON | None = look(self._doors, room, "seen", {"prefix": prefix(fault, target)})["seen"] if room else None
+        return found
+
+    def _given(self, target: Target, parameters: JSON) -> JSON:
+        return self._way(target, parameters["device"])
+
     def _looked(self, room: W, target: Target, fault: str) -> JSON:
         request = {"container": self._number(target), "fault": fault}
         return told(self._doors, room, program("saturate-gpu").name, ("look", request), DRIVER_S)
@@ -176,3 +187,27 @@ class BesideGpu(ABC, Generic[W]):
             return self._looked(self._begun(Wanted(name, target, fault, way, SLACK_S, looks=True)), target, fault)
         finally:
             self._end(name)
+
+
+class WithVolumes(OwnRooms[W]):
+    """A `SlowSite` of one service: what is done to files by their inodes is done to the target's, whoever else has the volume."""
+
+    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
+        """By the agent's program in a container of its kind, which is gone again after it."""
+        refuse_below(self.privilege)
+        name, request = self._look_name(target), {"fault": "look", "verb": verb, **parameters}
+        try:
+            wanted = Wanted(name, target, "", self._given(target, parameters), SLACK_S, looks=True)
+            return str(told(self._doors, self._begun(wanted), program(verb).name, ("look", request), EXEC_S)["refused"])
+        finally:
+            self._end(name)
+
+    def asked_before(self, fault: str, target: Target, path: str) -> bool:
+        room = self._holding(self._name(fault, target))
+        question = ("asked", {"path": path})
+        return bool(room and told(self._doors, room, "platforms/model_sight.py", question, EXEC_S)["asked"])
+
+    def agent_lives(self, fault: str, target: Target) -> bool:
+        room = self._holding(self._name(fault, target))
+        around = look(self._doors, room, "around", {})["processes"] if room else []
+        return any(is_agent(each["command"], fault, target) for each in around)

@@ -225,6 +225,13 @@ class ProcessPlatform(LocalFiles, AloneHere):
     def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
         return self.agents.end(fault, target, beside)
 
+    @property
+    def slow_site(self) -> "ProcessPlatform":
+        return self
+
+    def agent_lives(self, fault: str, target: Target) -> bool:
+        return self.agents.usage(fault, target) is not None
+
     def asked_before(self, fault: str, target: Target, path: str) -> bool:
         return self.agents.asked_before(fault, target, self.folder / path)
 

@@ -35,6 +35,7 @@ DIGESTS = (
     " print(path, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else '')"
 )
 READ = "print(open('/secret/token').read(), end='')"
+TOOK = "import sys,time\nbegan=time.monotonic()\nopen(sys.argv[1],'rb',buffering=0).read(1)\nprint(time.monotonic()-began)"
 CONNECT = "import socket,sys\ntry:\n socket.create_connection((sys.argv[1],int(sys.argv[2])),1).close();print('connected')\nexcept OSError:\n print('silent')"
 
 Open = Callable[[], KubernetesPlatform]
@@ -136,6 +137,11 @@ def changed(api: KubeApi, namespace: str, folder: str) -> Callable[[], bool]:
     before = inside(api, namespace, DIGESTS, folder)
     assert before
     return lambda: inside(api, namespace, DIGESTS, folder) != before
+
+
+def slow(api: KubeApi, namespace: str, path: str, least_s: float) -> Callable[[], bool]:
+    """Whether a process in the replica's container takes so long to open that file and read from it."""
+    return lambda: float(inside(api, namespace, TOOK, path)) >= least_s
 
 
 def secret_of(api: KubeApi, namespace: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from blackstart.tests.cluster.artefacts import (
     profile_of,
     running,
     secret_of,
+    slow,
     standing,
     storeless,
 )
@@ -35,6 +37,7 @@ from blackstart.tests.cluster.conftest import volumes_of
 from blackstart.tests.cluster.steps import in_fault, recovered_elsewhere
 from blackstart.tests.command import Blackstart, kill_quietly, until
 
+MODEL, SLOW = f"{FOLDER}/model.safetensors", timedelta(seconds=1)
 R0, R1 = "target: {names: [llm-0]}", "target: {names: [llm-1]}"
 DRILLED = (
     f"{{kind: checkpoint-corrupt, path: /models/checkpoints, {R0}}}",
@@ -66,6 +69,7 @@ FAULTS: dict[str, Injector] = {
     "cache-wipe": CacheWipe("/models/cache"),
     "credential-expire": CredentialExpire("/models/token"),
     "model-store-outage": ModelStoreOutage(standing=True),
+    "slow-read": ModelCorrupt("slow-read", file=MODEL, delay=SLOW),
 }
 
 
@@ -74,6 +78,7 @@ def verdicts(service: Open, api: KubeApi, namespace: str) -> Iterator[dict[str, 
     files = {"checkpoint-corrupt": "checkpoints", "cache-wipe": "cache", "credential-expire": "token"}
     eyes = {kind: changed(api, namespace, f"{FOLDER}/{name}") for kind, name in files.items()}
     eyes["model-store-outage"] = storeless(api, namespace)
+    eyes["slow-read"] = slow(api, namespace, MODEL, 2 * SLOW.total_seconds())
     with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(len(FAULTS)) as pool:
         patched.setattr(testing, "SETTLE_S", 24.0)  # half of it is the deadline of what is killed while it is held
         victims = {"model-store-outage": ("llm-1",)}  # what ends beside a pod is no other fault's business
@@ -135,6 +140,17 @@ def test_a_killed_drill_is_recovered_from_another_machine_and_from_another_pod(
 def test_refused_before_anything_is_changed(service: Open, api: KubeApi, namespace: str, injector: Injector, why: str) -> None:
     with closing(service()) as platform, pytest.raises((Refusal, Unsupported), match=why):
         injector.plan((target_of(platform),), platform)
+
+
+def test_slow_reads_take_a_pod_that_the_namespace_allows(service: Open, api: KubeApi, namespace: str) -> None:
+    where, label = place("namespaces", name=namespace), {"path": "/metadata/labels/pod-security.kubernetes.io~1enforce"}
+    why = r"a pod of ours on node \S+ that may have the kernel ask .* is not taken in namespace .*violates PodSecurity"
+    api.patch(where, [{"op": "add", **label, "value": "baseline"}])
+    try:
+        with closing(service()) as platform, pytest.raises(Refusal, match=why):
+            FAULTS["slow-read"].plan((target_of(platform),), platform)
+    finally:
+        api.patch(where, [{"op": "remove", **label}])
 
 
 def test_what_goes_with_the_pod_is_no_fault_that_a_restart_shows(service: Open, api: KubeApi, namespace: str) -> None:

@@ -11,7 +11,6 @@ from blackstart.injectors import gpu_agent, testing
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
 from blackstart.injectors.platforms.base import Unsupported
 from blackstart.injectors.platforms.kube_api import KubeApi, place
-from blackstart.injectors.platforms.kube_gpu import MARK
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Share, Size
 from blackstart.tests.accelerators import WHOLE, FakeGpus, compiled
@@ -60,7 +59,7 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     fault = f"{{kind: gpu-saturate, duty: 50%, target: {{names: [{SLOT}]}}, for: 60s}}"
     process, folder = in_fault(blackstart, service, fault)
     assert gpus.share(0) > 10
-    (made,) = api.items(place("pods", namespace), labels=MARK)[0]
+    (made,) = api.items(place("pods", namespace), labels="blackstart-gpu")[0]
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": WHOLE} in made["spec"]["containers"][0]["env"]
     kill_quietly(process)
     recovered_elsewhere(blackstart, api, service, folder, fault)
@@ -98,7 +97,7 @@ def test_where_the_namespace_takes_no_pod_that_sees_its_nodes_processes_it_is_re
             target = platform.current(SLOT)
             assert target is not None
             with pytest.raises(
-                Unsupported, match=r"has no python3.*a pod of ours that sees the processes of node \S+ is not taken"
+                Unsupported, match=r"has no python3.*a pod of ours on node \S+ that sees its processes is not taken"
             ):
                 GpuSaturate(duty=Share(0.5)).plan((target,), platform)
     finally:

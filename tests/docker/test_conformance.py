@@ -33,10 +33,12 @@ from blackstart.tests.docker import victims
 from blackstart.tests.docker.engine import SOCKET
 from blackstart.tests.docker.test_accelerators import KINDS as ON_GPUS
 from blackstart.tests.docker.victims import CACHE, CHECKPOINTS, MODEL, REPLICA, SMALL, STORE, TOKEN
+from blackstart.tests.unit.test_slow_file import took_s
 
 Open = Callable[[], DockerPlatform]
 Eye = Callable[[DockerApi], Callable[[], bool]]
 DELAY = timedelta(milliseconds=200)
+SLOW = timedelta(milliseconds=400)
 INSIDE = ("docker", "--host", f"unix://{SOCKET}", "exec", REPLICA)
 
 
@@ -87,6 +89,11 @@ def full(api: DockerApi) -> Callable[[], bool]:
     return lambda: free() < 8 << 20
 
 
+def slow(api: DockerApi) -> Callable[[], bool]:
+    """Whether this machine's own processes wait for the file on the volume."""
+    return lambda: took_s(victims.root(api) / MODEL.lstrip("/")) >= 2 * SLOW.total_seconds()
+
+
 CASES: dict[str, tuple[Injector, str, Eye]] = {
     "replica-kill": (ReplicaKill(), REPLICA, lambda api: victims.started_anew(api, REPLICA)),
     "store-kill": (StoreKill(), STORE, lambda api: victims.started_anew(api, STORE)),
@@ -102,6 +109,7 @@ CASES: dict[str, tuple[Injector, str, Eye]] = {
     ),
     "disk-fill": (DiskFill(SMALL, leave=Size(1 << 20)), REPLICA, full),
     "version-skew": (VersionSkew(file=MODEL), REPLICA, changed(MODEL)),
+    "model-corrupt slow-read": (ModelCorrupt("slow-read", file=MODEL, delay=SLOW), REPLICA, slow),
     "network-partition": (NetworkPartition(), REPLICA, lambda api: lambda: victims.met(api)[0] == "silent"),
     "network-delay": (NetworkDelay(DELAY), REPLICA, lambda api: lambda: victims.met(api)[1] > 2 * DELAY.total_seconds()),
     "tcp-reset": (TcpReset(), REPLICA, lambda api: lambda: victims.met(api)[0] == "ConnectionResetError"),

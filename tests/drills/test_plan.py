@@ -159,3 +159,14 @@ def test_a_shipped_scenario_is_refused_by_name_where_it_has_no_means(
     refused = blackstart("plan", name, "--service", demo.service_file)
     assert refused.code == 2, refused.out
     assert refused.err.count(why) == 1  # also where two faults share it
+
+
+def test_slow_reads_that_blackstart_itself_would_wait_for_are_refused(blackstart: Blackstart, demo: Demo) -> None:
+    """Its own looks at the same files could not be cut short, nor what it undoes come before them."""
+    slow = "{kind: model-corrupt, mutation: slow-read, target: {names: [r0]}}\n  - {kind: rollout-restart, target: {names: [r0]}, at: 1s}"
+    why = refused(blackstart, f"{slow}\n  - {{kind: version-skew, target: {{names: [r0]}}, at: 0s}}", demo.service_file)
+    assert "model-corrupt holds up version-skew, which reads the same file before it changes that; drill them apart" in why
+    why = refused(blackstart, f"{slow}\ndigest: {{}}", demo.service_file)
+    assert "model-corrupt holds up the digest lane, which reads the same files; leave one of the two out" in why
+    apart = slow.replace("names: [r0]", "names: [r1]", 1)
+    assert "bites only when r1 starts again" in refused(blackstart, apart, demo.service_file)

@@ -12,7 +12,7 @@ from blackstart.drills.plan import PlannedFault
 from blackstart.injectors.base import Privilege, Refusal, Undo
 from blackstart.injectors.devices import where_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
-from blackstart.injectors.platforms import docker_gpu
+from blackstart.injectors.platforms import docker_rooms
 from blackstart.injectors.platforms.base import PlatformError, Target, Unfit, Unsupported
 from blackstart.injectors.platforms.docker_find import identity_of
 from blackstart.injectors.platforms.docker_gpu import ALL, GpuRooms, granted, shown
@@ -149,7 +149,7 @@ def test_by_the_engine_alone_its_container_is_removed_with_the_run(engine: Works
 def test_a_look_is_made_in_a_container_for_it_and_beside_an_agent_in_the_agents_own(
     engine: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_gpu, "RoomDoors", lambda _: engine)
+    monkeypatch.setattr(docker_rooms, "RoomDoors", lambda _: engine)
     engine.answers = {"look": {"nvml": "", "gpus": []}}
     site, target = rooms(engine), Target(identity_of(engine.found["abc"]), "shop-llm-1", "replica")
     assert site.accelerators(target, "", opencl=False)["environment"] == {"container": {"NVIDIA_VISIBLE_DEVICES": "all"}}
@@ -271,7 +271,7 @@ def test_a_fault_that_would_go_with_its_target_only_by_now_is_not_injected() -> 
 
 
 def looking(engine: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker_gpu, "RoomDoors", lambda _: engine)
+    monkeypatch.setattr(docker_rooms, "RoomDoors", lambda _: engine)
     engine.answers = {"look": {"nvml": "", "gpus": []}}
 
 

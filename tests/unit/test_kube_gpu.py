@@ -73,9 +73,9 @@ def test_rights_for_a_pod_of_ours_are_needed_only_where_there_is_one() -> None:
         scenario: Any = SimpleNamespace(faults=[SimpleNamespace(injector=injector)], digest=None)
         service: Any = SimpleNamespace(probe=SimpleNamespace(beside=False))
         planned: Any = SimpleNamespace(index=0, injector=injector, undo=undo)
-        assert ("gpu" in means(scenario, service, [planned]).changes) is takes
-        assert "gpu" in means(scenario, service).changes
-    needs = {(right.resource, right.verbs) for right in needed(Means(inside=True, ends=False, changes=frozenset({"gpu"})))}
+        assert ("room" in means(scenario, service, [planned]).changes) is takes
+        assert "room" in means(scenario, service).changes
+    needs = {(right.resource, right.verbs) for right in needed(Means(inside=True, ends=False, changes=frozenset({"room"})))}
     assert {("jobs", ("list", "create", "delete")), ("pods", ("create",))} <= needs
     assert not any(resource in {"roles", "serviceaccounts"} for resource, _ in needs)
 
@@ -182,9 +182,10 @@ def test_one_thing_that_cannot_be_given_up_keeps_no_other_from_it() -> None:
     platform = KubernetesPlatform.__new__(KubernetesPlatform)
     platform.records, platform.guards = failing("records", fails=False), failing("guards", fails=True)
     platform.isolation, platform.beside_accelerators = failing("cuts", fails=True), failing("pods", fails=False)
+    platform.slow_site = failing("slow pods", fails=False)
     with pytest.raises(PlatformError, match="may not list guards"):
         platform.abandon("run")
-    assert asked == ["records run", "guards run", "cuts run", "pods run"]
+    assert asked == ["records run", "guards run", "cuts run", "pods run", "slow pods run"]
 
 
 @pytest.mark.parametrize(("protected", "fine"), [(True, None), (False, True)])

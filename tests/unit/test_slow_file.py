@@ -91,6 +91,7 @@ def test_whoever_dies_or_stops_those_who_wait_go_on(
 ) -> None:
     with held("slow-file", state, **slow(file, delay_s=100.0), deadline_s=5.0 if "agent stopped" in whom else 100.0) as process:
         (worker,) = workers_of(process.pid)
+        start = agent.start_and_state(worker)[0]
         stuck += [reader(file), reader(file)]
         wait_for(lambda: all("fanotify" in Path(f"/proc/{each.pid}/wchan").read_text() for each in stuck), "two readers to wait")
         if "stopped" in whom:
@@ -101,6 +102,12 @@ def test_whoever_dies_or_stops_those_who_wait_go_on(
         elif whom != "agent stopped":  # then the worker lets go by itself at the deadline
             os.kill(process.pid if whom == "agent" else worker, signal.SIGKILL)
         assert [each.communicate(timeout=LIMIT_S)[0] for each in stuck] == ["9\n", "9\n"]
+        if whom == "worker":  # then nobody waits, and the agent does not say that it holds anything
+            assert rest(process) == {
+                "event": "undone",
+                "reason": f"signal {int(signal.SIGCHLD)}",
+                "ended": [f"pid:{worker}@{start}"],
+            }
         os.kill(process.pid, signal.SIGCONT)
         process.kill()
     assert undo(state)[0] == 0
