@@ -16,8 +16,8 @@ GPU_AGENT: Means = {
 }
 OF_FILES: Means = {
     **AGENT,
-    "kubernetes": f"{AGENT['kubernetes']}; of slow-read in a pod of ours on its node that has the same claims",
-    "docker": f"{AGENT['docker']}; of slow-read in a container of ours beside it that has the same volumes",
+    "kubernetes": f"{AGENT['kubernetes']}; of slow-read in a pod of ours on its node that has the same claims (privilege helper)",
+    "docker": f"{AGENT['docker']}; of slow-read in a container of ours beside it that has the same volumes (privilege helper)",
 }
 HOLD: Means = {
     **AGENT,
