@@ -21,7 +21,7 @@ from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
 
 SLOW = "slow-read"
-KERNEL = "the kernel's list of marked files (/proc/PID/fdinfo), and the time that another process takes to read"
+KERNEL = "the kernel's list of marked files (fdinfo), and a timed read"
 DELAY = timedelta(seconds=1)
 LEAST, MOST = timedelta(milliseconds=20), timedelta(seconds=10)  # less is noise; more, and nobody could look at it in time
 WAITS = 2  # to open it and to read from it
