@@ -38,7 +38,9 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Truth(NamedTuple):
-    """An outage as the server knows it: `start` and `end` are (lo, hi) in seconds on CLOCK_MONOTONIC."""
+    """An outage as the server knows it: `start` and `end` are (lo, hi) in seconds on CLOCK_MONOTONIC. It ends with the first answer after
+    it at the latest: until then a busy machine may have kept the server from giving one.
+    """
 
     behaviour: str
     start: tuple[float, float]
@@ -181,6 +183,7 @@ class Server:
         self.held: list[Request] = []
         self.store: dict[str, list[str]] = {}
         self.log: list[tuple[str, tuple[float, float], tuple[float, float]]] = []
+        self.unanswered = False  # whether nobody has had an answer since the last outage
         self.began: tuple[float, float] = (0.0, 0.0)
         self.connections = self.requests = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -242,6 +245,7 @@ class Server:
         now = (lo, time.monotonic())
         if before != "ok":
             self.log.append((before, self.began, now))
+            self.unanswered = behaviour == "ok"
         self.began = now
         return now
 
@@ -283,6 +287,9 @@ class Server:
             await self.break_off(request, behaviour)
             return
         transport.write(head.encode() + body)
+        if self.unanswered:
+            name, start, (lo, _) = self.log[-1]
+            self.log[-1], self.unanswered = (name, start, (lo, time.monotonic())), False
         if request.close:
             transport.close()
 
