@@ -276,9 +276,8 @@ def watching(
         write_down("digest-lane", manifest=watch.manifest, replicas=sorted(targets), prefill=prefill)
         doing = worker.submit(watch.looks)
         try:
-            patience_s = (
-                plan.scenario.steady_state.hold + lane.every
-            ).total_seconds() + LATEST_LOOK_S  # `hold` is enough to read all
+            hold = plan.scenario.steady_state.hold  # in which all could be read
+            patience_s = (hold + lane.every).total_seconds() + LATEST_LOOK_S
             yield Lookout(watch.single, lambda moment_s: watch.looked_since(moment_s) or doing.done(), patience_s)
         finally:
             platform.given_up.set()

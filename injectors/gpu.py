@@ -28,8 +28,8 @@ from .gpu_proof import (
 )
 from .means import GPU_AGENT, Means
 from .opencl_devices import OPENCL
-from .platforms.abilities import SiteBeside
-from .platforms.base import Platform, PlatformError, Target, Unsupported
+from .platforms.abilities import SiteBeside, end_agents
+from .platforms.base import Platform, Target, Unsupported
 from .values import JSON, Share, Size
 
 KERNEL = "kernel accounting"
@@ -72,14 +72,8 @@ class OnDevice(Injector):
         return self.takes() if beside(undo) else frozenset()
 
     def recover(self, undo: Undo, platform: Platform) -> None:
-        problems = []
-        for target in undo.targets:
-            try:
-                site_of(undo.prior["devices"][target.name], platform).agent_end(undo.fault, target)
-            except PlatformError as problem:  # one that cannot be ended must not keep the others' leases renewed
-                problems.append(problem)
-        if problems:
-            raise problems[0]
+        devices = undo.prior["devices"]
+        end_agents(undo.fault, [(site_of(devices[target.name], platform), target) for target in undo.targets])
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         return nothing_left(undo, platform)

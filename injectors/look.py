@@ -171,7 +171,11 @@ def exists(request: Request) -> Request:
     path = request["path"]
     there = os.path.lexists(path)
     found = os.stat(path) if os.path.exists(path) else None
-    facts = {"mode": found.st_mode & 0o7777 if found else None, "changed_s": found.st_ctime if found else None}
+    facts = {
+        "mode": found.st_mode & 0o7777 if found else None,
+        "changed_s": found.st_ctime if found else None,
+        "inode": found.st_ino if found else None,
+    }
     return {"exists": there, "real": os.path.realpath(path), **facts}
 
 

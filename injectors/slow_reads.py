@@ -16,7 +16,7 @@ from .base import Differs, Evidence, NotYet, Overcome, Refusal, Undo
 from .model_formats import folders, read
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
-from .platforms.abilities import ReadTimes
+from .platforms.abilities import ReadTimes, end_agents
 from .platforms.base import Platform, PlatformError, Target, Unavailable
 from .values import JSON
 
@@ -52,7 +52,7 @@ def planned(injector: FileFault, targets: tuple[Target, ...], delay: timedelta, 
     refuse_elsewhere(injector, platform)
     sight = _sight(platform)
     try:
-        files = {target.name: _looked(injector.jobs(target, platform), target, sight, platform) for target in targets}
+        files = {target.name: _looked(injector.jobs(target, platform), target, platform) for target in targets}
         refuse_shared(injector, targets, files, platform)
         undo = Undo(targets, {"files": files, "delay_s": delay.total_seconds()})
         for target, parts in _held(undo):
@@ -67,15 +67,14 @@ def planned(injector: FileFault, targets: tuple[Target, ...], delay: timedelta, 
     return undo
 
 
-def _looked(jobs: Sequence[Job], target: Target, sight: ReadTimes, platform: Platform) -> JSON:
+def _looked(jobs: Sequence[Job], target: Target, platform: Platform) -> JSON:
     """The files as they are. One that nobody may write to can be slow all the same."""
     parts = []
     for job in jobs:
         found = platform.file(target, job.path)
         if found.get("unfit") and not found.get("only_read"):
             raise Refusal(f"not injecting: {job.path} {found['unfit']}")
-        about = {key: found[key] for key in ("real", "id", "outlives")}
-        parts.append({"path": job.path, "inode": _inode(target, found["real"], sight), **about})
+        parts.append({"path": job.path, **{key: found[key] for key in ("real", "id", "outlives", "inode")}})
     return {"parts": parts, "bites": "on-restart", "bites_by_mapping": "on-restart"}
 
 
@@ -94,9 +93,8 @@ def verify(undo: Undo, platform: Platform) -> Evidence:
     """The kernel asks before any of the files is read, and for every target the first one is slow."""
     sight, facts = _sight(platform), {}
     for target, parts in _held(undo):
-        for part in parts:
-            if not sight.slow_site.asked_before(undo.fault, target, part["real"]):
-                _raise_what_became(part, target, platform)
+        for path in sight.slow_site.unasked(undo.fault, target, [part["real"] for part in parts]):
+            _raise_what_became(next(part for part in parts if part["real"] == path), target, platform)
     for target in undo.targets:
         took_s, least_s = _took_s(undo, target, platform), WAITS * undo.prior["delay_s"]
         path = _first(undo, target)
@@ -107,14 +105,8 @@ def verify(undo: Undo, platform: Platform) -> Evidence:
 
 
 def recover(undo: Undo, platform: Platform) -> None:
-    problems = []
-    for target, _ in _held(undo):
-        try:
-            _sight(platform).slow_site.agent_end(undo.fault, target)
-        except PlatformError as problem:  # one that cannot be ended must not keep the others' readers waiting
-            problems.append(problem)
-    if problems:
-        raise problems[0]
+    site = _sight(platform).slow_site
+    end_agents(undo.fault, [(site, target) for target, _ in _held(undo)])
 
 
 def verify_recovered(undo: Undo, platform: Platform) -> Evidence:
@@ -134,13 +126,7 @@ def verify_recovered(undo: Undo, platform: Platform) -> Evidence:
 
 def _raise_what_became(part: JSON, target: Target, platform: Platform) -> None:
     """A file that was replaced, whose readers nobody waits for; else the agent is gone, and with it the fault."""
-    try:
-        inode = _inode(standing(target, platform), part["real"], _sight(platform))
-    except Unavailable:
-        raise
-    except PlatformError:
-        inode = None
-    if inode != part["inode"]:
+    if platform.file(standing(target, platform), part["real"])["inode"] != part["inode"]:
         raise Overcome(f"another file than before, or none, is at {part['real']} by now")
     raise NotYet(f"nobody waits for {part['real']}: no agent has the kernel ask before it is read")
 
@@ -162,11 +148,6 @@ def _shown(fact: JSON) -> str:
     if fact["took_s"] is None:
         return f"{fact['path']}: the kernel has readers wait; nothing runs from which that could be timed"
     return f"{fact['path']}: to open it and read a byte takes {fact['took_s']:.2f} s"
-
-
-def _inode(target: Target, path: str, sight: ReadTimes) -> int:
-    _, marks = sight.model_marks(target, path)
-    return next(iter(marks.values()))[0]
 
 
 def _first(undo: Undo, target: Target) -> str:

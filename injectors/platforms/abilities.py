@@ -1,10 +1,10 @@
 """What only some platforms can do, and some faults need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from ..values import JSON
-from .base import Target
+from .base import PlatformError, Target
 
 NAMES = "dns:53"  # as a peer: whoever resolves names for the target
 # Where an agent for an accelerator is: a process of this machine, in the target's own container, or in one of ours beside it.
@@ -100,12 +100,28 @@ class Accelerators(Protocol):
         """What the device's runtime measured for the agent of that fault, as gpu_agent.py writes it down, with `age_s`; None: nothing."""
 
 
-class AcceleratorSite(Accelerators, Protocol):
-    """Where accelerators are seen from and agents are put; the verbs are the platform's."""
+class AgentSite(Protocol):
+    """Where agents are put; the verbs are the platform's."""
 
     def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON: ...
 
     def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON: ...
+
+
+def end_agents(fault: str, where: Iterable[tuple[AgentSite, Target]]) -> None:
+    """One that cannot be ended must not keep the others going: all are told, and then the first problem is raised. Raises PlatformError."""
+    problems = []
+    for site, target in where:
+        try:
+            site.agent_end(fault, target)
+        except PlatformError as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0]
+
+
+class AcceleratorSite(Accelerators, AgentSite, Protocol):
+    """Where accelerators are seen from and agents are put."""
 
 
 class BesideSite(AcceleratorSite, Protocol):
@@ -184,24 +200,18 @@ class AgentLooks(Protocol):
         """Why the agent would refuse that, by all that it looks at before its first write; empty: it would not. Raises PlatformError."""
 
 
-class SlowSite(Protocol):
-    """Where agents are put that the kernel asks before a target's file is read; the verbs are the platform's. It outlives the target."""
-
-    def agent_look(self, target: Target, verb: str, parameters: JSON) -> str: ...
-
-    def agent_begin(self, fault: str, target: Target, verb: str, parameters: JSON, deadline_s: float) -> JSON: ...
-
-    def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON: ...
+class SlowSite(AgentLooks, AgentSite, Protocol):
+    """Where agents are put that the kernel asks before a target's file is read. It outlives the target."""
 
     def agent_lives(self, fault: str, target: Target) -> bool:
         """By the process table, whatever became of its record."""
 
-    def asked_before(self, fault: str, target: Target, path: str) -> bool:
-        """Whether the kernel, by its own word, asks that agent before anybody reads the file."""
+    def unasked(self, fault: str, target: Target, paths: Sequence[str]) -> list[str]:
+        """Those of these files that anybody may read before the kernel has asked that agent, by the kernel's own word."""
 
 
 @runtime_checkable
-class ReadTimes(ModelSight, Protocol):
+class ReadTimes(Protocol):
     """The ability to have whoever reads a target's file wait, and to tell how long that takes."""
 
     def read_time(self, target: Target, path: str) -> float:

@@ -226,7 +226,7 @@ class Platform(Protocol):
         """
 
     def file(self, target: Target, path: str) -> JSON:
-        """A file as the target sees it: `exists`, `mode` and `changed_s` (its ctime, UNIX time; None: not there), `real` (its path
+        """A file as the target sees it: `exists`, `mode`, `inode` and `changed_s` (its ctime, UNIX time; None: not there), `real` (its path
         without links), `id` (equal for two targets that see the very same file), `outlives` (it is still there once the target was
         replaced); where the platform tells, `unfit`: why it must not be changed, `only_read`: since its mount is read-only, and `apart`: on a file system that is the target's own.
         """

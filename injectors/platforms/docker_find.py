@@ -176,10 +176,11 @@ def _slot(part: Part, container: JSON) -> str:
 
 
 def mount_of(container: JSON, path: str) -> JSON | None:
-    """The volume or bind mount that holds a path of a container; None: another kind, or its own layer."""
-    mounts = [each for each in container.get("Mounts") or [] if f"{path}/".startswith(f"{each['Destination'].rstrip('/')}/")]
-    found: JSON | None = max(mounts, key=lambda each: len(each["Destination"]), default=None)
-    return found if found and found["Type"] in {"volume", "bind"} else None
+    """The mount that holds a path of a container; None: its own layer does."""
+    tmpfs = [{"Destination": folder, "Type": "tmpfs", "RW": True} for folder in container["HostConfig"].get("Tmpfs") or {}]
+    every = [*(container.get("Mounts") or []), *tmpfs]
+    holding = [each for each in every if f"{path}/".startswith(f"{each['Destination'].rstrip('/')}/")]
+    return max(holding, key=lambda each: len(each["Destination"]), default=None)
 
 
 def volume_of(container: JSON, path: str) -> JSON:
@@ -187,18 +188,14 @@ def volume_of(container: JSON, path: str) -> JSON:
     model file there may be changed, empty: it may, and `only_read`: for nothing but its mount; `apart`: a file system of its own, which the engine does not say of a volume.
     """
     own = f"container {container['Id']}"
-    tmpfs = container["HostConfig"].get("Tmpfs") or {}
-    mounts = [(each["Destination"], each) for each in container.get("Mounts") or []]
-    mounts += [(folder, {"Type": "tmpfs", "RW": True}) for folder in tmpfs]
-    holding = [(folder, each) for folder, each in mounts if f"{path}/".startswith(f"{folder.rstrip('/')}/")]
-    if not holding:
+    if (mount := mount_of(container, path)) is None:
         return {
             "id": own,
             "outlives": True,
             "apart": False,
             "unfit": "lies in the container's own layer over its image; put it on a volume or a bind mount",
         }
-    folder, mount = max(holding, key=lambda each: len(each[0]))
+    folder = mount["Destination"]
     unfit = "" if mount["RW"] else f"lies on a mount that {name_of(container)} may only read ({folder})"
     if mount["Type"] == "tmpfs":
         return {"id": own, "outlives": False, "apart": True, "unfit": unfit, "only_read": not mount["RW"]}

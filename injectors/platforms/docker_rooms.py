@@ -87,10 +87,12 @@ class VolumeRooms(EngineRooms, WithVolumes[Room]):
         container = self._container(target)
         if container is None:
             raise PlatformError(f"{target.name} ({target.identity}) is gone, and with it what tells which volumes it had")
-        held = [mount_of(container, path) for path in parameters["paths"]]
-        if None in held:
-            raise Unsupported(f"{parameters['paths'][held.index(None)]} lies on no volume or bind mount of {target.name}")
-        mounts = {each["Destination"]: each for each in held if each}
+        mounts: dict[str, JSON] = {}
+        for path in parameters["paths"]:
+            mount = mount_of(container, path)
+            if mount is None or mount["Type"] not in {"volume", "bind"}:
+                raise Unsupported(f"{path} lies on no volume or bind mount of {target.name}")
+            mounts[mount["Destination"]] = mount
         return {"Binds": [f"{each.get('Name') or each['Source']}:{where}:ro" for where, each in mounts.items()]}
 
     def _begun(self, wanted: Wanted) -> Room:

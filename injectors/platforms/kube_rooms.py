@@ -50,8 +50,8 @@ class PodRooms(OwnRooms[Container]):
         return f"blackstart-{self.purpose}"
 
     @property
-    def run_of(self) -> str:
-        """The annotation that names the run."""
+    def annotation(self) -> str:
+        """That names the run."""
         return f"blackstart/{self.purpose}-for"
 
     @abstractmethod
@@ -69,7 +69,7 @@ class PodRooms(OwnRooms[Container]):
     def abandon(self, run: str) -> None:
         """Remove what is left of that run."""
         for each in self.api.items(place("jobs", self._namespace, group=BATCH), labels=f"{SELECTOR},{self.mark}")[0]:
-            if each["metadata"]["annotations"][self.run_of] == run:
+            if each["metadata"]["annotations"][self.annotation] == run:
                 self._end(each["metadata"]["name"])
 
     @property
@@ -112,7 +112,7 @@ class PodRooms(OwnRooms[Container]):
         whole = {
             "apiVersion": BATCH,
             "kind": "Job",
-            "metadata": {**meta, "annotations": {self.run_of: run_of(wanted.fault)}},
+            "metadata": {**meta, "annotations": {self.annotation: run_of(wanted.fault)}},
             "spec": job,
         }
         try:

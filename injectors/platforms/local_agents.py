@@ -97,9 +97,9 @@ class LocalAgents:
         used = [each for process in self._processes(fault, target) if (each := usage(process.identity))]
         return sum(used[1:], used[0]) if used else None
 
-    def asked_before(self, fault: str, target: Target, path: Path) -> bool:
-        """Whether the kernel asks one of them before that file is read."""
-        return model_sight.asked(str(path), [process.pid for process in self._processes(fault, target)])
+    def unasked(self, fault: str, target: Target, paths: Sequence[str]) -> list[str]:
+        """Those of these files that anybody may read before the kernel has asked one of them."""
+        return model_sight.unasked(list(paths), [process.pid for process in self._processes(fault, target)])
 
     def _processes(self, fault: str, target: Target) -> list[Process]:
         mine = keeps(str(self._record(fault, target)))

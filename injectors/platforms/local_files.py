@@ -15,7 +15,7 @@ from .process_table import command_line
 def asked_here(url: str) -> JSON:
     """The answer to a GET from this machine: its `status` and `body`."""
     try:
-        return model_sight.answer_of(url)
+        return model_sight.asked(url)
     except OSError as error:
         raise PlatformError(f"{url}: {getattr(error, 'reason', None) or error.strerror or error}") from error
 
@@ -48,7 +48,11 @@ class LocalFiles:
             found = Path(real).stat()
         except OSError:
             found = None
-        facts = {"mode": found.st_mode & 0o7777 if found else None, "changed_s": found.st_ctime if found else None}
+        facts = {
+            "mode": found.st_mode & 0o7777 if found else None,
+            "changed_s": found.st_ctime if found else None,
+            "inode": found.st_ino if found else None,
+        }
         return {"exists": os.path.lexists(self.folder / path), "real": real, "id": real, "outlives": True, **facts}
 
     def pids(self, target: Target) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 JSON = Dict[str, Any]
 Ranges = Dict[str, Tuple[int, int]]  # name -> (offset, length)
@@ -79,7 +79,7 @@ def digests(file: str, ranges: Ranges, per_second: int, pause: Callable[[float],
     return {"sha256": whole.hexdigest(), "parts": found, "before": before, "after": mark(os.stat(file))}
 
 
-def answer_of(url: str) -> JSON:
+def asked(url: str) -> JSON:
     """The status and body of an answer. Raises OSError where there is none."""
     opener = urllib.request.build_opener(NO_PROXY)
     try:
@@ -100,27 +100,25 @@ def read_time(path: str) -> float:
     return time.monotonic() - began
 
 
-def asked(path: str, pids: Optional[List[int]] = None) -> bool:
-    """Whether the kernel asks one of these processes, or any that can be seen from here, before that file is read: fanotify(7), by what
-    /proc says of their descriptors (proc(5), fdinfo). A file that is not there nobody is asked about.
+def unasked(paths: List[str], pids: Optional[List[int]] = None) -> List[str]:
+    """Those of these files before which the kernel asks none of these processes, nor any that can be seen from here: fanotify(7), by what
+    /proc says of their descriptors (proc(5), fdinfo). About a file that is not there nobody is asked.
     """
-    try:
-        marked = "fanotify ino:%x " % os.stat(path).st_ino
-    except OSError:
-        return False
+    asked: Set[int] = set()
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()] if pids is None else pids:
         try:
             for name in os.listdir("/proc/%d/fdinfo" % pid):
                 with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="ascii") as lines:
-                    if any(line.startswith(marked) and _mask(line) & ASK_TO_READ for line in lines):
-                        return True
+                    asked.update(_asked_before(line) for line in lines if line.startswith("fanotify ino:"))
         except OSError:
             continue  # it ended meanwhile, or is somebody else's
-    return False
+    return [path for path in paths if not os.path.exists(path) or os.stat(path).st_ino not in asked]
 
 
-def _mask(line: str) -> int:
-    return next(int(word[len("mask:") :], 16) for word in line.split() if word.startswith("mask:"))
+def _asked_before(line: str) -> int:
+    """The inode of a mark by which the kernel asks before it is read; 0: by another one."""
+    said = dict(word.partition(":")[::2] for word in line.split()[1:])
+    return int(said["ino"], 16) if int(said["mask"], 16) & ASK_TO_READ else 0
 
 
 def till_told(wait_s: float) -> None:
@@ -140,10 +138,10 @@ def main(arguments: List[str]) -> int:
             answer = digests(request["path"], ranges, request["per_second"], till_told)
         elif verb == "read-time":
             answer = {"seconds": read_time(request["path"])}
-        elif verb == "asked":
-            answer = {"asked": asked(request["path"])}
+        elif verb == "unasked":
+            answer = {"unasked": unasked(request["paths"])}
         else:
-            answer = answer_of(request["url"])
+            answer = asked(request["url"])
     except OSError as error:
         answer = {"error": "%s: %s" % (error.filename or verb, error.strerror or error)}
     sys.stdout.write(json.dumps(answer) + "\n")

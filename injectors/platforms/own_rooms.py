@@ -4,7 +4,7 @@ target's volumes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Final, Generic
@@ -130,6 +130,14 @@ class OwnRooms(ABC, Generic[W]):
                 raise
         return answer
 
+    def _asked_once(self, target: Target, fault: str, way: JSON, ask: Callable[[W], JSON]) -> JSON:
+        """What is said in one that is made for this question alone."""
+        name = self._look_name(target)
+        try:
+            return ask(self._begun(Wanted(name, target, fault, way, SLACK_S, looks=True)))
+        finally:
+            self._end(name)
+
     def vanished(self, target: Target) -> str:
         """Never, where one that sees the target's machine can be started at any time."""
         del target
@@ -164,7 +172,7 @@ class BesideGpu(OwnRooms[W]):
         if room := self._holding(self._name(fault, target)) if fault else None:
             found = self._looked(room, target, fault)
         else:
-            found = self._looked_once(target, fault, way)
+            found = self._asked_once(target, fault, way, lambda room: self._looked(room, target, fault))
         if found["nvml"]:
             raise Unsupported(self._blind(target, found["nvml"]))
         return {**found, **self._shown(target, way), "where": BESIDE}
@@ -181,13 +189,6 @@ class BesideGpu(OwnRooms[W]):
         request = {"container": self._number(target), "fault": fault}
         return told(self._doors, room, program("saturate-gpu").name, ("look", request), DRIVER_S)
 
-    def _looked_once(self, target: Target, fault: str, way: JSON) -> JSON:
-        name = self._look_name(target)
-        try:
-            return self._looked(self._begun(Wanted(name, target, fault, way, SLACK_S, looks=True)), target, fault)
-        finally:
-            self._end(name)
-
 
 class WithVolumes(OwnRooms[W]):
     """A `SlowSite` of one service: what is done to files by their inodes is done to the target's, whoever else has the volume."""
@@ -195,17 +196,16 @@ class WithVolumes(OwnRooms[W]):
     def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
         """By the agent's program in a container of its kind, which is gone again after it."""
         refuse_below(self.privilege)
-        name, request = self._look_name(target), {"fault": "look", "verb": verb, **parameters}
-        try:
-            wanted = Wanted(name, target, "", self._given(target, parameters), SLACK_S, looks=True)
-            return str(told(self._doors, self._begun(wanted), program(verb).name, ("look", request), EXEC_S)["refused"])
-        finally:
-            self._end(name)
+        question = ("look", {"fault": "look", "verb": verb, **parameters})
+        way = self._given(target, parameters)
+        found = self._asked_once(target, "", way, lambda room: told(self._doors, room, program(verb).name, question, EXEC_S))
+        return str(found["refused"])
 
-    def asked_before(self, fault: str, target: Target, path: str) -> bool:
-        room = self._holding(self._name(fault, target))
-        question = ("asked", {"path": path})
-        return bool(room and told(self._doors, room, "platforms/model_sight.py", question, EXEC_S)["asked"])
+    def unasked(self, fault: str, target: Target, paths: Sequence[str]) -> list[str]:
+        room, question = self._holding(self._name(fault, target)), ("unasked", {"paths": list(paths)})
+        if room is None:
+            return list(paths)
+        return list(told(self._doors, room, "platforms/model_sight.py", question, EXEC_S)["unasked"])
 
     def agent_lives(self, fault: str, target: Target) -> bool:
         room = self._holding(self._name(fault, target))

@@ -232,8 +232,8 @@ class ProcessPlatform(LocalFiles, AloneHere):
     def agent_lives(self, fault: str, target: Target) -> bool:
         return self.agents.usage(fault, target) is not None
 
-    def asked_before(self, fault: str, target: Target, path: str) -> bool:
-        return self.agents.asked_before(fault, target, self.folder / path)
+    def unasked(self, fault: str, target: Target, paths: Sequence[str]) -> list[str]:
+        return self.agents.unasked(fault, target, paths)
 
     def agent_usage(self, fault: str, target: Target) -> Usage | None:
         """CPU time, run-queue delay and resident memory of the agent with its children, from the kernel; None: none lives."""

@@ -23,7 +23,9 @@ TARGET = Target("pod:models/llm-0@u", "llm-0", "replica", {"node": "n1", "runtim
 
 
 class Refusing:
-    """An API server that has nothing; `created` is what it was asked to make."""
+    """An API server that has nothing but a pod of ours; `created` is what it was asked to make."""
+
+    purpose = "gpu"
 
     def __init__(self) -> None:
         self.created: list[tuple[str, Any]] = []
@@ -33,10 +35,9 @@ class Refusing:
         return body
 
     def items(self, *_: object, **__: object) -> Any:
-        running = {"name": "gpu", "state": {"running": {}}, "ready": True}
-        return [
-            {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "gpu"}]}, "status": {"containerStatuses": [running]}}
-        ], ""
+        running = {"name": self.purpose, "state": {"running": {}}, "ready": True}
+        spec = {"containers": [{"name": self.purpose}]}
+        return [{"metadata": {"name": "p"}, "spec": spec, "status": {"containerStatuses": [running]}}], ""
 
 
 def pods(api: Refusing, image: str | None = "tools:1") -> GpuPods:

@@ -34,14 +34,14 @@ def asked(*paths: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("path", "found"), [("/models/a.gguf", MODEL), ("/models/lora/a", DEEPER), ("/scratch/a", None), ("/modelsb/a", None)]
+    ("path", "found"), [("/models/a.gguf", MODEL), ("/models/lora/a", DEEPER), ("/scratch/a", SCRATCH), ("/modelsb/a", None)]
 )
 def test_what_holds_a_path_is_the_nearest_mount(path: str, found: object) -> None:
-    assert mount_of({"Mounts": [MODEL, DEEPER, SOCKET, SCRATCH]}, path) == found
+    assert mount_of({"Mounts": [MODEL, DEEPER, SOCKET, SCRATCH], "HostConfig": {}}, path) == found
 
 
 def test_its_container_has_the_volumes_that_hold_the_files_and_no_others() -> None:
-    engine = Workshop(container(Mounts=[MODEL, DEEPER, SOCKET]))
+    engine = Workshop(container(Mounts=[MODEL, DEEPER, SOCKET, SCRATCH]))
     engine.found["tools%3A1"] = {}
     agents: Any = SimpleNamespace(begin=lambda *_: {"event": "effective"})
     site = VolumeRooms(engine, agents, Helpers(engine, "tools:1", Event()), lambda _: None)  # type: ignore[arg-type]
@@ -53,6 +53,8 @@ def test_its_container_has_the_volumes_that_hold_the_files_and_no_others() -> No
     assert "PidMode" not in host
     with pytest.raises(Unsupported, match=r"/app/model\.gguf lies on no volume or bind mount of shop-llm-1"):
         site.agent_begin("run.1", target, "slow-file", asked("/app/model.gguf"), 60.0)
+    with pytest.raises(Unsupported, match=r"/scratch/a lies on no volume or bind mount of shop-llm-1"):
+        site.agent_begin("run.1", target, "slow-file", asked("/scratch/a"), 60.0)
     del engine.found["abc"]
     with pytest.raises(PlatformError, match="is gone, and with it what tells which volumes it had"):
         site.agent_begin("run.2", target, "slow-file", asked("/models/a"), 60.0)
@@ -62,7 +64,9 @@ def test_its_container_has_the_volumes_that_hold_the_files_and_no_others() -> No
 
 
 class Holding(Refusing):
-    """An API server that has the target's pod, and one of ours."""
+    """One that has the target's pod as well."""
+
+    purpose = "files"
 
     def __init__(self, pod: dict[str, Any]) -> None:
         super().__init__()
@@ -70,12 +74,6 @@ class Holding(Refusing):
 
     def there(self, path: str) -> Any:
         return self.pod if path.endswith("/llm-0") else None
-
-    def items(self, *_: object, **__: object) -> Any:
-        running = {"name": "files", "state": {"running": {}}, "ready": True}
-        return [
-            {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "files"}]}, "status": {"containerStatuses": [running]}}
-        ], ""
 
 
 def mounted(volume: dict[str, Any], **mount: Any) -> dict[str, Any]:
