@@ -38,8 +38,9 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Truth(NamedTuple):
-    """An outage as the server knows it: `start` and `end` are (lo, hi) in seconds on CLOCK_MONOTONIC. It ends with the first answer after
-    it at the latest: until then a busy machine may have kept the server from giving one.
+    """An outage as the server knows it: `start` and `end` are (lo, hi) in seconds on CLOCK_MONOTONIC. It begins with the last answer
+    before it at the earliest and ends with the first after it at the latest: between an answer and the change a busy machine may have
+    kept the server from giving one.
     """
 
     behaviour: str
@@ -184,6 +185,7 @@ class Server:
         self.store: dict[str, list[str]] = {}
         self.log: list[tuple[str, tuple[float, float], tuple[float, float]]] = []
         self.unanswered = False  # whether nobody has had an answer since the last outage
+        self.answered = time.monotonic()  # when the last answer went out, or when the first could have
         self.began: tuple[float, float] = (0.0, 0.0)
         self.connections = self.requests = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -246,7 +248,8 @@ class Server:
         if before != "ok":
             self.log.append((before, self.began, now))
             self.unanswered = behaviour == "ok"
-        self.began = now
+        self.began = (self.answered, now[1]) if before == "ok" else now
+        self.answered = now[0]
         return now
 
     async def play(self, script: list[tuple[float, str, float]]) -> None:
@@ -287,9 +290,10 @@ class Server:
             await self.break_off(request, behaviour)
             return
         transport.write(head.encode() + body)
+        self.answered = time.monotonic()
         if self.unanswered:
             name, start, (lo, _) = self.log[-1]
-            self.log[-1], self.unanswered = (name, start, (lo, time.monotonic())), False
+            self.log[-1], self.unanswered = (name, start, (lo, self.answered)), False
         if request.close:
             transport.close()
 
