@@ -21,6 +21,7 @@ from blackstart.tests.unit import models
 from blackstart.tests.unit.held_files import Agent, snapshot, undo, undo_killed
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 TORCH_FILE = Path(__file__).parents[1] / "unit" / "files" / "torch" / "state.pt"
 Tensors = dict[str, np.ndarray]
@@ -253,8 +254,18 @@ def test_a_gguf_file_holds_its_own_tokenizer(tmp_path: Path, held: Callable[...,
 
 def test_no_file_of_the_tokenizer_is_left(tmp_path: Path, held: Callable[..., set[str]]) -> None:
     folder = models.write_tokenizer(tmp_path / "tokenizer")
-    left = held(folder, "drop-tokenizer", lambda: {path.name for path in folder.iterdir() if path.name[0] != "."})
-    assert left == {"tokenizer_config.json"}
+
+    def words() -> list[int]:
+        return list(Tokenizer.from_file(str(folder / "tokenizer.json")).encode("b c d").ids)
+
+    def left() -> set[str]:
+        with pytest.raises(Exception, match="No such file"):  # the library has no narrower one
+            words()
+        return {path.name for path in folder.iterdir() if path.name[0] != "."}
+
+    assert words() == [2, 3, 0]
+    assert held(folder, "drop-tokenizer", left) == {"tokenizer_config.json"}
+    assert words() == [2, 3, 0]
 
 
 # --- PyTorch ---

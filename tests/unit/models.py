@@ -169,9 +169,9 @@ def write_pytorch(path: Path, seed: int = 1) -> Path:
 def write_tokenizer(folder: Path, *, separate: bool = False) -> Path:
     """A tokenizer's files; the chat template in its configuration, or `separate` as newer ones keep it."""
     folder.mkdir(exist_ok=True)
-    (folder / "tokenizer.json").write_text(
-        json.dumps({"model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(WORDS)}}})
-    )
+    model = {"type": "WordLevel", "vocab": {word: i for i, word in enumerate(WORDS)}, "unk_token": WORDS[0]}
+    split = {"pre_tokenizer": {"type": "Whitespace"}}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], **split, "model": model}))
     (folder / "vocab.txt").write_text("\n".join(WORDS))
     config = {"added_tokens_decoder": {"0": {"content": 'a "chat_template": of none'}}, "model_max_length": 32}
     if separate:
