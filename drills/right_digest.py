@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ..injectors.model_files import named
 from ..injectors.model_formats.manifest import NAME, Unfit, stored
 from ..injectors.platforms.base import Target
+from ..injectors.values import first_of
 from .service import Service
 
 SHOWN = 5  # names of files
@@ -47,7 +48,7 @@ def misfit(target: Target, service: Service, there: Collection[str]) -> str:
     if not known or known == set(there) or len(known) == len(there) == 1:
         return ""
     assert service.model is not None
-    lacks, more = _shown(set(there) - known), _shown(known - set(there))
+    lacks, more = first_of(sorted(set(there) - known), SHOWN), first_of(sorted(known - set(there)), SHOWN)
     what = "; ".join(
         [*([f"it lacks {lacks}"] if lacks else []), *([f"it has {more}, which {target.name} has not"] if more else [])]
     )
@@ -66,8 +67,3 @@ def _of_the_model(files: Mapping[str, str], path: str) -> Mapping[str, str]:
     """Of the manifest of a folder the one entry of a model that is a file in it; all, where the model is no file that it knows."""
     entries = [name for name in files if path == name or path.endswith(f"/{name}")]
     return {name: files[name] for name in [max(entries, key=len)]} if entries else files
-
-
-def _shown(names: Collection[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(sorted(names)[:SHOWN]) + more

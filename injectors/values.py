@@ -1,9 +1,10 @@
 """Quantities that a YAML file writes with a unit, as Python types that keep the unit out of the name.
 
 Durations are `datetime.timedelta`. The types below are plain numbers with a meaning, so that the loader knows how to read
-them and arithmetic needs no unwrapping.
+them and arithmetic needs no unwrapping. And how many values are told in one line.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,3 +28,9 @@ class OneOf:
 
 class Rate(float):
     """Events in one second, written `20/s` or `30/m`."""
+
+
+def first_of(names: Iterable[object], most: int) -> str:
+    """The first of many, and how many there are besides: `a, b and 7 more`."""
+    every = [str(name) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")

@@ -1,12 +1,13 @@
 """A plan for people: what would be hit, how it would be undone, what would be measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
 from ..drills.plan import Plan, PlannedFault
 from ..drills.watched import Lane, load_told, measured_from, objectives, watched
 from ..injectors.caches import ENTRIES
+from ..injectors.values import first_of
 
 WIDTH = 130
 SHOWN = 5  # of many values
@@ -77,12 +78,7 @@ def _facts(name: str, value: Any) -> Iterator[tuple[str, str]]:
 def _tree(sizes: Mapping[str, int | None]) -> str:
     """What lies in a folder, with its size where it is a file: a cache can hold thousands, of which only so many are looked at."""
     files, least = [size for size in sizes.values() if size is not None], "at least " if len(sizes) >= ENTRIES else ""
-    return f"{least}{len(files):,} files with {sum(files):,} bytes, {len(sizes) - len(files):,} folders: {_first(list(sizes))}"
-
-
-def _first(values: Sequence[Any]) -> str:
-    more = f" and {len(values) - SHOWN:,} more" if len(values) > SHOWN else ""
-    return ", ".join(map(str, values[:SHOWN])) + more
+    return f"{least}{len(files):,} files with {sum(files):,} bytes, {len(sizes) - len(files):,} folders: {first_of(sizes, SHOWN)}"
 
 
 def _plain(name: str, value: Any) -> str:
@@ -95,7 +91,7 @@ def _plain(name: str, value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = _first(value) if isinstance(value, list | tuple) else " ".join(str(value).split())
+    text = first_of(value, SHOWN) if isinstance(value, list | tuple) else " ".join(str(value).split())
     return text[:LONGEST_DIGEST] + "…" if text.startswith("sha256:") else text
 
 

@@ -7,6 +7,7 @@ from ..drills.finished import FinishedRun, InjectedFault
 from ..drills.measure.values import Interval
 from ..drills.verdict import Verdict
 from ..drills.watched import load_told
+from ..injectors.values import first_of
 from . import figures
 from .cleaning import one_line
 
@@ -27,9 +28,7 @@ def heading(run: FinishedRun) -> str:
 
 def targets(fault: InjectedFault) -> str:
     """The names of what was hit."""
-    names = [one_line(str(target["name"]), 60) for target in fault.targets]
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more if names else "nothing"
+    return first_of((one_line(str(target["name"]), 60) for target in fault.targets), 8) or "nothing"
 
 
 def evidence(fault: InjectedFault) -> str:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection
 
+from ...injectors.values import first_of
 from .synonyms import KEYS, KINDS, NO_COUNTERPART
 
 LONGEST_NAME = 64  # difflib is quadratic; a longer key is no misspelling
@@ -24,9 +25,7 @@ def nearest(name: str, valid: Collection[str]) -> str | None:
 
 
 def listed(valid: Collection[str]) -> str:
-    words = sorted(valid)
-    more = f" and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
-    return ", ".join(f"`{word}`" for word in words[:MOST_LISTED]) + more
+    return first_of((f"`{word}`" for word in sorted(valid)), MOST_LISTED)
 
 
 def instead_of_key(  # noqa: PLR0911 - one answer for each kind of mistake

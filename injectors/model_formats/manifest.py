@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..platforms import model_sight
+from ..values import first_of
 from . import read
 from .layout import HEADER_LIMIT, FileSource, Tensor, Unreadable
 
@@ -34,8 +35,7 @@ class Difference:
     tensors: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        shown = ", ".join(self.tensors[:5]) + (f" and {len(self.tensors) - 5} more" if len(self.tensors) > 5 else "")
-        return f"{self.file}: {self.what}" + (f"; tensors: {shown}" if self.tensors else "")
+        return f"{self.file}: {self.what}" + (f"; tensors: {first_of(self.tensors, 5)}" if self.tensors else "")
 
 
 def measured(folder: Path, progress: Progress, leave_out: Path | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..values import JSON
+from ..values import JSON, first_of
 from .kube_pods import is_ending, ready
 from .kube_records import OURS
 
@@ -41,12 +41,15 @@ def must_not_go(node: str, pods: Sequence[JSON], mine: set[str], protected: Sequ
         if OURS.items() <= (each.get("labels") or {}).items() and not DEMO.items() <= each["labels"].items():
             return f"node {node} carries pod {each['name']} of blackstart's own, which would be cut off with it"
     others = [f"{each['namespace']}/{each['name']}" for each in there if not _of_the_node(each)]
-    safe = [name for name in others if name.partition("/")[0] in protected]
-    if safe or (others and not whole_node):
-        told = ", ".join((safe or others)[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        how = "their namespace is protected" if safe else "say `whole_node: true` if that is meant"
-        return f"pods of others would be cut off with node {node}: {told}; {how}"
-    return ""
+    hit = others_hit(others, protected, whole_node=whole_node)
+    return f"pods of others would be cut off with node {node}: {hit}" if hit else ""
+
+
+def others_hit(others: Sequence[str], protected: Sequence[str], *, whole_node: bool) -> str:
+    """Which pods of others (NAMESPACE/NAME) must not be hit with a node, and why; empty: none."""
+    if safe := [name for name in others if name.partition("/")[0] in protected]:
+        return f"{first_of(safe, 5)}; their namespace is protected"
+    return f"{first_of(others, 5)}; say `whole_node: true` if that is meant" if others and not whole_node else ""
 
 
 def _of_the_node(meta: JSON) -> bool:

@@ -12,6 +12,7 @@ from ..values import JSON
 from .abilities import nodes_of
 from .base import PlatformError, Target, Unsupported
 from .kube_api import ApiError, KubeApi, place
+from .kube_cuttable import others_hit
 from .kube_find import APPS, KINDS, Finder, Owned, pod_of
 from .kube_guard import Guards
 from .kube_pods import is_ending, main_container, parts_of, ready, revision
@@ -103,12 +104,8 @@ class ClusterObjects:
             if _stays(pod_of(self.api, each), taint):
                 raise Unsupported(f"{each.name} tolerates every taint and would stay")
         for node in nodes_of(targets):
-            others = self._strangers(node, taint)
-            safe = [name for name in others if name.partition("/")[0] in self.protected]
-            if safe or (others and not whole_node):
-                told = ", ".join((safe or others)[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-                how = "their namespace is protected" if safe else "say `whole_node: true` if that is meant"
-                raise Unsupported(f"the taint would move pods of others off node {node} as well: {told}; {how}")
+            if hit := others_hit(self._strangers(node, taint), self.protected, whole_node=whole_node):
+                raise Unsupported(f"the taint would move pods of others off node {node} as well: {hit}")
             path, uid = place("nodes", name=node), self.api.get(place("nodes", name=node))["metadata"]["uid"]
             changes.append({"how": "item", "object": path, "uid": uid, "path": ["spec", "taints"], "item": taint})
         return changes

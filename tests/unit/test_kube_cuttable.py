@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from blackstart.injectors.platforms.kube_cuttable import must_not_go, must_stay
+from blackstart.injectors.platforms.kube_cuttable import must_not_go, must_stay, others_hit
 from blackstart.injectors.platforms.kube_isolation import last_word
 
 CONTROL = {"node-role.kubernetes.io/control-plane": ""}
@@ -55,6 +55,18 @@ def test_what_is_protected_never_does() -> None:
     assert "kube-system/coredns-0; their namespace is protected" in must_not_go(
         "a", there, set(), ("kube-system",), whole_node=True
     )
+
+
+@pytest.mark.parametrize(
+    ("protected", "said"),
+    [
+        (("vault",), "vault/keys; their namespace is protected"),
+        ((), "shop/a0, shop/a1, shop/a2, shop/a3, shop/a4 and 3 more; say `whole_node: true` if that is meant"),
+    ],
+)
+def test_only_those_that_are_the_reason_are_counted(protected: tuple[str, ...], said: str) -> None:
+    others = [*(f"shop/a{n}" for n in range(7)), "vault/keys"]
+    assert others_hit(others, protected, whole_node=False) == said
 
 
 def test_a_pod_of_our_own_never_does() -> None:
