@@ -92,6 +92,23 @@ def start() -> None:
     if done.returncode:
         subprocess.run([DEVKUBE, "down"], capture_output=True, check=False, timeout=STARTED_S)
         refuse(f"devkube did not start: {(done.stderr or done.stdout)[-2000:]}")
+    remove_leftovers()
+
+
+def remove_leftovers() -> None:
+    """The namespaces of a session that was killed: their pods would be on the nodes that are cut off. Nothing else uses a devkube that
+    was down.
+    """
+    api = KubeApi.opened({"KUBECONFIG": str(KUBECONFIG)})
+    for name in left_in(api):
+        api.delete(place("namespaces", name=name))
+    until("the namespaces of an earlier session to be gone", lambda: not left_in(api), STARTED_S)
+    api.close()
+
+
+def left_in(api: KubeApi) -> list[str]:
+    names = [str(each["metadata"]["name"]) for each in api.items(place("namespaces"))[0]]
+    return [name for name in names if name.startswith("blackstart-")]
 
 
 @pytest.fixture(scope="session")
