@@ -56,6 +56,7 @@ def overlaps(interval: Interval | None, truth: tuple[float, float], origin: floa
     return interval is not None and interval.lo_s <= truth[1] - origin and truth[0] - origin <= interval.hi_s
 
 
+@pytest.mark.alone  # other work makes answers late for a moment, which no log of the server's tells of
 @pytest.mark.parametrize("seed", [1])
 def test_real_outages_are_seen_and_bounded(tmp_path: Path, seed: int) -> None:
     found, truth, origin = played(tmp_path, seed)
