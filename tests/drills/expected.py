@@ -44,7 +44,7 @@ EXPECTED = {
         ("process",),
     ),
     "kv-cache-exhaustion": Expected("failed", "rto", ("faults[0].for=9s", "observe=20s"), ("process",)),
-    "recovery-stampede": Expected("failed", "rto", ("observe=25s",)),
+    "recovery-stampede": Expected("failed", "rto", ("observe=17s",)),
     "capacity-loss-x-percent": Expected("failed", "rto", (*BRIEF, "faults[0].for=5s", "observe=12s")),
     "router-or-epp-kill": Expected("passed", "rto", (*BRIEF, "observe=12s")),
     "tcp-reset-midstream": Expected("passed", "rto", (*BRIEF, "faults[0].for=4s", "observe=10s")),

@@ -16,7 +16,9 @@ SHORT = ("steady_state.hold=4s", "settle=3s")
 UNDER_LOAD = {"health-probe-flap", "kv-cache-exhaustion", "recovery-stampede", "rollout-drain", "tcp-reset-midstream"}
 # These pass as well; `make drills` drills all of both kinds.
 LEFT_OUT = {
-    *((name, "hardened") for name in ("engine-subprocess-crash", "latent-artifact-corruption")),  # so they are on the cluster
+    # so these are on the cluster
+    *((name, "hardened") for name in ("engine-subprocess-crash", "latent-artifact-corruption")),
+    *((name, "hardened") for name in ("router-worker-partition", "version-skew")),
     *((name, "hardened") for name in ("capacity-loss-x-percent", "kv-cache-exhaustion", "registry-outage-at-scale-up")),
     *((name, "hardened") for name in ("router-or-epp-kill", "slow-cold-start", "tcp-reset-midstream", "token-stall")),
     ("health-probe-flap", "plain"),
