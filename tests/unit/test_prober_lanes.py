@@ -216,9 +216,9 @@ def test_a_lane_that_is_down_probes_four_times_as_often(tmp_path: Path) -> None:
 
 def test_a_stopped_prober_blames_itself(tmp_path: Path) -> None:
     """What was open all along, and for not much longer, is no word on the service, whether it was answered or ran out of time."""
-    stop_s = 0.4
+    stop_s = 0.7
     with reference_server.start() as server, Prober() as prober:
-        setup = config(tmp_path, lane("fresh", server.url, 50.0), lane("control", "", 20.0))
+        setup = config(tmp_path, lane("fresh", server.url, 50.0, timeout_s=0.6), lane("control", "", 20.0))
         prober.start(setup)
         server.behave("slow", delay_s=0.05)  # so that some probes are open at any time
         until(lambda: len(read_samples(tmp_path).probes) > 20, "probes")
@@ -231,12 +231,12 @@ def test_a_stopped_prober_blames_itself(tmp_path: Path) -> None:
         until(lambda: sum(p.outcome == "void" for p in read_samples(tmp_path).probes) > 15, "void probes")
         prober.stop()
     probes = read_samples(tmp_path).probes
+    assert {probe.outcome for probe in probes} <= {"ok", "void", "unanswered"}, "the service did nothing wrong"
+    late = [probe for probe in probes if probe.outcome == "void"]
+    assert {probe.text for probe in late} == {"the prober was late", "the prober stood still"}
     through = [probe for probe in probes if probe.sent_s < stopped_s and goes_on_s < probe.end_s]
-    open_then = [probe for probe in through if probe.end_s - probe.sent_s < 1.8 * (goes_on_s - stopped_s)]
-    assert {(probe.outcome, probe.text) for probe in open_then} == {("void", "the prober stood still")}
-    late = [probe for probe in probes if probe.outcome == "void" and probe not in through]
-    assert {probe.text for probe in late} <= {"the prober was late", "the prober stood still"}
-    assert late, "the ticks that it missed"
+    mostly = [probe for probe in through if probe.end_s - probe.sent_s < 1.8 * (goes_on_s - stopped_s)]
+    assert {(probe.outcome, probe.text) for probe in mostly} == {("void", "the prober stood still")}
 
 
 BUSY = {"the prober was late", "the prober stood still"}  # as it also may on a busy machine
