@@ -112,7 +112,15 @@ def unasked(paths: List[str], pids: Optional[List[int]] = None) -> List[str]:
                     asked.update(_asked_before(line) for line in lines if line.startswith("fanotify ino:"))
         except OSError:
             continue  # it ended meanwhile, or is somebody else's
-    return [path for path in paths if not os.path.exists(path) or os.stat(path).st_ino not in asked]
+    return [path for path in paths if _inode(path) not in asked]
+
+
+def _inode(path: str) -> int:
+    """-1, which no mark has: it is not there."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1
 
 
 def _asked_before(line: str) -> int:
