@@ -47,7 +47,7 @@ EXPECTED = {
     "recovery-stampede": Expected("failed", "rto", ("observe=17s",)),
     "capacity-loss-x-percent": Expected("failed", "rto", (*BRIEF, "faults[0].for=5s", "observe=12s")),
     "router-or-epp-kill": Expected("passed", "rto", (*BRIEF, "observe=12s")),
-    "tcp-reset-midstream": Expected("passed", "rto", (*BRIEF, "faults[0].for=4s", "observe=10s")),
+    "tcp-reset-midstream": Expected("passed", "rto", (*BRIEF, "faults[0].for=6s", "observe=10s")),
     "token-stall": Expected("failed", "stream_gap", (*BRIEF, "faults[0].for=8s", "objectives.stream_gap=3s", "observe=12s")),
     "control-plane-and-dns-down": Expected(
         "failed",
