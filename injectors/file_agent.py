@@ -6,7 +6,8 @@
 
 The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo record), `deadline_s`, `lease_s` (or null); the fault
 ends when standard input closes (unless `detached`), the lease lapses (a line `renew` renews it), the deadline passes, or on SIGTERM, SIGINT, SIGHUP.
-Lines on standard output have `event`: effective, undone, refused (exit 3), failed (1), foreign (4).
+The deadline counts from the first write: what comes before, reading all of a model and copying what will be taken away, can take minutes.
+Lines on standard output have `event`: preparing (every few seconds until that write), effective, undone, refused (exit 3), failed (1), foreign (4).
 
 The verb's own fields: `mutation` (its name, for people); `seed`; `reader` (chmod: pid of the process that is to lose the file, or
 null); `readers` (pids of the targets, with all below them: whoever else has a file open or mapped is a reason to refuse; null: not
@@ -69,6 +70,8 @@ CHUNK = 1 << 20  # bytes read or written at once
 WIPED = "wiped"  # what stands for a folder's content in the names of what lies beside it
 ROOM_RESERVE = 16 << 20  # bytes that stay free beside a copy
 SLOWEST = 50 << 20  # bytes a second at which an undo is assumed to read, for how long others wait for it
+TELL_S = 5.0  # between two words to who waits for the first write
+RECORD_LIMIT = 900 << 10  # bytes of an undo record; those who fetch one out of a container take little more
 UNDO_S = 10.0  # how long an undo may take before another process does it instead, for a small file
 SAMPLED = 4096  # elements among which the one with the largest effect is chosen
 IN_PLACE = ("edit", "fill", "element", "cut", "zero", "exchange")
@@ -338,6 +341,8 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
         room, needed = space.f_bavail * space.f_frsize, sum(r["needs"] for r in records if os.path.dirname(r["path"]) == folder)
         if needed and needed + ROOM_RESERVE > room:
             raise Refused(f"the copy of what {request['mutation']} takes away needs {needed} bytes in {folder}; {room} are free")
+    if (long := len(json.dumps(records))) > RECORD_LIMIT:
+        raise Refused(f"the undo record of {request['mutation']} would have {long} bytes and may have {RECORD_LIMIT}")
     return records
 
 
@@ -661,14 +666,18 @@ PREPARE = {
 
 def keep(body: Record, phase: str) -> None:
     body["phase"] = phase
-    write_whole(body["state"], body)
+    try:
+        write_whole(body["state"], body)
+    except FileNotFoundError:  # its folder is lost; the record beside the file is enough to undo
+        if phase != "restoring":
+            raise
     for record in body["records"]:
         write_whole(record["beside"], body)
 
 
-def apply(body: Record, go_on: Callable[[], None]) -> Record:
+def apply(body: Record, ending: Ending) -> Record:
     """Do it. Both records are on disk; whatever is needed to undo is on disk, too, before the first byte changes."""
-    records = body["records"]
+    records, go_on = body["records"], ending.go_on
     for record in records:
         if record["how"] == "bytes" and record["do"]["op"] != "edit":
             set_aside(record, go_on)
@@ -678,6 +687,7 @@ def apply(body: Record, go_on: Callable[[], None]) -> Record:
         if record["how"] != "folder" and identity_of(record["path"]) != (record["inode"], record["mtime_ns"]):
             raise Failed(f"{record['path']} was changed by somebody else just now; it was left alone")
     keep(body, "writing")
+    ending.begin_deadline()
     for record in records:
         go_on()
         DO[record["how"]](record, records, go_on)
@@ -781,8 +791,14 @@ def do_swap(record: Record, records: list[Record], go_on: Callable[[], None]) ->
         if record["other"] is not None:
             other = records[record["other"]]
             moved = other["beside"] + ".original"
-            os.link(moved if os.path.exists(moved) else other["path"], aside + ".copy")
-        os.link(path, aside + ".original")
+            try:
+                os.link(moved if os.path.exists(moved) else other["path"], aside + ".copy")
+            except OSError as problem:
+                raise Refused(f"{path}: files that take each other's place need hard links: {problem.strerror}") from None
+        try:
+            os.link(path, aside + ".original")
+        except OSError:  # a file system without hard links: for a moment nothing is there
+            os.rename(path, aside + ".original")
         os.replace(aside + ".copy", path)
     fsync_folder(path)
 
@@ -835,8 +851,8 @@ def do_folder(record: Record, records: list[Record], go_on: Callable[[], None]) 
         if not name.startswith(mine):
             go_on()
             os.rename(os.path.join(record["path"], name), os.path.join(aside, name))
+    fsync_folder(os.path.join(aside, "."))
     fsync_folder(aside)
-    fsync_folder(os.path.join(record["path"], mine))
 
 
 def restore_folder(body: Record, record: Record) -> str:
@@ -915,10 +931,15 @@ def foreign(record: Record, found: str) -> Foreign:
     return Foreign(f"{record['path']} {found}: somebody else changed it, so it was left alone; {kept}")
 
 
+def half_done(body: Record, record: Record) -> bool:
+    """Whether our own change of that file may have been cut off, or its undo."""
+    return body.get("undone_from", body["phase"]) != "effective" or bool(record.get("restoring"))
+
+
 def look(body: Record, record: Record) -> tuple[str, Any]:
     """`before`, `after`, `between` (our own change, half done or half undone), `else` or `gone`; and the hash up to our change."""
     ranges = record["ranges"] if record["how"] == "bytes" else [[0, 0]]
-    unsure = record["how"] == "bytes" and body["phase"] != "effective"
+    unsure = record["how"] == "bytes" and half_done(body, record)
     position, whole = ranges[0][0], hashlib.sha256()
     try:
         with opened(record["path"], os.O_RDONLY) as handle:
@@ -947,7 +968,9 @@ def restore_bytes(body: Record, record: Record) -> str:
     if found in ("gone", "else"):
         raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
     if found == "before":
-        return with_times(record) if body["phase"] == "restoring" else AS_BEFORE
+        return with_times(record) if record.get("restoring") else AS_BEFORE
+    body.setdefault("undone_from", body["phase"])
+    record["restoring"] = True
     keep(body, "restoring")
     with opened(record["path"], os.O_RDWR) as handle:
         if record["do"]["op"] == "edit":
@@ -981,7 +1004,8 @@ def restore_name(body: Record, record: Record) -> str:
     found, _ = look(body, record)
     if found == "before":
         return AS_BEFORE
-    if not os.path.exists(original) or found == "else" or (found == "gone" and record["do"]["op"] != "remove"):
+    ours_to_miss = record["do"]["op"] == "remove" or half_done(body, record)
+    if not os.path.exists(original) or found == "else" or (found == "gone" and not ours_to_miss):
         raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
     if found == "after":
         os.replace(original, path)
@@ -1071,13 +1095,18 @@ class Ending:
     def __init__(self, deadline_s: float, lease_s: float | None) -> None:
         now = time.monotonic()
         self.detached, self.inputs = False, [0]
-        self.deadline, self.lease_s = now + deadline_s, lease_s
+        self.deadline_s, self.lease_s = deadline_s, lease_s
+        self.deadline: float | None = None  # not begun
         self.lease = now + lease_s if lease_s else None
+        self.tell = now + TELL_S
         self.signals, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)
+
+    def begin_deadline(self) -> None:
+        self.deadline = time.monotonic() + self.deadline_s
 
     def renew(self) -> None:
         if self.lease_s:
@@ -1088,7 +1117,7 @@ class Ending:
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             now = time.monotonic()
-            if now >= self.deadline:
+            if self.deadline is not None and now >= self.deadline:
                 return "deadline"
             if self.lease is not None and now >= self.lease:
                 return "lease lapsed"
@@ -1113,6 +1142,9 @@ class Ending:
         reason = self.wait(0.0)
         if reason:
             raise Ended(reason)
+        if self.deadline is None and time.monotonic() >= self.tell:
+            emit("preparing")
+            self.tell = time.monotonic() + TELL_S
 
 
 def emit(event: str, **facts: Any) -> None:
@@ -1164,7 +1196,7 @@ def hold(request: Record) -> int:
         return 3
     reason, failure = "", ("", "", 0)
     try:
-        emit("effective", **apply(body, ending.go_on))
+        emit("effective", **apply(body, ending))
         ending.detached = bool(request.get("detached"))  # not before: whoever gave up waiting for it must not get it later
         reason = ending.wait()
     except Ended as ended:

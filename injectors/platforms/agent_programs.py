@@ -15,6 +15,7 @@ OTHERS = {
     "lose-gpu": "gpu_agent.py",
     "log-xid": "gpu_agent.py",
 }  # the rest: agent.py
+PREPARING = "preparing"  # the event by which an agent says that it still reads and copies, and has changed nothing yet
 
 
 def program(verb: str) -> Path:

@@ -8,6 +8,7 @@ be written to.
 import base64
 import json
 import threading
+import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,13 +19,14 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from ..values import JSON
-from .agent_programs import INJECTORS, keeps, program
+from .agent_programs import INJECTORS, PREPARING, keeps, program
 from .base import GivenUp, PlatformError, Target, Unfit, Unsupported, came
 
 W = TypeVar("W")  # a container, as its platform knows it
 Entered_contra = TypeVar("Entered_contra", contravariant=True)  # the same, for who only takes it
 EXEC_S: Final = 20.0
 LEASE_S, RENEW_S = 45.0, 10.0
+RENEW: Final = b"renew\n"
 DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
 BEGIN_SLACK_S = 30.0
 LISTEN_S = 0.2
@@ -225,12 +227,18 @@ class ContainerAgents(ABC, Generic[W]):
         return self.chosen(where, target, parameters)
 
     def _answer(self, session: Session, limit_s: float) -> JSON:
-        waited = 0.0
-        while session.open and waited < limit_s:
+        """What it says once it holds its fault, or does not; empty when it is silent for that long. Its lease is renewed meanwhile."""
+        heard_s = renewed_s = time.monotonic()
+        while session.open and time.monotonic() < heard_s + limit_s:
             if line := session.line(LISTEN_S):
                 answer: JSON = json.loads(line)
-                return answer
-            waited += LISTEN_S
+                if answer["event"] != PREPARING:
+                    return answer
+                heard_s = time.monotonic()
+            if time.monotonic() >= renewed_s + RENEW_S:
+                renewed_s = time.monotonic()
+                with suppress(PlatformError):
+                    session.send(RENEW)
             if self.given_up.is_set():
                 session.close()
                 raise GivenUp("the drill was stopped meanwhile")
@@ -249,7 +257,7 @@ class ContainerAgents(ABC, Generic[W]):
             for (fault, name), session in held:
                 with suppress(PlatformError):
                     if session.open:
-                        session.send(b"renew\n")
+                        session.send(RENEW)
                     else:
                         target = Target("", name, "")
                         for path in self.records(session.where, fault, target):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from ..values import JSON
 from . import model_sight
-from .agent_programs import keeps, program
+from .agent_programs import PREPARING, keeps, program
 from .base import PlatformError, Target, Unsupported, came
 from .process_table import Process, Usage, command_line, lineage, snapshot, usage
 
@@ -206,19 +206,21 @@ def _last_line(text: str) -> JSON:
 
 
 def _answer(agent: subprocess.Popen[bytes], limit_s: float, given_up: Event) -> JSON:
-    """The first line that the agent prints; empty when it ends without a word, says nothing in time, or nobody waits any more."""
+    """What it says once it holds its fault, or does not; empty when it ends without a word, is silent for that long, or nobody waits."""
     said, limit, output = b"", time.monotonic() + limit_s, _output(agent)
-    while b"\n" not in said:
-        left = limit - time.monotonic()
-        if given_up.is_set() or left <= 0:
-            break
-        if not select.select([output], [], [], min(left, LISTEN_S))[0]:
+    while not given_up.is_set() and time.monotonic() < limit:
+        if not select.select([output], [], [], LISTEN_S)[0]:
             continue
         some = os.read(output.fileno(), 65536)
         if not some:
             break
-        said += some
-    return _last_line(said.decode("utf-8", "replace")) if b"\n" in said else {}
+        *whole, said = (said + some).split(b"\n")
+        if whole:
+            answer = _last_line(whole[-1].decode("utf-8", "replace"))
+            if answer.get("event") != PREPARING:
+                return answer
+            limit = time.monotonic() + limit_s
+    return {}
 
 
 def _let_go(agent: subprocess.Popen[bytes], limit_s: float) -> JSON:

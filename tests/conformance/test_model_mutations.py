@@ -1,6 +1,7 @@
 """Every mutation on every format, as the real libraries meet it: refused, or loaded and wrong; and every byte comes back."""
 
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -346,7 +347,7 @@ KILLED = ["swap-tensors", "swap-shards", "drop-tokenizer", "wrong-chat-template"
 
 
 @pytest.mark.parametrize("mutation", KILLED)
-@pytest.mark.parametrize("record", ["state", "beside"])
+@pytest.mark.parametrize("record", ["state", "beside", "beside alone"])
 def test_a_killed_agent_is_undone_from_either_record(tmp_path: Path, mutation: str, record: str) -> None:
     (tmp_path / "state").mkdir()
     folder, _ = made("sharded", tmp_path / "model")
@@ -361,15 +362,26 @@ def test_a_killed_agent_is_undone_from_either_record(tmp_path: Path, mutation: s
     beside = sorted(folder.glob(".*.blackstart-f1"))
     assert len(beside) == agent.first["files"]
     assert contents(folder).keys() != before.keys()
+    if record == "beside alone":
+        shutil.rmtree(agent.state.parent)
     status, last = undo(agent.state if record == "state" else beside[-1])
     assert (status, last["event"]) == (0, "undone")
     assert contents(folder) == before
     if record == "beside" and agent.state.exists():
         assert undo(agent.state)[0] == 0
-    assert list((tmp_path / "state").iterdir()) == []
+    assert list(tmp_path.glob("state/*")) == []
 
 
-STOPPED = """
+RUN = """
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+NO_LINKS = """
+def link(*_):
+    raise PermissionError(1, "Operation not permitted")
+os.link = link
+"""
+COUNTED = """
 import os, runpy, signal, sys
 left = int(sys.argv.pop(1))
 def counted(call):
@@ -382,25 +394,23 @@ def counted(call):
     return counting
 for name in ("pwrite", "write", "replace", "rename", "link", "unlink", "ftruncate", "fsync", "chmod", "utime", "mkdir", "rmdir"):
     setattr(os, name, counted(getattr(os, name)))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
+STOPPED, STOPPED_WITHOUT_LINKS = COUNTED + RUN, COUNTED + NO_LINKS + RUN
 
 
-POOR = """
+POOR = (
+    """
 import os, runpy, sys
 write, pwrite = os.write, os.pwrite
 os.write = lambda handle, data: write(handle, data if handle <= 2 else bytes(data)[:100])
 os.pwrite = lambda handle, data, offset: pwrite(handle, bytes(data)[:100], offset)
-def link(*_):
-    raise PermissionError(1, "Operation not permitted")
-os.link = link
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
+    + NO_LINKS
+    + RUN
+)
 
 
-@pytest.mark.parametrize("mutation", ["drop-tokenizer", "missing-shard", "exponent-msb"])
+@pytest.mark.parametrize("mutation", ["drop-tokenizer", "missing-shard", "exponent-msb", "html-page"])
 def test_a_file_system_without_hard_links_that_writes_little_at_once_loses_nothing(tmp_path: Path, mutation: str) -> None:
     (tmp_path / "state").mkdir()
     folder, _ = made("sharded", tmp_path / "model")
@@ -415,8 +425,24 @@ def test_a_file_system_without_hard_links_that_writes_little_at_once_loses_nothi
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("mutation", ["swap-tensors", "swap-shards", "drop-tokenizer", "exponent-msb", "wipe", "expire"])
-def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutation: str) -> None:
+def test_files_take_each_others_place_by_hard_links_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    folder, _ = made("sharded", tmp_path / "model")
+    before = contents(folder)
+    agent = Agent(tmp_path / "state", folder, "swap-shards", program=[sys.executable, "-c", POOR])
+    assert agent.first["event"] == "refused"
+    assert "need hard links: Operation not permitted" in agent.first["why"]
+    agent.let_go()
+    assert contents(folder) == before
+
+
+KILLED_AT_EACH = ("swap-tensors", "swap-shards", "drop-tokenizer", "exponent-msb", "wipe", "expire")
+
+
+@pytest.mark.parametrize(
+    ("mutation", "program"), [*((name, STOPPED) for name in KILLED_AT_EACH), ("expire", STOPPED_WITHOUT_LINKS)]
+)
+def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutation: str, program: str) -> None:
     """SIGKILL before the first, the second, ... change of anything on the disk, until the fault is in effect and undone again."""
     (tmp_path / "state").mkdir()
     folder, _ = made("sharded", tmp_path / "model")
@@ -427,7 +453,7 @@ def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutat
     more = {"jobs": [{"path": str(jobs[mutation][0]), "do": jobs[mutation][1]}]} if mutation in jobs else {}
     before = contents(folder)
     for step in range(300):
-        agent = Agent(tmp_path / "state", path, mutation, program=[sys.executable, "-c", STOPPED, str(step)], **more)
+        agent = Agent(tmp_path / "state", path, mutation, program=[sys.executable, "-c", program, str(step)], **more)
         agent.let_go()
         finished = agent.process.returncode == 0
         left = [path for path in (agent.state, *sorted(folder.glob(".*.blackstart-f1"))) if path.exists()]

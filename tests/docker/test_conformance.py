@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -21,7 +22,7 @@ from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill
 from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelCorrupt, ModelStoreOutage
 from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.network import DnsBreak, NetworkPartition
-from blackstart.injectors.platforms import docker_lifecycle
+from blackstart.injectors.platforms import docker_lifecycle, exec_agents
 from blackstart.injectors.platforms.docker import DockerPlatform
 from blackstart.injectors.platforms.docker_api import DockerApi, at
 from blackstart.injectors.platforms.docker_spec import DockerSpec
@@ -207,6 +208,32 @@ def test_a_killed_agent_and_a_killed_blackstart_leave_every_byte_to_recover(
     assert not eye()
     there = victims.root(api) / MODEL.lstrip("/")
     assert not [path for path in there.parent.rglob("*") if "blackstart" in path.name]
+
+
+def test_a_lease_is_renewed_and_no_deadline_passes_while_a_large_file_is_read(
+    service: Open, api: DockerApi, verdicts: dict[str, Future[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is read before the first write, which takes minutes for a model of 100 GB."""
+    for verdict in verdicts.values():
+        verdict.exception()
+    lease_s, size = 1.5, 4 << 30
+    monkeypatch.setattr(exec_agents, "LEASE_S", lease_s)
+    monkeypatch.setattr(exec_agents, "RENEW_S", 0.3)
+    large = victims.root(api) / "models" / "large"
+    with large.open("wb") as file:
+        file.truncate(size)
+    job = {"path": "/models/large", "expected": None, "do": {"op": "cut", "offset": size // 2}}
+    request = {"mutation": "truncate", "seed": 0, "reader": None, "readers": None, "jobs": [job]}
+    try:
+        with closing(service()) as platform:
+            (target,) = [each for each in platform.find() if each.name == REPLICA]
+            began = time.monotonic()
+            assert platform.agent_begin("large.0", target, "mutate-file", request, lease_s)["event"] == "effective"
+            assert time.monotonic() - began > lease_s
+            until("the deadline to pass", lambda: large.stat().st_size == size)
+            platform.agent_end("large.0", target)
+    finally:
+        large.unlink()
 
 
 @pytest.mark.timeout(60)

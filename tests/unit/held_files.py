@@ -11,12 +11,13 @@ from typing import Any
 from blackstart.injectors import file_agent
 from blackstart.injectors.model_formats.layout import LocalFiles
 from blackstart.injectors.model_formats.mutations import Request, jobs
+from blackstart.injectors.platforms.agent_programs import PREPARING
 
 PATIENCE_S = 30.0
 
 
 class Agent:
-    """One agent process and the lines that it prints."""
+    """One agent process and the lines that it prints; `prepared`: how often it said that it was still preparing."""
 
     def __init__(self, folder: Path, path: Path, mutation: str, *, deadline_s: float = 60.0, **more: Any) -> None:
         self.state = folder / f"{more.get('fault', 'f1')}.json"
@@ -35,12 +36,16 @@ class Agent:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.stdin, self.stdout, self.prepared = self.process.stdin, self.process.stdout, 0
         self.first = self.line() if wait else {}
 
     def line(self) -> dict[str, Any]:
-        text = self.stdout.readline()
-        return json.loads(text) if text else {}
+        while text := self.stdout.readline():
+            said: dict[str, Any] = json.loads(text)
+            if said["event"] != PREPARING:
+                return said
+            self.prepared += 1
+        return {}
 
     def ended(self) -> tuple[int, dict[str, Any]]:
         last = self.line()
