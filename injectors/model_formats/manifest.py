@@ -43,7 +43,14 @@ def measured(folder: Path, progress: Progress, leave_out: Path | None = None) ->
     names = sorted(_names(folder, leave_out))
     if not names:
         raise Unfit(f"{folder} holds no files; name the folder that the model lies in")
-    base = folder if folder.is_dir() else folder.parent
+    try:
+        files = _files(folder if folder.is_dir() else folder.parent, names, progress)
+    except OSError as problem:
+        raise Unfit(f"{problem.filename or folder} cannot be read: {problem.strerror}") from problem
+    return {"schema": SCHEMA, "algorithm": "sha256", "files": files}
+
+
+def _files(base: Path, names: list[str], progress: Progress) -> dict[str, Any]:
     total, done = sum((base / name).stat().st_size for name in names), 0
     listed, files = _tensors(base, names), {}
     for name in names:
@@ -54,7 +61,7 @@ def measured(folder: Path, progress: Progress, leave_out: Path | None = None) ->
 
         files[name] = _measured(base / name, listed.get(name, {}), read_so_far)
         done += files[name]["size"]
-    return {"schema": SCHEMA, "algorithm": "sha256", "files": files}
+    return files
 
 
 def _names(folder: Path, leave_out: Path | None) -> Iterator[str]:
@@ -62,6 +69,8 @@ def _names(folder: Path, leave_out: Path | None) -> Iterator[str]:
     if not folder.exists():
         raise Unfit(f"{folder}: there is no such file or folder")
     if not folder.is_dir():
+        if not folder.is_file():
+            raise Unfit(f"{folder} is neither a folder nor a regular file; name what the model lies in")
         yield folder.name
         return
     for where, _, names in os.walk(folder, onerror=_unseen):

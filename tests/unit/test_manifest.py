@@ -91,10 +91,14 @@ def test_a_file_alone_and_a_manifest_elsewhere(model: Path, tmp_path: Path) -> N
 
 def test_mistakes_are_said_with_what_to_do(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     for given, why in (
         ([model, "--check"], "write one first: blackstart manifest"),
         ([tmp_path / "nowhere"], "there is no such file or folder"),
         ([tmp_path / "empty"], "holds no files; name the folder"),
+        ([tmp_path / "pipe"], "is neither a folder nor a regular file"),
+        (["/dev/null"], "is neither a folder nor a regular file"),
+        (["/proc/self/mem"], "cannot be read: Input/output error"),
         ([model, "--check", "--file", model / "tokenizer.json"], "is no manifest of blackstart"),
         ([model, "--check", "--file", model / "vocab.txt"], "is no JSON"),
         ([model, "--file", tmp_path / "no" / "such.json"], "say where it may be with --file"),

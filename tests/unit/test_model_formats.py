@@ -224,6 +224,18 @@ def test_what_is_no_model_is_refused_with_what_was_found(content: bytes, why: st
     assert why in refusal(content)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 15392, 66176])
+def test_a_header_whose_length_begins_like_a_pickle_or_a_page_is_safetensors(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"norm.weight": np.ones(4, "float32")}, path, {"about": ""})
+    whole = path.read_bytes()
+    missing = length - int.from_bytes(whole[:8], "little")
+    save_file({"norm.weight": np.ones(4, "float32")}, path, {"about": "x" * missing})
+    assert int.from_bytes(path.read_bytes()[:8], "little") == length
+    layout = read(FileSource(path))
+    assert [tensor.name for tensor in layout.tensors] == ["norm.weight"]
+
+
 def test_a_model_that_is_damaged_already_is_refused(tmp_path: Path) -> None:
     whole = models.write_safetensors(tmp_path / "model.safetensors").read_bytes()
     assert "damaged already" in refusal(whole[:-1])
