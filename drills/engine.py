@@ -200,7 +200,8 @@ class Engine:
             "effective", fault=index, lo_s=before_s, hi_s=proven_s, evidence=evidence.to_json()
         )
         if planned.for_s is not None:
-            self.ends_s[index] = before_s + planned.for_s
+            # What the site alone can end does so by its own clock, which began earlier.
+            self.ends_s[index] = (proven_s if planned.injector.longest is None else before_s) + planned.for_s
         names = ", ".join(target.name for target in aimed.targets)
         self.progress.note(f"{planned.fault.kind} on {names}: {evidence.detail} ({evidence.source})")
         self.progress.phase(Phase.OBSERVING, self.plan.scenario.observe.total_seconds())

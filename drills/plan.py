@@ -18,7 +18,7 @@ from .scenario import Fault, Scenario, Selector
 from .service import Service
 from .watched import measured_from, objectives, watched
 
-EXPIRY_SLACK_S = 30.0  # what a fault may outlive its planned end at the site, when nobody ends it
+EXPIRY_SLACK_S = 20.0  # what a fault may outlive its planned end at the site, when nobody ends it
 LONGEST_PHASE_S = 2.0  # injection is delayed by a random part of this, so that it does not fall in step with the service's timers
 
 
@@ -185,7 +185,8 @@ def _planned(
     observe_s, settle_s = scenario.observe.total_seconds(), scenario.settle.total_seconds()
     last_s = max(other.at.total_seconds() + other.injector.patience.total_seconds() for other in scenario.faults)
     held_s = for_s if for_s is not None else last_s - at_s + observe_s + 2 * settle_s
-    deadline_s = fault.deadline.total_seconds() - at_s if fault.deadline is not None else held_s + EXPIRY_SLACK_S
+    expires_s = injector.patience.total_seconds() + held_s + EXPIRY_SLACK_S  # it holds for so long once it is proven
+    deadline_s = fault.deadline.total_seconds() - at_s if fault.deadline is not None else expires_s
     if injector.longest is not None and for_s is not None:
         deadline_s = for_s
     if for_s is None and not injector.instant and deadline_s < last_s - at_s + observe_s:

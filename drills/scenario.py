@@ -95,7 +95,9 @@ class Fault:
     injector: Injector = field(metadata={"yaml": False})
     target: Annotated[Selector, "what it hits; by default one of the fault's usual victims"] = field(default_factory=Selector)
     at: Annotated[timedelta, "when, from the moment that the steady state was met"] = timedelta(0)
-    for_: Annotated[timedelta | None, "how long it holds; by default until recovery or the end of `observe`"] = None
+    for_: Annotated[
+        timedelta | None, "how long it holds, from its proof on; by default until recovery or the end of `observe`"
+    ] = None
     deadline: Annotated[timedelta | None, "when the site ends it by itself; by default after all the drill's own times"] = None
     parameters: dict[str, Any] = field(default_factory=dict, metadata={"yaml": False})  # as written, to rebuild from a journal
 

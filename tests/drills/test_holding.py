@@ -101,6 +101,22 @@ def test_the_kill_switch_ends_an_injection_that_takes_long(blackstart: Blackstar
     assert "undo-verified" in events(folder)
 
 
+def test_a_fault_holds_for_so_long_once_it_is_proven(blackstart: Blackstart, demo: Demo) -> None:
+    """One that takes as long as its `for` to come about would else be taken away as soon as it is there."""
+    mark, python = str(blackstart.folder / "mark"), json.dumps(sys.executable)
+    inject = f"[{python}, -c, \"import time; time.sleep(3); open({mark!r}, 'w').close()\"]"
+    verify = f'[{python}, -c, "import os, sys; sys.exit(not os.path.exists({mark!r}))"]'
+    undo = f'[{python}, -c, "import os; os.path.exists({mark!r}) and os.remove({mark!r})"]'
+    path = scenario(
+        blackstart.folder, f"{{kind: command, inject: {inject}, verify: {verify}, recover: {undo}, for: 2s}}", "60s", "10s"
+    )
+    done = blackstart.telling("run", path, "--service", demo.service_file, "--yes")
+    assert done.code == 0, done.out + done.err
+    injected, undone = fields(done.folder, "effective"), fields(done.folder, "undo-verified")
+    assert injected["hi_s"] - injected["lo_s"] >= 3
+    assert undone["t_s"] - injected["hi_s"] >= 2
+
+
 def test_a_run_that_is_under_way_cannot_be_closed(blackstart: Blackstart, demo: Demo) -> None:
     process, folder = in_fault(blackstart, demo, HELD["hang"])
     refused = blackstart("recover", folder.name, "--accept")
