@@ -24,6 +24,8 @@ from .seen_files import seen_by
 from .slow_reads import SLOW
 from .values import OneOf
 
+OLDER = "stale-version"  # the one mutation that has a source
+
 WORDS = OneOf((*(f"{name}[:TENSOR]" if name == NAMED else name for name in MUTATIONS), SLOW))
 
 CHECKPOINT_MUTATIONS = ("truncate", "zero-tail", "header", "nan-one", "exponent-msb[:TENSOR]", "html-page", "delete")
@@ -107,6 +109,10 @@ class ModelCorrupt(ModelFault):
     def problems(self) -> tuple[str, ...]:
         if self.delay is not None and self.mutation != SLOW:
             return (f"`delay` is of {SLOW} alone; leave it out",)
+        if self.source is not None and self.mutation != OLDER:
+            return (f"`source` is of {OLDER} alone; leave it out",)
+        if self.source == "":
+            return ("`source` is empty; name the older file, or leave it out",)
         return tuple(filter(None, [slow_reads.problem(self.delay or slow_reads.DELAY)]))
 
     def plan(self, targets: tuple[Target, ...], platform: Platform) -> Undo:
@@ -278,6 +284,9 @@ class ModelStoreOutage(NetworkPartition):
         "not that what a store answers wrongly is noticed"
     )
     bites_when: ClassVar[str] = "when the target fetches its model, so when it starts again: add a restart"
+
+    def problems(self) -> tuple[str, ...]:
+        return () if self.peers else ("`peers` is empty, which would be everybody; name the store, or leave it out",)
 
     def bites(self, undo: Undo) -> str:
         del undo

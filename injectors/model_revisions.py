@@ -34,6 +34,9 @@ class VersionSkew(ModelFault):
     bites_when: ClassVar[str] = "when the target starts again and reads the other revision: add a restart"
     example: ClassVar[Mapping[str, Any]] = {}
 
+    def problems(self) -> tuple[str, ...]:
+        return ("`source` is empty; name the other revision, or leave it out",) if self.source == "" else ()
+
     def jobs(self, target: Target, platform: Platform) -> list[Job]:
         files = seen_by(target, platform)
         path, source = self.path(target, files), named(self.source, target)
