@@ -1610,12 +1610,6 @@ def load(path: str) -> Record:
         return {}
 
 
-def renew(path: str) -> int:
-    """Tell the agent of that record that somebody still cares."""
-    body = load(path)
-    return 0 if body and send(body["agent"], signal.SIGUSR1) else 1
-
-
 def opened(request: Record, held: Held) -> None:
     """The device that was asked for, and who watches it. Raises Refused with what is missing."""
     name = request["device"]
@@ -2349,10 +2343,10 @@ def look(request: Record) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) == 2 and arguments[1].startswith("@") and arguments[0] in ("undo", "renew"):
-        return (undo if arguments[0] == "undo" else renew)(arguments[1][1:])
+    if len(arguments) == 2 and arguments[1].startswith("@") and arguments[0] == "undo":
+        return undo(arguments[1][1:])
     if len(arguments) != 2 or arguments[0] not in (*VERBS, "look"):
-        emit("refused", why="usage: gpu_agent.py %s|look REQUEST or gpu_agent.py undo|renew @STATE" % "|".join(VERBS))
+        emit("refused", why="usage: gpu_agent.py %s|look REQUEST or gpu_agent.py undo @STATE" % "|".join(VERBS))
         return 3
     text = arguments[1]
     if text.startswith("@"):

@@ -2,7 +2,6 @@
 
     net_agent.py VERB REQUEST     cut, names or proxy; REQUEST is JSON, or @FILE; standard input stays open while the fault is to hold
     net_agent.py undo @STATE      from any process in that namespace, as often as wished: end that agent and put back what it left
-    net_agent.py renew @STATE     renew that agent's lease from another process
     net_agent.py able -           nothing is held: one JSON line on what could be done here, tried with a table that is deleted again
     net_agent.py count REQUEST    the same on the counters of the table of `fault`
     net_agent.py sweep REQUEST    deletes the table of `fault` (of `-` every table named blackstart_*) in this namespace, and names it
@@ -748,17 +747,6 @@ def undo(path: str) -> int:
     return 0
 
 
-def renew(path: str) -> int:
-    """Tell the agent of that record that somebody still cares."""
-    body = load(path)
-    pid = pid_of(body["agent"]) if body else 0
-    with suppress(ProcessLookupError):
-        if pid:
-            os.kill(pid, signal.SIGUSR1)
-            return 0
-    return 1
-
-
 def load(path: str) -> Record:
     try:
         with open(path, encoding="utf-8") as text:
@@ -769,10 +757,10 @@ def load(path: str) -> Record:
 
 
 def main(arguments: List[str]) -> int:
-    if len(arguments) == 2 and arguments[0] in ("undo", "renew") and arguments[1].startswith("@"):
-        return (undo if arguments[0] == "undo" else renew)(arguments[1][1:])
+    if len(arguments) == 2 and arguments[0] == "undo" and arguments[1].startswith("@"):
+        return undo(arguments[1][1:])
     if len(arguments) != 2 or arguments[0] not in {**VERBS, **LOOKS}:
-        emit("refused", why="usage: net_agent.py %s REQUEST, net_agent.py undo|renew @STATE" % "|".join({**VERBS, **LOOKS}))
+        emit("refused", why="usage: net_agent.py %s REQUEST, net_agent.py undo @STATE" % "|".join({**VERBS, **LOOKS}))
         return 3
     text = arguments[1]
     if text.startswith("@"):

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from blackstart.injectors import net_agent, proxy
+from blackstart.injectors import agent, net_agent, proxy
 from blackstart.injectors.platforms.agent_programs import program
 from blackstart.tests.unit.net_namespaces import inside, ip, refuse, run
 
@@ -589,12 +589,12 @@ def test_a_detached_agent_lives_by_its_lease_and_so_does_the_kernels(net):
     process.stdin.close()
     for _ in range(2):
         wait_for(lambda: seconds_left(net) <= 9, "the kernel's clock runs")
-        done = run(sys.executable, "-I", "-c", SOURCE, "renew", f"@{process.state}")
+        done = run(sys.executable, "-I", agent.__file__, "renew", f"@{process.state}")
         assert (done.returncode, done.stderr) == (0, "")
         wait_for(lambda: seconds_left(net) >= 10, "the kernel's clock is set back")
     assert rest(process)["reason"] == "lease lapsed"
     assert net.nft("list", "ruleset") == ""
-    assert run(sys.executable, "-I", "-c", SOURCE, "renew", f"@{process.state}").returncode == 1
+    assert run(sys.executable, "-I", agent.__file__, "renew", f"@{process.state}").returncode == 1
 
 
 def test_the_kernel_lets_go_when_nobody_else_is_left(net):
