@@ -22,7 +22,7 @@ from blackstart.tests.unit import net_namespaces
 from blackstart.tests.unit.net_namespaces import inside, ip, refuse
 
 PROGRAM = node_cut.__file__
-LIMIT_S, QUIET_S, FOR_S = 20.0, 0.5, 3
+LIMIT_S, QUIET_S, FOR_S = 20.0, 0.5, 6
 OUTSIDE, NODE, NODES_POD_SIDE, POD = "10.78.0.1", "10.78.0.2", "10.78.1.1", "10.78.1.2"
 PORT = 8000
 
@@ -169,7 +169,7 @@ def test_the_kernel_lets_go_when_all_else_is_killed(place: Place) -> None:
     holder.kill()
     holder.wait(LIMIT_S)
     assert not place.reaches("outside", NODE)
-    until("the kernel to let go", lambda: place.reaches("outside", NODE), FOR_S + 2)
+    until("the kernel to let go", lambda: place.reaches("outside", NODE), FOR_S + 4)
     assert "blackstart_test" in place.tables(), "nobody has cleared up so far"
     said = place.word(place.holder())
     assert said["reason"] == "what held it was killed, and the kernel let go"
