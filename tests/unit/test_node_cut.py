@@ -169,7 +169,7 @@ def test_the_kernel_lets_go_when_all_else_is_killed(place: Place) -> None:
     holder.kill()
     holder.wait(LIMIT_S)
     assert not place.reaches("outside", NODE)
-    until("the kernel to let go", lambda: place.reaches("outside", NODE), FOR_S + 4)
+    until("the kernel to let go", lambda: place.reaches("outside", NODE), FOR_S + 2)
     assert "blackstart_test" in place.tables(), "nobody has cleared up so far"
     said = place.word(place.holder())
     assert said["reason"] == "what held it was killed, and the kernel let go"
