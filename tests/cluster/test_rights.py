@@ -55,7 +55,7 @@ def test_without_the_right_to_see_events_a_drill_runs_and_says_what_it_does_not_
     role["metadata"]["name"] = "without-events"
     role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["events"]]
     known = str(login(api, role["metadata"]["namespace"], role, blackstart.folder))
-    done = blackstart("run", "replica-kill-midstream", *SHORT, "--service", service, "--yes", KUBECONFIG=known)
+    done = blackstart.telling("run", "replica-kill-midstream", *SHORT, "--service", service, "--yes", KUBECONFIG=known)
     assert "undo-verified" in events(done.folder), done.out + done.err
     (reason,) = [one["text"] for one in done.result["reasons"] if one.get("figure") == "anatomy"]
     assert reason == "anatomy: pulled: this login may not list and watch events"

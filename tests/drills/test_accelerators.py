@@ -27,7 +27,7 @@ def test_the_report_says_that_a_processor_is_no_gpu(blackstart: Blackstart, demo
     fault = "{kind: gpu-saturate, duty: 20%, device: 'opencl:0', target: {names: [r0]}, for: 5s}"
     environment = pocl(tmp_path / "opencl")
     path = scenario(blackstart.folder, fault)
-    done = blackstart("run", path, "--set", "observe=6s", "--service", demo.service_file, "--yes", **environment)
+    done = blackstart.telling("run", path, "--set", "observe=6s", "--service", demo.service_file, "--yes", **environment)
     assert done.result["hardware"] == "opencl-cpu", done.out + done.err
     (told,) = done.result["faults"]
     assert (told["undone"], told["undo_verified"]) == (True, True)

@@ -893,7 +893,7 @@ def test_as_first_process_it_buries_orphans_and_restarts_its_engine(tmp_path: Pa
         until("an answer", lambda: status(port, "/ready") == 200)
         first = first_of(process.pid)
         (engine,) = children(first)
-        leave = "sleep 0.3 >/dev/null 2>&1 &"
+        leave = "sleep 3 >/dev/null 2>&1 &"
         subprocess.run(["nsenter", "-t", str(first), "--pid", "sh", "-c", leave], check=True, timeout=20)
         until("an orphan", lambda: len(children(first)) == 2)
         until("the orphan to be buried", lambda: children(first) == [engine])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.command import Blackstart, events, kill_quietly, until
+from blackstart.tests.command import Blackstart, kill_quietly
 from blackstart.tests.drills.expected import EXPECTED
 
 HANG = (
@@ -120,14 +120,7 @@ def test_a_plan_can_be_repeated_exactly(blackstart: Blackstart, demo: Demo) -> N
 def test_a_drill_under_way_is_told_and_no_hindrance(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
     held = tmp_path / "held.yaml"
     held.write_text(HANG, encoding="utf-8")
-    process = blackstart.started("run", held, "--service", demo.service_file, "--yes")
-    folder = blackstart.only_run()
-
-    def effective() -> bool:
-        assert process.poll() is None, process.communicate()
-        return "effective" in events(folder)
-
-    until("the fault to be in effect", effective)
+    process, folder = blackstart.in_fault(held, demo.service_file)
     meanwhile = blackstart("plan", "replica-kill-midstream", "--service", demo.service_file)
     assert meanwhile.code == 0, meanwhile.err
     assert "replica-kill once on 1 of 2" in meanwhile.out

@@ -21,10 +21,11 @@ from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
 from blackstart.tests.command import Blackstart, Done, events, until
 from blackstart.tests.unit.models import write_safetensors
 
-# What it does, by its third word: `clock` ends once it was stopped for a second, as Triton does whose stub was, and `late` half a second after that; `mapped` answers out of the
-# file that it has mapped, and dies of reading beyond its end; `strict` loads no file whose header is damaged, and ends.
+# What it does, by its third word: `clock` ends once it was stopped for a second and told to go on (a machine that stands still tells it
+# nothing), as Triton does whose stub was, and `late` half a second after that; `mapped` answers out of the file that it has mapped, and dies
+# of reading beyond its end; `strict` loads no file whose header is damaged, and ends.
 SERVER = """\
-import json, mmap, os, sys, threading, time
+import json, mmap, os, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 port, path, kind = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 model = open(path, "rb")
@@ -44,15 +45,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 def watch():
-    seen = time.monotonic()
-    while time.monotonic() - seen < 1:
-        seen = time.monotonic()
-        time.sleep(0.05)
+    seen, stood, told = time.monotonic(), False, False
+    while not (stood and told):
+        told = bool(signal.sigtimedwait([signal.SIGCONT], 0.05)) or told
+        now = time.monotonic()
+        stood, seen = stood or now - seen > 1, now
     if kind == "late":
         time.sleep(0.5)
     os._exit(3)
 
 if kind in {"clock", "late"}:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])  # it goes on all the same, and the thread is told
     threading.Thread(target=watch, daemon=True).start()
 HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """

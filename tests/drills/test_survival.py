@@ -171,7 +171,7 @@ def test_kill_switch(blackstart: Blackstart, demo: Demo) -> None:
 def test_abort_condition(blackstart: Blackstart, demo: Demo) -> None:
     path = scenario(blackstart.folder, "{kind: network-partition, target: {role: gateway}, peers: [client], for: 50s}")
     path.write_text(path.read_text() + 'abort: {success: "< 50% for 3s"}\n', encoding="utf-8")
-    done = blackstart("run", path, "--service", demo.service_file, "--yes")
+    done = blackstart.telling("run", path, "--service", demo.service_file, "--yes")
     assert done.code == 4, done.out + done.err
     assert any("abort condition met" in reason["text"] for reason in done.result["reasons"])
     assert done.result["faults"][0]["undo_verified"]
@@ -202,7 +202,9 @@ def command_fault(folder: Path) -> str:
 
 
 def test_an_undo_that_fails_is_dirty_listed_and_retried(blackstart: Blackstart, demo: Demo, tmp_path: Path) -> None:
-    done = blackstart("run", scenario(blackstart.folder, command_fault(tmp_path)), "--service", demo.service_file, "--yes")
+    done = blackstart.telling(
+        "run", scenario(blackstart.folder, command_fault(tmp_path)), "--service", demo.service_file, "--yes"
+    )
     assert done.code == 5, done.out + done.err
     run = done.folder.name
     assert f"blackstart recover {run}" in done.out

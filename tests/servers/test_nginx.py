@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.tests.command import Blackstart, events, until
+from blackstart.tests.journal import held_s
 from blackstart.tests.servers.machine import demanded, free_ports, living, scenario
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
@@ -97,7 +98,7 @@ def test_a_hang_lasts_as_long_as_it_was_told_to(
     done = blackstart.telling("run", drill, "--service", nginx.service("port", start=True), "--yes")
     assert (done.result["verdict"], done.code) == (verdict, code), done.out + done.err
     figure = done.result["measurements"]["recovery_time"]
-    assert 1.5 <= figure["lo_s"] <= figure["hi_s"] <= 4
+    assert 1.5 <= figure["lo_s"] <= figure["hi_s"] <= held_s(done.folder) + 1
     (fault,) = done.result["faults"]
     assert len(fault["evidence"]["facts"]["stopped"]) == 3  # the master and its two workers
     assert fault["undo_verified"]
@@ -132,7 +133,7 @@ def test_what_only_blackstart_starts_again_did_not_recover(blackstart: Blackstar
     """
     before = running.master()
     drill = scenario(running.folder, "kill", "{kind: replica-kill}", "{rto: 60s}")
-    done = blackstart("run", drill, "--service", running.service("pid_file", start=True), "--yes", "--set", "observe=6s")
+    done = blackstart.telling("run", drill, "--service", running.service("pid_file", start=True), "--yes", "--set", "observe=6s")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     figure = done.result["measurements"]["recovery_time"]
     assert figure["censored"]
@@ -195,7 +196,7 @@ def test_from_an_address_to_a_drill(blackstart: Blackstart, running: Nginx) -> N
     assert living(running.folder) == before
     shorter = ("steady_state.hold=4s", "settle=4s", "observe=20s", "faults[0].for=2s")
     words = [word for setting in shorter for word in ("--set", setting)]
-    done = blackstart("run", files[0], "--service", files[1], "--yes", *words)
+    done = blackstart.telling("run", files[0], "--service", files[1], "--yes", *words)
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     assert done.result["faults"][0]["undo_verified"]
     assert "/health" in done.result["measurements"]["time_to_detect"]

@@ -95,8 +95,8 @@ def test_fault_ends_by_itself(victim, state, limits, reason):
 
 
 def test_renewed_lease_goes_on(victim, state):
-    with held("stop-process", state, processes=[agent.identity(victim.pid)], lease_s=3.0) as process:
-        until = time.monotonic() + 4.0
+    with held("stop-process", state, processes=[agent.identity(victim.pid)], lease_s=4.0) as process:
+        until = time.monotonic() + 6
         while time.monotonic() < until:
             process.stdin.write("renew\n")
             time.sleep(0.2)
@@ -107,9 +107,9 @@ def test_renewed_lease_goes_on(victim, state):
 
 def test_a_detached_agent_lives_by_its_lease_alone(victim, state):
     """Its connection may be cut; who asked for it says by another way that it is still wanted."""
-    with held("stop-process", state, processes=[agent.identity(victim.pid)], lease_s=2.0, detached=True) as process:
+    with held("stop-process", state, processes=[agent.identity(victim.pid)], lease_s=4.0, detached=True) as process:
         process.stdin.close()
-        until = time.monotonic() + 4.0
+        until = time.monotonic() + 6
         while time.monotonic() < until:
             renewed = subprocess.run([sys.executable, "-I", str(AGENT), "renew", f"@{state}"], check=False)
             assert renewed.returncode == 0

@@ -212,8 +212,8 @@ def test_deadline_undoes(folder: Path, model: Path) -> None:
 
 def test_lease_is_renewed_and_lapses(folder: Path, model: Path) -> None:
     before = snapshot(model)
-    agent = Agent(folder, model, "nan-one", lease_s=1.0)
-    held_until = time.monotonic() + 1.5
+    agent = Agent(folder, model, "nan-one", lease_s=4.0)
+    held_until = time.monotonic() + 6
     while time.monotonic() < held_until:
         agent.stdin.write("renew\n")
         agent.stdin.flush()

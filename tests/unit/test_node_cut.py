@@ -22,7 +22,7 @@ from blackstart.tests.unit import net_namespaces
 from blackstart.tests.unit.net_namespaces import inside, ip, refuse
 
 PROGRAM = node_cut.__file__
-LIMIT_S, QUIET_S, FOR_S = 20.0, 0.5, 3
+LIMIT_S, QUIET_S, FOR_S = 20.0, 0.5, 6
 OUTSIDE, NODE, NODES_POD_SIDE, POD = "10.78.0.1", "10.78.0.2", "10.78.1.1", "10.78.1.2"
 PORT = 8000
 

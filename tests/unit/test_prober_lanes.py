@@ -76,7 +76,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             {**lane("replica", server.url, protocol="http", golden=[predict]), "name": "http"},
             {**lane("stream", server.url, **asking, concurrency=1, max_tokens=8), "name": "stream"},
         ]
-        clocked = config(folder, *lanes)
+        patient = [{**each, "timeout_s": 1.5} for each in lanes]  # a server that stands still for a moment is not late
+        clocked = config(folder, *patient)
         clocked["origin"] = 0.0
         prober.start(clocked)
         yield Bench(server, folder)
@@ -141,10 +142,17 @@ def test_the_reuse_lane_keeps_its_connection(bench: Bench) -> None:
     assert after["requests"] - before["requests"] >= after["connections"] - before["connections"] + 5
 
 
-def test_a_held_answer_is_right_but_late(bench: Bench) -> None:
-    moment = bench.server.behave("hang")[1]
-    bench.server.play([(0.25, "ok", 0.0)])
-    probes = bench.after(moment, "fresh", "reuse", count=8)
+def test_a_held_answer_is_right_but_late(tmp_path: Path) -> None:
+    """It is held for far less than these lanes wait."""
+    with reference_server.start() as server, Prober() as prober:
+        clocked = config(tmp_path, *(lane(kind, server.url + "/health", timeout_s=30.0) for kind in ("fresh", "reuse")))
+        clocked["origin"] = 0.0
+        prober.start(clocked)
+        bench = Bench(server, tmp_path)
+        bench.after(time.monotonic(), "fresh", "reuse")
+        moment = server.behave("hang")[1]
+        server.play([(1.0, "ok", 0.0)])
+        probes = bench.after(moment, "fresh", "reuse", count=8)
     assert {probe.outcome for probe in probes} == {"ok"}
     assert max(probe.end_s - probe.sent_s for probe in probes) > 0.05
 
