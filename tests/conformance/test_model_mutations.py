@@ -440,7 +440,9 @@ KILLED_AT_EACH = ("swap-tensors", "swap-shards", "drop-tokenizer", "exponent-msb
 
 
 @pytest.mark.parametrize(
-    ("mutation", "program"), [*((name, STOPPED) for name in KILLED_AT_EACH), ("expire", STOPPED_WITHOUT_LINKS)]
+    ("mutation", "program"),
+    [*((name, STOPPED) for name in KILLED_AT_EACH), ("expire", STOPPED_WITHOUT_LINKS)],
+    ids=[*KILLED_AT_EACH, "expire-without-hard-links"],
 )
 def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutation: str, program: str) -> None:
     """SIGKILL before the first, the second, ... change of anything on the disk, until the fault is in effect and undone again."""
