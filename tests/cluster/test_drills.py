@@ -25,7 +25,7 @@ from blackstart.tests.cluster.steps import (
     written,
 )
 from blackstart.tests.command import TRIES, Blackstart, another_machine, events, kill_quietly, until
-from blackstart.tests.drills.expected import EXPECTED, contradiction
+from blackstart.tests.drills.expected import EXPECTED, contradiction, verdict_of
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 UNDER_LOAD = {"rollout-drain"}  # what they find hangs on how quickly the demo answers
@@ -153,7 +153,8 @@ def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str
         role = json.loads(blackstart("plan", name, "--service", service, "--rbac").out)
         role["metadata"]["name"] = f"drills-{name}"
         environment["KUBECONFIG"] = str(login(api, namespace_of(service), role, blackstart.folder))
-    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, **environment)
+    wanted = verdict_of(name, kind)
+    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, wanted=wanted, **environment)
     wrong = contradiction(name, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
     assert everything_ours(api, service) == []
@@ -180,7 +181,8 @@ def test_an_api_server_that_the_service_does_not_reach(blackstart: Blackstart, s
     assert "violates PodSecurity" in refused.err
     words = [word for setting in EXPECTED[name].settings for word in ("--set", setting)]
     with unlocked(api, namespace_of(service)):
-        done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0)
+        wanted = verdict_of(name, kind)
+        done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, wanted=wanted)
     assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
     assert [fault["evidence"]["source"] for fault in done.result["faults"]] == ["a client's connection through the link"] * 2
     assert everything_ours(api, service) == []
@@ -215,7 +217,7 @@ def test_a_drained_node(blackstart: Blackstart, service: Path, api: KubeApi, kin
         words = [word for setting in (*SHORT, *EXPECTED[DRAIN].settings, chosen) for word in ("--set", setting)]
         before = api.get(place("pods", namespace_of(service), victim))["spec"]["nodeName"]
         done = blackstart("run", DRAIN, *words, "--service", service, "--yes", within_s=200.0)
-        if not done.told_nothing():
+        if not done.told_nothing(verdict_of(DRAIN, kind)):
             break
     wrong = contradiction(DRAIN, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"

@@ -65,12 +65,14 @@ def test_a_drill_from_within_ends_like_one_from_here(blackstart: Blackstart, ser
     assert plan.code == 0, plan.err
     assert f"measured from: a pod in namespace {namespace}" in plan.out
     assert f"http://demo.{namespace}.svc:8000" in plan.out
-    here = blackstart.telling("run", "replica-kill-midstream", *SHORT, "--service", service, "--yes")
+    here = blackstart.telling("run", "replica-kill-midstream", *SHORT, "--service", service, "--yes", wanted="passed")
     role = json.loads(blackstart("plan", "replica-kill-midstream", "--service", within, "--rbac").out)
     role["metadata"]["name"] = "from-within"
     kubeconfig = str(login(api, namespace, role, blackstart.folder))
     await_well(service)
-    done = blackstart.telling("run", "replica-kill-midstream", *SHORT, "--service", within, "--yes", KUBECONFIG=kubeconfig)
+    done = blackstart.telling(
+        "run", "replica-kill-midstream", *SHORT, "--service", within, "--yes", wanted="passed", KUBECONFIG=kubeconfig
+    )
     assert (done.code, done.result["verdict"]) == (here.code, here.result["verdict"]) == (0, "passed"), f"{here} {done}"
     assert here.result["clock"]["measured_from"] == "here"
     assert here.result["clock"]["clock_uncertainty_s"] == 0

@@ -11,7 +11,7 @@ from blackstart.tests.cluster.steps import in_fault
 from blackstart.tests.command import Blackstart, another_machine, events, kill_quietly, until
 from blackstart.tests.docker.engine import Engine
 from blackstart.tests.docker.victims import helpers
-from blackstart.tests.drills.expected import EXPECTED, contradiction
+from blackstart.tests.drills.expected import EXPECTED, contradiction, verdict_of
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-1]}, for: 60s}"
@@ -188,7 +188,8 @@ def test_measured_from_a_container_on_the_service_s_network(blackstart: Blacksta
 )
 def test_scenario(blackstart: Blackstart, service: Path, api: DockerApi, kind: str, name: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
-    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0)
+    wanted = verdict_of(name, kind)
+    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, wanted=wanted)
     wrong = contradiction(name, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
     assert anything_left(api, service) == []

@@ -69,11 +69,16 @@ EXPECTED = {
 }
 
 
+def verdict_of(name: str, kind: str) -> str:
+    """What a drill of the demo must find; `kind` is plain or hardened."""
+    return "passed" if kind == "hardened" else EXPECTED[name].verdict
+
+
 def contradiction(name: str, kind: str, result: dict[str, Any] | None) -> str:
     """What a drill's result.json says against the table; empty where it agrees. `kind` is plain or hardened."""
     if result is None:
         return "the drill ended without a result"
-    wanted = "passed" if kind == "hardened" else EXPECTED[name].verdict
+    wanted = verdict_of(name, kind)
     if result["verdict"] != wanted:
         reasons = "; ".join(reason["text"] for reason in result["reasons"][:TOLD])
         return f"{result['verdict']} instead of {wanted}: {reasons}"

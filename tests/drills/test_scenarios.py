@@ -9,7 +9,7 @@ import pytest
 from blackstart.scenarios import shipped
 from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import Blackstart
-from blackstart.tests.drills.expected import EXPECTED, WITH_A_GPU, contradiction
+from blackstart.tests.drills.expected import EXPECTED, WITH_A_GPU, contradiction, verdict_of
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
 # What they find hangs on how quickly the demo answers.
@@ -41,7 +41,7 @@ def test_the_table_is_complete() -> None:
 def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     words += ["--hardened"] if kind == "hardened" else []
-    done = blackstart.telling("demo", name, *words, within_s=200.0)
+    done = blackstart.telling("demo", name, *words, within_s=200.0, wanted=verdict_of(name, kind))
     assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
     assert done.code == {"passed": 0, "failed": 1}[done.result["verdict"]]
 
