@@ -14,7 +14,7 @@ from blackstart.drills.measure.steadiness import UNJUDGED
 from blackstart.injectors.platforms.process_table import alive
 from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
-from blackstart.tests.journal import moment
+from blackstart.tests.journal import fields, moment
 
 from .test_survival import HELD, in_fault
 
@@ -32,11 +32,6 @@ def scenario(folder: Path, fault: str, rto: str, observe: str) -> Path:
         encoding="utf-8",
     )
     return path
-
-
-def fields(folder: Path, event: str) -> dict:
-    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    return next(record for record in map(json.loads, lines) if record["event"] == event)
 
 
 def test_a_baseline_goes_on_until_it_has_answers_enough(blackstart: Blackstart, demo: Demo) -> None:
@@ -109,7 +104,7 @@ def test_the_kill_switch_ends_an_injection_that_takes_long(blackstart: Blackstar
 
 
 def test_a_fault_holds_for_so_long_once_it_is_proven(blackstart: Blackstart, demo: Demo) -> None:
-    """One that takes as long as its `for` to come about would else be taken away as soon as it is there."""
+    """One that takes longer than its `for` to come about (its command sleeps) would else be taken away as soon as it is there."""
     mark, python = str(blackstart.folder / "mark"), json.dumps(sys.executable)
     inject = f"[{python}, -c, \"import time; time.sleep(3); open({mark!r}, 'w').close()\"]"
     verify = f'[{python}, -c, "import os, sys; sys.exit(not os.path.exists({mark!r}))"]'
