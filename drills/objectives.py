@@ -100,7 +100,8 @@ def _not_recovered(one: Judged, recovery: Recovery, least_s: float) -> Judged:
     if recovery.revived:
         return replace(one, verdict=Verdict.FAILED, text=f"{text}, and nothing but the undo started it again.")
     if least_s <= one.target:
-        return replace(one, text=f"{text}, so watching ended before this could be judged: let `observe` be longer.")
+        told = "let `observe` be longer, or `settle` where answers that came by chance passed for a recovery"
+        return replace(one, text=f"{text}, so watching ended before this could be judged: {told}.")
     return replace(one, verdict=Verdict.FAILED, text=f"{text}.")
 
 
