@@ -48,8 +48,8 @@ ELSEWHERE = {
 }
 HERE = {name for name, each in EXPECTED.items() if "kubernetes" in each.on} - ELSEWHERE
 DRAIN = "gpu-node-drain"
-# Hardened all others; plain one for each means; all of both: tests/drills/all_scenarios.py --on kubernetes
-PLAIN = ("engine-hang-zombie", "router-worker-partition", "silent-weight-corruption", "store-loss")
+# Hardened all others; plain one for each means but for damaged files, which test_mlserver.py drills; all of both: tests/drills/all_scenarios.py --on kubernetes
+PLAIN = ("engine-hang-zombie", "router-worker-partition", "store-loss")
 DRILLS = [("plain", name) for name in PLAIN] + [("hardened", name) for name in sorted(HERE - {DRAIN})]
 
 # A hardened engine that hangs is replaced: there is nothing to undo, to end or to recover.

@@ -22,6 +22,7 @@ LEFT_OUT = {
     *((name, "hardened") for name in ("capacity-loss-x-percent", "kv-cache-exhaustion", "registry-outage-at-scale-up")),
     *((name, "hardened") for name in ("router-or-epp-kill", "slow-cold-start", "tcp-reset-midstream", "token-stall")),
     ("health-probe-flap", "plain"),
+    *(("store-loss", kind) for kind in ("plain", "hardened")),  # below
 }
 ALONE = pytest.mark.alone
 DRILLS = [

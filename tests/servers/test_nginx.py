@@ -59,6 +59,9 @@ class Nginx:
         except OSError:
             return False
 
+    def workers(self) -> int:
+        return sum("worker process" in command for command in living(self.folder).values())
+
     def master(self) -> int:
         return int((self.folder / "nginx" / "nginx.pid").read_text())
 
@@ -81,7 +84,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 def running(nginx: Nginx) -> Iterator[Nginx]:
     """Started by somebody else. It may be dead, and another one in its place, when the test is over."""
     process = subprocess.Popen(nginx.start, cwd=nginx.folder)
-    until("nginx to answer", nginx.answers)
+    until("nginx to answer and to have both workers", lambda: nginx.answers() and nginx.workers() == 2)
     yield nginx
     for pid in {process.pid, nginx.master()} & living(nginx.folder).keys():
         os.kill(pid, signal.SIGTERM)
