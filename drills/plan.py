@@ -12,6 +12,7 @@ from ..injectors.model_files import ModelFault
 from ..injectors.platforms.base import WORKERS, Means, Platform, PlatformError, Target
 from .digests import why_not
 from .language.writing import written
+from .load_in_vain import load_in_vain
 from .refusal import Refused
 from .resolving import resolve
 from .scenario import Fault, Scenario, Selector
@@ -118,7 +119,7 @@ def plan(scenario: Scenario, service: Service, platform: Platform, seed: int) ->
     reasons += why_not(scenario, service, platform, everything)
     reasons += _beyond_blast_radius(scenario, service, faults, everything)
     reasons += _ended_early(faults) + _vacuous(faults) + _held_up(scenario, faults)
-    reasons += _beyond_privilege(scenario, service, faults) + _pods_without_use(scenario, service)
+    reasons += _beyond_privilege(scenario, service, faults) + load_in_vain(scenario, service)
     if reasons:
         raise Refused(list(dict.fromkeys(reasons)))  # two faults of a kind are refused in the same words
     phase_s = round(random.Random(seed).uniform(0, LONGEST_PHASE_S), 3)  # noqa: S311 - a phase, not a secret
@@ -281,17 +282,3 @@ def _held_up(scenario: Scenario, faults: Sequence[PlannedFault]) -> list[str]:
             if other is not fault and held & ids_of(other.undo)
         ]
     return reasons
-
-
-def _pods_without_use(scenario: Scenario, service: Service) -> list[str]:
-    """Load from several pods where no pod can be started, or where there is nothing for them to do."""
-    load = scenario.load
-    if load.pods == 1:
-        return []
-    if service.probe.from_ != "in-cluster":
-        todo = "write `probe: {from: in-cluster, image: ...}` into the service file, or leave `pods` out"
-        return [f"not injecting: `load.pods` is {load.pods}, but the service is probed from {service.probe.from_}; {todo}"]
-    if not load.rate and service.endpoint.protocol != "openai":
-        todo = "set `load.rate`, or leave `pods` out"
-        return [f"not injecting: `load.pods` is {load.pods}, but streams exist in protocol openai only; {todo}"]
-    return []

@@ -15,6 +15,7 @@ Ladder = Literal["api", "exec", "ephemeral", "helper"]  # of Privilege, lowest f
 LADDER: tuple[str, ...] = get_args(Ladder)
 PORTS = range(1, 65536)
 ANY_NUMBER = range(2**63)
+STREAMED = "openai"  # the protocol in which answers come piece by piece
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from textwrap import wrap
 
 from ..drills.loading import KeyInWords, keys_in_words
 from ..drills.scenario import Fault, Scenario
+from ..drills.service import STREAMED
 from ..injectors.base import Injector, Privilege
 from .fault_text import example_of, facts_of
 
@@ -115,6 +116,8 @@ def needs(scenario: Scenario) -> list[str]:
         {f"processes of role {role} inside them" for fault in scenario.faults if (role := fault.parameters.get("role"))}
     )
     told += ["golden questions"] if scenario.steady_state.golden == "all" or scenario.objectives.quality_loss is not None else []
+    by_streams = scenario.objectives.streams_cut is not None or scenario.objectives.stream_gap is not None
+    told += [f"protocol {STREAMED}, which streams"] if by_streams else []
     told += ["a ledger of acknowledged writes"] if scenario.objectives.rpo is not None else []
     told += sorted({word for fault in scenario.faults if (word := fault.injector.depends_on)})
     return told

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from ...injectors.values import JSON
 from ..scenario import Load, Scenario
-from ..service import Golden, Service
+from ..service import STREAMED, Golden, Service
 from .prober import joined
 
 LIGHT_TIMEOUT_S = 1.0
@@ -156,11 +156,11 @@ def _health_lanes(service: Service, replicas: tuple[tuple[str, str], ...]) -> li
 
 
 def _load_lanes(service: Service, scenario: Scenario, load: Load) -> list[JSON]:
-    """Streams exist in protocol openai only; elsewhere there is no such lane, and no figure from it."""
+    """Streams exist in one protocol; elsewhere there is no such lane, and no figure from it."""
     lanes = []
     common = {"url": service_url(service), "timeout_s": _answer_timeout_s(scenario), **asking(service)}
     gap = scenario.objectives.stream_gap
-    if load.streams and service.endpoint.protocol == "openai":
+    if load.streams and service.endpoint.protocol == STREAMED:
         limits = {
             "concurrency": load.streams,
             "stall_s": given_up_after_s(gap.total_seconds() if gap else 0.0),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..scenario import Scenario
+from ..service import STREAMED
 from .anatomy import anatomy
 from .digests import digests
 from .figures import availability, honesty_gap, quality_loss, streams, time_to_detect
@@ -59,7 +60,9 @@ def _missing(found: Measurement, observed: Observed, why_not: tuple[str, str]) -
         "data_loss": "" if found.data_loss else "no write was made: the service file has no `ledger`",
         "quality_loss": "" if found.quality_loss else "no lane asks a question whose answer is known",
         "availability": "" if found.availability else "no request was made after the fault",
-        "streams": "" if found.streams else "no long streams were asked for (`load.streams`)",
+        "streams": ""
+        if found.streams
+        else f"no long streams were asked for (`load.streams`; they exist in protocol {STREAMED} only)",
         "time_to_detect": "" if found.time_to_detect else "no health endpoint was watched (`health` in the service file)",
         "anatomy": "; ".join(observed.unseen),
     }

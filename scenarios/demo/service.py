@@ -128,6 +128,8 @@ class Settings:
     max_queue: int
     restart_delay: float
     drain_limit: float
+    first_sign: float  # shorter than a user's or a probe's own limit
+    next_sign: float
     backends: Tuple[Tuple[str, Address], ...]
     stores: Tuple[Tuple[str, Address], ...]
     peer: Optional[Address]
@@ -1555,8 +1557,6 @@ class Gateway:
     """Round robin over the replicas that its checks believe in; /v1/feedback goes to the store."""
 
     PATIENT = 30.0  # seconds: the default limit for an upstream's next byte
-    FIRST_SIGN = 0.45  # hardened: for the first sign of an answer; shorter than a user's or a probe's own limit
-    NEXT_SIGN = 1.5  # hardened: between later signs
     RETRY_BUDGET, RETRY_RATE = 60.0, 20.0  # retries in store and per second, so that retries cannot feed an overload
 
     def __init__(self, settings: Settings) -> None:
@@ -1704,7 +1704,7 @@ class Gateway:
             tried.add(backend.name)
             backend.in_flight += 1
             try:
-                await self.attempt(request, backend, limit=self.FIRST_SIGN if self.strict else self.PATIENT)
+                await self.attempt(request, backend, limit=self.settings.first_sign if self.strict else self.PATIENT)
             except Failed as error:
                 if not self.may_retry(tried, error):
                     self.pass_failure(request, backend, error)
@@ -1755,7 +1755,7 @@ class Gateway:
             exchange = await asyncio.wait_for(self.begin(backend.address, whole, headers), limit)
             status, headers = await asyncio.wait_for(exchange.head(), limit)
             while status < 200:
-                status, headers = await asyncio.wait_for(exchange.head(), max(limit, self.NEXT_SIGN))
+                status, headers = await asyncio.wait_for(exchange.head(), max(limit, self.settings.next_sign))
             if "content-length" in headers:
                 body = await asyncio.wait_for(exchange.whole(headers), limit)
                 if self.strict and status in (429, 500, 502, 503):
@@ -1787,7 +1787,7 @@ class Gateway:
 
     async def relay(self, request: Request, exchange: Exchange) -> None:
         """Passes a chunked answer on as it comes. When it ends before its last chunk, the client's connection ends so too."""
-        limit, tail = self.NEXT_SIGN if self.strict else self.PATIENT, b""
+        limit, tail = self.settings.next_sign if self.strict else self.PATIENT, b""
         while True:
             try:
                 data = await asyncio.wait_for(exchange.piece(), limit)
@@ -2191,6 +2191,7 @@ class Supervisor:
             "--store",
             f"standby={host}:{self.ports['standby']}",
         ]
+        more += ["--first-sign", str(self.settings.first_sign), "--next-sign", str(self.settings.next_sign)]
         self.add("gateway", "gateway", more)
 
     def through(self, link: str, name: str) -> int:
@@ -2399,6 +2400,10 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--max-queue", type=int, default=2, help="requests that may wait besides (fix overload)")
     new.add_argument("--restart-delay", type=float, default=0.5, help="seconds until a dead component is started again")
     new.add_argument("--drain-limit", type=float, default=30.0, help="seconds that a draining component waits at most")
+    new.add_argument(
+        "--first-sign", type=float, default=0.45, help="hardened gateway: seconds that it waits for any of an answer"
+    )
+    new.add_argument("--next-sign", type=float, default=1.5, help="hardened gateway: seconds that it waits for more of an answer")
     new.add_argument("--name", default="")
     new.add_argument("--host", default="127.0.0.1")
     new.add_argument("--port", type=int, default=8000)

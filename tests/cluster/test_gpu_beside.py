@@ -58,7 +58,7 @@ def test_a_killed_drill_is_recovered_from_another_machine(
     service = profile_of(namespace, image, blackstart.folder)
     fault = f"{{kind: gpu-saturate, duty: 50%, target: {{names: [{SLOT}]}}, for: 60s}}"
     process, folder = in_fault(blackstart, service, fault)
-    assert gpus.share(0) > 10
+    until("work", lambda: gpus.share(0) > 10)
     (made,) = api.items(place("pods", namespace), labels="blackstart-gpu")[0]
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": WHOLE} in made["spec"]["containers"][0]["env"]
     kill_quietly(process)
@@ -76,9 +76,9 @@ def test_the_agent_goes_with_the_targets_pod(namespace: str, cluster: Path, gpus
         assert injector.lives_inside(undo) == {SLOT}
         injector.inject(undo, platform)
         try:
-            until("work", lambda: gpus.share(0) > 10, 10)
+            until("work", lambda: gpus.share(0) > 10)
             platform.kill(target)
-            until("the agent to let go", lambda: fault not in gpu_agent.agents().values(), 10)
+            until("the agent to let go", lambda: fault not in gpu_agent.agents().values(), 40)
         finally:
             injector.recover(undo, platform)
         assert "NVML" in injector.verify_recovered(undo, platform).source

@@ -76,7 +76,7 @@ def test_damage_while_they_serve_does_nothing_and_is_refused_alone(
     assert restarts(api, namespace_of(service)) == before
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_killed_worker_is_replaced_and_its_pod_stays_ready(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     before = restarts(api, namespace_of(service))
     faults = [f"{{kind: process-kill, role: worker, {ON_ONE}}}"]
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced_and_its_pod_stays_ready(blackstart: Blackst
     assert restarts(api, namespace_of(service)) == before
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_hung_workers_are_noticed_by_nobody_and_stay_behind_the_service(
     blackstart: Blackstart, service: Path, api: KubeApi
 ) -> None:
@@ -120,7 +120,7 @@ def test_a_pod_that_starts_with_damaged_weights_serves_them_although_others_serv
     before = restarts(api, namespace_of(service))
     faults = [f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}", f"{{kind: replica-kill, {ON_ONE}, at: 1s}}"]
     damaged = drill(blackstart.folder, "silent-damage", faults, "{quality_loss: 0}")
-    done = blackstart.telling("run", damaged, *quick("15s"), "--service", service, "--yes", within_s=200)
+    done = blackstart.telling("run", damaged, *quick("30s"), "--service", service, "--yes", within_s=200)
     check_damage_was_served(done, f"replica:{ONE}")
     until("the pod that was replaced to be ready", lambda: all_stand(api, namespace_of(service)), 90)
     after = restarts(api, namespace_of(service))

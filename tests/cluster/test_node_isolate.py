@@ -19,7 +19,7 @@ from blackstart.tests.command import Blackstart, another_machine, events, kill_q
 pytestmark = pytest.mark.whole_cluster
 
 FAULT = "{kind: node-isolate, for: 14s}"
-LONGER = "{kind: node-isolate, for: 16s}"
+LONGER = "{kind: node-isolate, for: 24s}"
 KUBELET, QUIET_S = 10250, 1.0
 CONTROL = "node-role.kubernetes.io~1control-plane"
 ENFORCE = "pod-security.kubernetes.io~1enforce"
@@ -175,7 +175,7 @@ def test_the_network_comes_back_also_when_what_cut_it_is_killed(blackstart: Blac
     _, err = process.communicate(timeout=120)
     assert process.returncode in {0, 1}, err
     word = undo_evidence(folder)["facts"]["said there"][node]
-    assert (word["reason"], word["held_s"]) == ("what held it was killed, and the kernel let go", 16)
+    assert (word["reason"], word["held_s"]) == ("what held it was killed, and the kernel let go", 24)
     assert reaches(api, node) and all_well(api)
     assert everything_ours(api, service) == []
 

@@ -2,12 +2,12 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from blackstart.tests.ports import free_port
 
 PAGE = (Path(__file__).parents[2] / "CREATING_INJECTORS.md").read_text(encoding="utf-8")
 PORT = "8765"
@@ -21,13 +21,11 @@ def blocks(language: str) -> list[str]:
 def package(tmp_path: Path) -> Path:
     """What the page writes, as an installed distribution: both injectors in one module, the test beside it."""
     nothing, freeze, suite = blocks("python")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     (tmp_path / "yourpackage").mkdir()
     (tmp_path / "yourpackage" / "__init__.py").touch()
     (tmp_path / "yourpackage" / "faults.py").write_text(f"{nothing}\n\n{freeze}", encoding="utf-8")
     assert PORT in suite
-    (tmp_path / "test_mine.py").write_text(suite.replace(PORT, port), encoding="utf-8")
+    (tmp_path / "test_mine.py").write_text(suite.replace(PORT, str(free_port())), encoding="utf-8")
     (entries,) = blocks("toml")
     group, *names = entries.replace('"', "").splitlines()
     info = tmp_path / "yourpackage-1.dist-info"

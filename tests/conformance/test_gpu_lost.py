@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from blackstart.injectors.testing import check_injector
 from blackstart.tests.accelerators import HERE, WHOLE, FakeGpus, missing
 from blackstart.tests.command import until
 from blackstart.tests.conformance.test_process_faults import agents
+from blackstart.tests.ports import free_port
 
 Opened = Callable[[], ProcessPlatform]
 
@@ -39,11 +39,6 @@ def shim(tmp_path_factory):
         return cuda_shim.built(tmp_path_factory.mktemp("shim"))
     except Refused as problem:
         missing(str(problem))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def opened_with(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Opened, int]]:

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, Link, ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.injectors.values import Size
+from blackstart.tests.ports import free_port
 from safetensors.numpy import load_file, save_file
 
 PATIENCE_S = 20.0
@@ -105,8 +105,7 @@ class Service:
         numbers = np.random.default_rng(1)
         save_file({"mlp.weight": numbers.standard_normal((64, 64)).astype("float32")}, model)
         save_file({"mlp.weight": numbers.standard_normal((64, 64)).astype("float32")}, model.with_name("model-stale.safetensors"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.ports[name] = free.getsockname()[1]
+        self.ports[name] = free_port()
         assert self.start(name, sys.executable, "-c", REPLICA, str(self.ports[name]), str(model) if maps else "") == "ready\n"
 
     def link(self, name: str, from_: str, to: str) -> None:

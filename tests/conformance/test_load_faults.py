@@ -17,7 +17,7 @@ from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
 from blackstart.injectors.testing import check_injector
 from blackstart.tests.command import until
 from blackstart.tests.conformance.test_accelerator_faults import proven
-from blackstart.tests.conformance.test_process_faults import free_port
+from blackstart.tests.ports import free_port
 
 VICTIM = Path(__file__).parents[1] / "load_victim.py"
 CLIENTS = 16

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.request
@@ -25,14 +24,10 @@ from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
 from blackstart.injectors.storage import DiskFill
 from blackstart.injectors.testing import ConformanceError, check_injector
 from blackstart.injectors.values import Share, Size
+from blackstart.tests.ports import free_port
 
 HERE = Path(__file__).parent
 SHM = Path("/dev/shm")
-
-
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]
 
 
 def victim(name, role):

@@ -216,7 +216,7 @@ def test_a_lease_is_renewed_and_no_deadline_passes_while_a_large_file_is_read(
     """All of it is read before the first write, which takes minutes for a model of 100 GB."""
     for verdict in verdicts.values():
         verdict.exception()
-    lease_s, size = 1.5, 4 << 30
+    lease_s, size = 4.0, 12 << 30
     monkeypatch.setattr(exec_agents, "LEASE_S", lease_s)
     monkeypatch.setattr(exec_agents, "RENEW_S", 0.3)
     large = victims.root(api) / "models" / "large"

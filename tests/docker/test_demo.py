@@ -13,7 +13,7 @@ def demos(api: DockerApi) -> list[str]:
     return [str(each["Name"]) for each in api.get("/networks", filters={"label": ["blackstart-demo.creator"]})]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_demo_leaves_nothing_and_removes_what_a_killed_one_left(blackstart: Blackstart, api: DockerApi) -> None:
     killed = blackstart.started("demo", "store-loss", "--on", "docker", "--image", IMAGE)
     until("a demo to be there", lambda: demos(api), 60)

@@ -68,7 +68,7 @@ def test_damage_while_it_serves_does_nothing_and_is_refused_alone(blackstart: Bl
     assert workers(api) == before
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_killed_worker_is_replaced_and_its_container_goes_on(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
     before, (worker,) = started(api), workers(api)
     killed = drill(
@@ -84,7 +84,7 @@ def test_a_killed_worker_is_replaced_and_its_container_goes_on(blackstart: Black
     until("another worker", lambda: workers(api) not in ([], [worker]))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_hung_workers_are_noticed_by_nobody_and_nothing_is_started_again(
     blackstart: Blackstart, service: Path, api: DockerApi
 ) -> None:
@@ -106,7 +106,7 @@ def test_hung_workers_are_noticed_by_nobody_and_nothing_is_started_again(
     assert started(api) == before
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_worker_that_died_comes_back_with_the_damage_and_its_container_goes_for_it(
     blackstart: Blackstart, service: Path, api: DockerApi
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_worker_that_died_comes_back_with_the_damage_and_its_container_goes_fo
     until("right answers", lambda: right(f"http://{address(api)}:{PORT}", service))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_container_that_starts_with_damaged_weights_serves_them(blackstart: Blackstart, service: Path, api: DockerApi) -> None:
     """With 200, until the undo has put the file back and started it again."""
     before = started(api)

@@ -16,6 +16,7 @@ from blackstart.drills.loading import load_scenario, load_service
 from blackstart.injectors import registry
 from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import Blackstart, until
+from blackstart.tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -129,9 +130,7 @@ def test_doctor_says_no_where_something_is_missing(blackstart: Blackstart, demo:
 
 def test_doctor_says_yes_to_nothing_that_is_not_running(blackstart: Blackstart, demo: Demo) -> None:
     profile = json.loads(demo.service_file.read_text())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    profile["process"] = {"port": port}
+    profile["process"] = {"port": free_port()}
     looked = doctor(blackstart, profile)
     assert {looked[kind][0] for kind in registry()} == {"no"}
 

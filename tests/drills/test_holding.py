@@ -13,7 +13,7 @@ from blackstart.drills.measure.samples import read_samples
 from blackstart.drills.measure.steadiness import UNJUDGED
 from blackstart.injectors.platforms.process_table import alive
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.command import Blackstart, await_well, events, kill_quietly, until
+from blackstart.tests.command import Blackstart, await_well, events, kill_quietly
 from blackstart.tests.journal import fields, moment
 
 from .test_survival import HELD, in_fault
@@ -94,9 +94,7 @@ def test_the_kill_switch_ends_an_injection_that_takes_long(blackstart: Blackstar
     undo = f"[{python}, -c, pass]"
     fault = f"{{kind: command, inject: {inject}, verify: {verify}, recover: {undo}, deadline: 100s}}"
     path = scenario(blackstart.folder, fault, "60s", "20s")
-    process = blackstart.started("run", path, "--service", demo.service_file, "--yes")
-    folder = blackstart.only_run()
-    until("the injection to begin", lambda: "injecting" in events(folder))
+    process, folder = blackstart.under_way("run", path, "--service", demo.service_file, "--yes", event="injecting")
     (folder / "STOP").touch()
     out, err = process.communicate(timeout=30)
     assert process.returncode == 4, out + err

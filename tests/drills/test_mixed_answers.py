@@ -10,7 +10,7 @@ from pathlib import Path
 from blackstart.drills.asking import get
 from blackstart.scenarios.demo import HERE, Demo
 from blackstart.tests.command import Blackstart, until
-from blackstart.tests.servers.machine import free_ports
+from blackstart.tests.ports import free_port
 
 SCENARIO = """\
 apiVersion: blackstart/v1
@@ -23,7 +23,7 @@ faults:
   - {kind: version-skew, target: {names: [r0]}, at: 0s}
   - {kind: rollout-restart, target: {names: [r0]}, at: 500ms}
 objectives: {mixed_answers: 0, time_to_single_digest: 2s}
-observe: 4s
+observe: 10s
 settle: 1s
 """
 
@@ -38,7 +38,7 @@ def ready(url: str) -> bool:
 @contextmanager
 def careless_gateway(demo: Demo) -> Iterator[str]:
     """In front of replicas that tell their revision, one that asks nobody for it."""
-    (port,) = free_ports(1)
+    port = free_port()
     backends = [f"--backend={name}=127.0.0.1:{demo.ports[name]}" for name in ("r0", "r1")]
     with subprocess.Popen(
         [sys.executable, "-I", str(HERE / "service.py"), "gateway", f"--port={port}", "--tied", *backends],

@@ -105,6 +105,23 @@ def test_load_from_pods_is_refused_where_there_are_none(blackstart: Blackstart, 
     assert "not injecting: `load.pods` is 2, but the service is probed from here; write `probe: {from: in-cluster" in refused.err
 
 
+@pytest.mark.parametrize(("scenario", "objective"), [("rollout-drain", "streams_cut"), ("token-stall", "stream_gap")])
+def test_what_is_judged_by_streams_is_refused_where_there_are_none(
+    blackstart: Blackstart, demo: Demo, scenario: str, objective: str
+) -> None:
+    profile = json.loads(demo.service_file.read_text(encoding="utf-8"))
+    profile["endpoint"]["protocol"] = "kserve-v2"
+    del profile["golden"]
+    elsewhere = blackstart.folder / "kserve.yaml"
+    elsewhere.write_text(json.dumps(profile), encoding="utf-8")
+    planned = blackstart("plan", scenario, "--service", elsewhere)
+    assert planned.code == 2
+    assert f"objective `{objective}` is judged by open streams, which exist in protocol openai only" in " ".join(
+        planned.err.split()
+    )
+    assert "protocol openai, which streams" in " ".join(blackstart("scenarios", scenario).out.replace("#", "").split())
+
+
 def test_a_plan_can_be_repeated_exactly(blackstart: Blackstart, demo: Demo) -> None:
     """Without a seed each plan draws anew; the one that it shows pins victims and phase."""
     victims = set()

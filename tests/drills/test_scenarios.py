@@ -87,6 +87,7 @@ def all_scenarios(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, check=False, timeout=200)
 
 
+@ALONE  # it drills nothing again that was inconclusive by chance
 @pytest.mark.timeout(240)
 def test_make_drills_compares_with_the_table() -> None:
     words = [word for setting in SHORT for word in ("--set", setting)]

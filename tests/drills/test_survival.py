@@ -260,9 +260,7 @@ def test_a_disk_that_fills_up_in_the_middle_costs_no_verdict(
     (blackstart.folder / "service.yaml").write_text(json.dumps(service), encoding="utf-8")
     drill = scenario(blackstart.folder, "{kind: process-hang, role: engine, target: {names: [r0]}, for: 3s}")
     words = ["--service", "service.yaml", "--yes", "--out", roomy_disk, "--set", "observe=8s"]
-    process = blackstart.started("run", drill, *words)
-    folder = until("a run's folder", lambda: sorted(roomy_disk.glob("2*")))[-1]
-    until("the fault to be in effect", lambda: "effective" in events(folder))
+    process, folder = blackstart.under_way("run", drill, *words, runs=roomy_disk)
     fill(roomy_disk)
     out, err = process.communicate(timeout=200)
     assert "Traceback" not in err
@@ -323,9 +321,7 @@ def test_recover_changes_no_figure_of_a_dead_run(blackstart: Blackstart, demo: D
 
 
 def test_a_demo_killed_in_the_middle_leaves_no_process(blackstart: Blackstart) -> None:
-    process = blackstart.started("demo", "engine-hang-zombie", *short())
-    folder = blackstart.only_run()
-    until("the fault to be in effect", lambda: "effective" in events(folder), 60)
+    process, folder = blackstart.under_way("demo", "engine-hang-zombie", *short(), within_s=90.0)
     place = re.findall(r"blackstart-demo-\w+", (folder / "service.yaml").read_text())[0]
     kill_quietly(process)
 

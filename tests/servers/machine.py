@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -34,14 +33,6 @@ def demanded(found: str | Path | None, how_to_install: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(f"the server is not installed: {how_to_install}")
     pytest.skip(f"the server is not installed: {how_to_install}")
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
 
 
 def living(folder: Path) -> dict[int, str]:

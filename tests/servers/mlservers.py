@@ -10,8 +10,9 @@ from typing import Any
 
 from blackstart.drills.loading import load_service
 from blackstart.tests.command import Blackstart
+from blackstart.tests.ports import free_port
 from blackstart.tests.servers.kserve import HEALTH, asked, golden, written_service
-from blackstart.tests.servers.machine import demanded, end_left, free_ports
+from blackstart.tests.servers.machine import demanded, end_left
 from blackstart.tests.unit.models import write_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def made(folder: Path, model: str, source: Path, **settings: Any) -> Iterator[Ml
     """With its model's folder copied from `source`. Whatever still runs at the end is killed, and fails the test."""
     program = demanded(PROGRAM, "make .venv/mlserver")
     shutil.copytree(source, folder / model, ignore=shutil.ignore_patterns("__pycache__"))
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    ports = {name: free_port() for name in ("http_port", "grpc_port", "metrics_port")}
     whole = {"debug": False, "host": "127.0.0.1", "parallel_workers": 1, **ports, **settings}
     (folder / model / "settings.json").write_text(json.dumps(whole), encoding="utf-8")
     yield Mlserver(program, folder, model, ports)

@@ -132,7 +132,7 @@ def test_a_hung_stub_fails_every_question_unnoticed_and_the_server_dies_when_it_
 def test_damaged_weights_are_served_after_a_restart_and_all_is_healthy(blackstart: Blackstart, shared: Triton) -> None:
     faults = ["{kind: model-corrupt, mutation: exponent-msb}", "{kind: replica-kill, at: 500ms}"]
     damaged = drill(blackstart.folder, "silent-damage", faults, "{quality_loss: 0}")
-    done = blackstart.telling("run", damaged, "--service", shared.restarted_by_others(), "--yes", *quick("4s"), *SETTLED)
+    done = blackstart.telling("run", damaged, "--service", shared.restarted_by_others(), "--yes", *quick("10s"), *SETTLED)
     check_damage_was_served(done, "semantic", "replica:server")
     until("the right answers", lambda: right(shared.url, shared.restarted_by_others()))
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from blackstart.tests.command import until
+from blackstart.tests.ports import free_port
 from blackstart.tests.servers.kserve import asked, golden, question, written_service
-from blackstart.tests.servers.machine import demanded, end_left, free_ports, living
+from blackstart.tests.servers.machine import demanded, end_left, living
 from blackstart.tests.servers.triton_fit import LIBRARY
 from blackstart.tests.unit.models import write_onnx, write_safetensors
 
@@ -103,7 +104,7 @@ class Triton:
 def made(folder: Path) -> Iterator[Triton]:
     """Whatever still runs at the end is killed, and fails the test."""
     demanded(INSTALLED / "backends" / "python" / STUB, "make .venv/triton")
-    triton = Triton(folder, *free_ports(2))
+    triton = Triton(folder, free_port(), free_port())
     triton.version.mkdir(parents=True)
     shutil.copy(SOURCE / "config.pbtxt", triton.version.parent)
     shutil.copy(SOURCE / "model.py", triton.version)

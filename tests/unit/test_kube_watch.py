@@ -295,7 +295,7 @@ def test_what_happened_while_the_watch_was_forgotten_is_told_after_the_next_list
     try:
         seen.await_("llm-0", "in-rotation")
         seen.store.forgot = True
-        until("the watch to end", lambda: seen.store.ended, 1)
+        until("the watch to end", lambda: seen.store.ended, 10)
         truth = seen.store.write(PODS, pod("a"), deleted=True), seen.store.write(PODS, pod("c", scheduled=True))
         seen.store.forgot = False
         found = seen.await_("llm-0", "created", "scheduled")
@@ -312,7 +312,7 @@ def test_without_the_right_to_see_events_that_step_is_absent_and_said() -> None:
         seen.store.write(PODS, pod("a"), deleted=True)
         seen.store.write(PODS, pod("c", scheduled=True, started="two", ready=True))
         seen.await_("llm-0", "created", "ready")
-        until("the reason", seen.watcher.unseen, 5)
+        until("the reason", seen.watcher.unseen, 20)
         assert seen.watcher.unseen() == ["pulled: this login may not list and watch events"]
         assert "pulled" not in seen.whats("llm-0")
     finally:
@@ -335,7 +335,7 @@ def test_a_first_look_that_fails_makes_nothing_new_of_what_was_there() -> None:
     try:
         seen.store.away = True
         seen.watcher.milestones()  # begins to watch
-        until("an attempt", lambda: seen.store.turned_away > 3, 5)
+        until("an attempt", lambda: seen.store.turned_away > 3, 20)
         seen.store.away = False
         seen.await_("llm-0", "in-rotation")
         seen.store.write(PODS, pod("a"), deleted=True)

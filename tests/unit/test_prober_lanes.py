@@ -76,7 +76,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             {**lane("replica", server.url, protocol="http", golden=[predict]), "name": "http"},
             {**lane("stream", server.url, **asking, concurrency=1, max_tokens=8), "name": "stream"},
         ]
-        patient = [{**each, "timeout_s": 1.5} for each in lanes]  # a server that stands still for a moment is not late
+        patient = [{**each, "timeout_s": 1.5, "stall_s": 1.0} for each in lanes]  # one that stands still for a moment is not late
         clocked = config(folder, *patient)
         clocked["origin"] = 0.0
         prober.start(clocked)
@@ -125,7 +125,7 @@ def test_a_stream_tells_its_tokens_and_its_longest_silence(bench: Bench) -> None
     stalled = bench.after(bench.server.behave("stall")[1], "stream")[0]
     bench.server.behave("ok")
     assert stalled.tokens < 8
-    assert stalled.gap_s >= 0.29, "the silence that ended it counts"
+    assert stalled.gap_s >= 0.99, "the silence that ended it counts"
 
 
 def test_a_wrong_answer_is_kept(bench: Bench) -> None:
@@ -135,11 +135,12 @@ def test_a_wrong_answer_is_kept(bench: Bench) -> None:
 
 
 def test_the_reuse_lane_keeps_its_connection(bench: Bench) -> None:
+    """Each of the others has a connection for each question, and that may be counted before its question is."""
     bench.after(bench.server.behave("ok")[1], "reuse")
-    before = bench.server.counts()
-    bench.after(time.monotonic(), "reuse", count=6)
+    before, others = bench.server.counts(), 5
+    bench.after(time.monotonic(), "reuse", count=20)
     after = bench.server.counts()
-    assert after["requests"] - before["requests"] >= after["connections"] - before["connections"] + 5
+    assert after["requests"] - before["requests"] >= after["connections"] - before["connections"] + 20 - others
 
 
 def test_a_held_answer_is_right_but_late(tmp_path: Path) -> None:

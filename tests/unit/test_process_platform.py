@@ -15,6 +15,7 @@ from blackstart.injectors.platforms import listening, process_table
 from blackstart.injectors.platforms.base import PlatformError, Target, Unsupported
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
+from blackstart.tests.ports import free_port
 
 LIMIT_S = 30.0
 SLEEPER = "import time; time.sleep(120)"
@@ -47,11 +48,6 @@ def wait_for(condition, what):
         assert time.monotonic() < limit, f"waited {LIMIT_S} s for {what}"
         time.sleep(0.01)
     return found
-
-
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture
