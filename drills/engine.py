@@ -27,7 +27,6 @@ from .undoing import PROOF_EVERY_S, Undone, in_undo_order, look_back, patience_o
 TICK_S = 0.1
 READ_BACK_S = 60.0
 MORE_ANSWERS_S = 10.0  # at most, and no longer than `hold`: where a slow machine has too few answers at the end of it
-AGAIN_S = 2.0  # one look may meet what crashes again and again between two starts
 LATEST_ANSWER_S = 0.3  # a question asked at the end of `hold` is answered and written down by then, or hangs
 
 T = TypeVar("T")
@@ -247,23 +246,24 @@ class Engine:
         if fault.injector.instant:
             return
         try:
-            evidence = self._proven_again(fault, self._now() + AGAIN_S)
+            evidence = self._proven_again(fault)
         except Overcome as overcome:
             self.journal.append("overcome", fault=fault.index, why=str(overcome))
         except (FaultError, PlatformError) as error:
             self.journal.append("lapsed", fault=fault.index, why=str(error))
-            self.progress.note(f"{fault.fault.kind} was no longer in effect: {error}")
+            self.progress.note(f"{fault.fault.kind} was no longer proven: {error}")
         else:
             self.journal.append("still-effective", fault=fault.index, evidence=evidence.to_json())
 
-    def _proven_again(self, fault: PlannedFault, until_s: float) -> Evidence:
-        try:
-            return self._aside(lambda: fault.injector.verify(fault.undo, self.platform))
-        except NotYet as why:
-            if isinstance(why, Overcome) or self._now() > until_s:
-                raise
-        self._watch(self._now() + PROOF_EVERY_S, lambda _: False)
-        return self._proven_again(fault, until_s)
+    def _proven_again(self, fault: PlannedFault) -> Evidence:
+        first_s: dict[type[NotYet], float] = {}  # each kind of answer has a patience of its own, from its first on
+        while True:
+            try:
+                return self._aside(lambda: fault.injector.verify(fault.undo, self.platform))
+            except NotYet as why:
+                if isinstance(why, Overcome) or self._now() > first_s.setdefault(type(why), self._now()) + why.again_s:
+                    raise
+            self._watch(self._now() + PROOF_EVERY_S, lambda _: False)
 
     def _undo_all(self) -> None:
         self.ends_s.clear()

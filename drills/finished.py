@@ -31,7 +31,7 @@ class InjectedFault:
     undo_problem: str = ""
     undo: Mapping[str, Any] | None = None  # Undo.to_json; None: it never came to an injection
     problem: str = ""  # why it was not effective
-    lapsed: str = ""  # why it was no longer in effect when it was to be undone
+    lapsed: str = ""  # why it was no longer proven when it was to be undone
     replaced: tuple[str, ...] = ()  # names of targets that the undo put another process in place of
     fallen: tuple[str, ...] = ()  # names of targets that did not stand at the drill's end, though the fault was undone
     still: Mapping[str, Any] | None = None  # Evidence.to_json right before its undo

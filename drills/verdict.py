@@ -112,7 +112,7 @@ def _doubts(measurement: Measurement, faults: Sequence["InjectedFault"], ended: 
         found.append(Reason("fault-not-proven", f"fault {fault.index}, {fault.kind}: {why}"))
     for fault in faults:
         if fault.lapsed:
-            text = f"fault {fault.index}, {fault.kind}: it was no longer in effect when it was to be undone: {fault.lapsed}"
+            text = f"fault {fault.index}, {fault.kind}: it was no longer proven when it was to be undone: {fault.lapsed}"
             found.append(Reason("fault-lapsed", text))
     if not faults and not found:
         found.append(Reason("fault-not-proven", ended.no_fault or "nothing was injected"))

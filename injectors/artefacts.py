@@ -1,24 +1,24 @@
 """What all faults of files have in common: jobs for file_agent.py, planned by layout, proven by digests, put back byte for byte."""
 
-import json
+import posixpath
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
 
 from . import file_agent
-from .base import Differs, Evidence, ForeignChange, Injector, NotYet, Overcome, Privilege, Refusal, Undo
+from .base import Evidence, ForeignChange, Injector, Privilege, Refusal, Undo, Unseen
+from .file_proofs import as_before, changed, marks_of, standing, started_damaged, was_changed
 from .lifecycle import end_agent
 from .mappings import mapped, when_all_bite
 from .means import AGENT, Means
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job
 from .platforms.abilities import AgentLooks
-from .platforms.base import Platform, PlatformError, Target, Unavailable, alike
+from .platforms.base import Platform, PlatformError, Target, alike
 from .platforms.container_files import FIRST
 from .processes import harmed, known
 from .values import JSON
 
-RECORD_LIMIT = 1 << 20
 DIGEST = "sha256 of the file, read by the platform"
 
 
@@ -108,8 +108,11 @@ class FileFault(Injector):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts, told = {}, []
         for target, prior in _once(undo):
-            at = standing(target, platform)
-            seen = [_changed(undo, target, at, part, platform) for part in prior["parts"]]
+            try:
+                at = standing(target, platform)
+                seen = [changed(undo, target, at, part, platform) for part in prior["parts"]]
+            except PlatformError as error:
+                raise Unseen(f"whether {prior['path']} is still changed cannot be seen: {error}") from error
             facts[target.name] = {**seen[0], "also": seen[1:]} if seen[1:] else seen[0]
             told += [
                 f"{each['path']}: {each['digest_before'][:23]} became {each['digest_after'][:40]}"
@@ -124,7 +127,8 @@ class FileFault(Injector):
         for target, prior in _once(undo):
             beside = tuple(file_agent.beside(part["real"], undo.fault) for part in prior["parts"] if part["outlives"])
             try:
-                put_back[prior["id"]] = end_agent(undo, target, platform, beside[:1]).get("restored") not in file_agent.UNTOUCHED
+                answer = end_agent(undo, target, platform, beside[:1])
+                put_back[prior["id"]] = was_changed(answer, target, prior, platform)
             except ForeignChange as error:
                 foreign.append(str(error))
         for target in undo.targets:
@@ -134,7 +138,7 @@ class FileFault(Injector):
                 continue
             if now is None:
                 platform.revive(target.name)  # it may have died of the damage
-            elif harmed(now, prior, platform) if now.identity == target.identity else _started_damaged(now, prior, platform):
+            elif harmed(now, prior, platform) if now.identity == target.identity else started_damaged(now, prior, platform):
                 platform.restart(now)
         if foreign:
             raise ForeignChange("; ".join(foreign))
@@ -144,7 +148,7 @@ class FileFault(Injector):
         for target, prior in _once(undo):
             at = standing(target, platform)
             for part in prior["parts"]:
-                _as_before(undo, at, part, platform)
+                as_before(undo, at, part, platform)
                 told.append(f"{part['path']}: {part['digest'][:23]} again")
             facts[target.name] = {key: prior["parts"][0][key] for key in ("path", "digest", "mode")}
         return Evidence(DIGEST, "; ".join(told), facts)
@@ -171,10 +175,11 @@ def _part(target: Target, job: Job, platform: Platform) -> JSON:
     found = platform.file(target, job.path)
     if found.get("unfit"):
         raise Refusal(f"not injecting: {job.path} {found['unfit']}")
+    marks = marks_of(found, platform.file(target, posixpath.dirname(found["real"])))
     digest = platform.digest(target, job.path)
     before = {"path": job.path, "digest": digest, "mode": found["mode"]}
     about = {key: found[key] for key in ("real", "id", "outlives")}
-    return {**before, "mapped": mapped(target, job.path, platform), "do": job.do, **about}
+    return {**before, "mapped": mapped(target, job.path, platform), "do": job.do, "marks": marks, **about}
 
 
 def refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict[str, JSON], platform: Platform) -> None:
@@ -202,78 +207,3 @@ def _once(undo: Undo) -> list[tuple[Target, JSON]]:
         prior = undo.prior["files"][target.name]
         found.setdefault(prior["id"], (target, prior))
     return list(found.values())
-
-
-def _changed(undo: Undo, target: Target, at: Target, part: JSON, platform: Platform) -> JSON:
-    """What the platform sees of the change. Raises NotYet, or Overcome where the service has put the file back."""
-    now, mode = _digest(at, part["path"], platform), _file(at, part["path"], platform)["mode"]
-    if now == part["digest"] and (part["do"]["op"] != "chmod" or mode != 0):
-        # The agent's record goes with its own undo: while it is there, somebody else put the file back.
-        mended = _record(at, part, undo, platform)
-        replaced = at.identity != target.identity and not part["outlives"]
-        kind = Overcome if mended or replaced else NotYet
-        raise kind(f"{part['path']} has digest {now}, as before the fault")
-    return {"path": part["path"], "digest_before": part["digest"], "digest_after": now, "mode": mode}
-
-
-def _as_before(undo: Undo, at: Target, part: JSON, platform: Platform) -> None:
-    """Raises Differs. A service that put the file back itself may have given it another mode; that is its own affair, unless it was ours."""
-    path = part["path"]
-    first = _record(at, part, undo, platform), _digest(at, path, platform)
-    readable = part["do"]["op"] != "chmod" or platform.file(at, path)["mode"] == part["mode"]
-    if first[0] is None and first[1] == part["digest"] and readable:
-        return
-    second = _record(at, part, undo, platform), _digest(at, path, platform)
-    _raise_what_differs(part, _file(at, path, platform)["mode"], first, second)
-
-
-def _started_damaged(now: Target, prior: JSON, platform: Platform) -> bool:
-    """Whether it started before the last of its files was put back."""
-    started_s = platform.started_s(now)
-    changed = [_file(now, part["path"], platform).get("changed_s") for part in prior["parts"]]
-    return started_s is not None and any(each is not None and started_s < each for each in changed)
-
-
-def standing(target: Target, platform: Platform) -> Target:
-    """What stands under the target's name now, and sees what its volumes kept; the target itself where nothing does."""
-    return platform.current(target.name) or target
-
-
-def _file(target: Target, path: str, platform: Platform) -> JSON:
-    """What is seen of the file; a folder that cannot be looked into is an observation here."""
-    try:
-        return platform.file(target, path)
-    except Unavailable:
-        raise
-    except PlatformError:
-        return {"exists": False, "mode": None}
-
-
-def _digest(target: Target, path: str, platform: Platform) -> str:
-    """The digest, or why there is none: a missing or unreadable file is an observation here."""
-    try:
-        return platform.digest(target, path)
-    except Unavailable:
-        raise
-    except PlatformError as error:
-        return f"none ({error})"
-
-
-def _record(target: Target, part: JSON, undo: Undo, platform: Platform) -> JSON | None:
-    """The undo record that the agent keeps beside the file, without its unchanging parts; None when there is none."""
-    try:
-        body: JSON = json.loads(platform.read_file(target, file_agent.beside(part["real"], undo.fault), RECORD_LIMIT))
-    except PlatformError:
-        return None
-    after = next((each["digest_after"] for each in body["records"] if each["path"] == part["real"]), None)
-    return {"phase": body["phase"], "mutation": body["mutation"], "digest_after": after}
-
-
-def _raise_what_differs(part: JSON, mode: int | None, first: tuple[JSON | None, str], second: tuple[JSON | None, str]) -> None:
-    """Two looks at the same: what changes between them is still being undone, and only what stands still can be foreign."""
-    path, (record, digest) = part["path"], second
-    if first != second or (record and (record["phase"] != "effective" or digest in {record["digest_after"], part["digest"]})):
-        raise Differs(f"{path} has digest {digest} and not {part['digest']}: the damage is still held or just being undone")
-    if record and record["digest_after"] is None:  # deleted, or without permissions: the file as it is left has no digest
-        raise Differs(f"{path}: {digest}; the {record['mutation']} is still held")
-    raise ForeignChange(f"{path} has digest {digest} and mode {mode}, before {part['digest']} and {part['mode']}: not by us")

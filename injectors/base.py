@@ -15,6 +15,7 @@ FaultError
     Refusal       the fault cannot be injected here; said before anything changes, as "not injecting: ..."
     NotYet        no proof so far; the engine asks again until the fault's patience ends
         Overcome      what was hit is gone, or was mended by the service itself: the fault ended as a survived one does
+        Unseen        nothing could be looked at, as in a container that is just starting again: neither proof nor a lapse
     Differs       the world is not as it was; the message says what differs
     ForeignChange somebody else changed what we changed; nothing was restored over it
 """
@@ -40,11 +41,21 @@ class Refusal(FaultError):
 
 
 class NotYet(FaultError):
-    """No proof so far."""
+    """No proof so far. `again_s`: for how long the engine looks again, where it had been proven before; one look may meet what crashes again
+    and again between two starts.
+    """
+
+    again_s: ClassVar[float] = 2.0
 
 
 class Overcome(NotYet):
     """The service dealt with the fault: what was hit is gone or mended, and that is no lapse of the injection."""
+
+
+class Unseen(NotYet):
+    """Nothing could be looked at, so that nothing is known: no proof, and no word that the fault is over."""
+
+    again_s: ClassVar[float] = 20.0  # until most of what starts again is there; a fault is planned to outlive its end by so much
 
 
 class Differs(FaultError):

@@ -65,6 +65,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator  # noqa: UP035 - Python 3.8
 
 UNCHANGED, AS_BEFORE = UNTOUCHED = ("it had not been changed", "it was as before already")
+NAMED_BACK, MODE_BACK = "the original was put back under its name", "its mode was set back"
 LINUX = sys.platform.startswith("linux")
 CHUNK = 1 << 20  # bytes read or written at once
 WIPED = "wiped"  # what stands for a folder's content in the names of what lies beside it
@@ -933,27 +934,66 @@ def foreign(record: Record, found: str) -> Foreign:
 
 def half_done(body: Record, record: Record) -> bool:
     """Whether our own change of that file may have been cut off, or its undo."""
-    return body.get("undone_from", body["phase"]) != "effective" or bool(record.get("restoring"))
+    return cut_off(body) or bool(record.get("restoring"))
 
 
-def look(body: Record, record: Record) -> tuple[str, Any]:
+def cut_off(body: Record) -> bool:
+    """Whether the fault had not come to be wholly in effect when its undo began."""
+    return bool(body.get("undone_from", body["phase"]) != "effective")
+
+
+def note_restoring(body: Record, record: Record) -> None:
+    """On the disk before anything comes back: the next undo, should this one be killed, knows who put it back."""
+    body.setdefault("undone_from", body["phase"])
+    record["restoring"] = True
+    keep(body, "restoring")
+
+
+@contextmanager
+def found_at(path: str, flags: int) -> Iterator[int | None]:
+    """What lies there, open: whatever is renamed over it meanwhile, this stays the same file. None: nothing lies there."""
+    handle = None
+    with suppress(FileNotFoundError):
+        handle = os.open(path, flags)
+    try:
+        yield handle
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def mark_of(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when somebody writes to a file or puts another in its place."""
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def refuse_another(record: Record, handle: int | None, mark: tuple[int, ...] | None = None) -> None:
+    """Raises Foreign unless that very file still lies under its name; with a `mark`, as it was then."""
+    there = None
+    with suppress(FileNotFoundError):
+        there = os.stat(record["path"])
+    if there is None or handle is None:
+        raise foreign(record, "is gone")
+    if not os.path.samestat(there, os.fstat(handle)) or mark not in (None, mark_of(there)):
+        raise foreign(record, "was replaced or written to while it was being put back")
+
+
+def look(body: Record, record: Record, handle: int | None) -> tuple[str, Any]:
     """`before`, `after`, `between` (our own change, half done or half undone), `else` or `gone`; and the hash up to our change."""
+    if handle is None:
+        return "gone", None
     ranges = record["ranges"] if record["how"] == "bytes" else [[0, 0]]
     unsure = record["how"] == "bytes" and half_done(body, record)
     position, whole = ranges[0][0], hashlib.sha256()
-    try:
-        with opened(record["path"], os.O_RDONLY) as handle:
-            for data in chunks(handle, never, 0, position):
-                whole.update(data)
-            prefix, beyond = whole.copy(), whole.copy()
-            for data in chunks(handle, never, position):
-                whole.update(data)
-                for part in outside(data, position, ranges) if unsure else ():
-                    beyond.update(part)
-                position += len(data)
-            size = os.fstat(handle).st_size
-    except FileNotFoundError:
-        return "gone", None
+    for data in chunks(handle, never, 0, position):
+        whole.update(data)
+    prefix, beyond = whole.copy(), whole.copy()
+    for data in chunks(handle, never, position):
+        whole.update(data)
+        for part in outside(data, position, ranges) if unsure else ():
+            beyond.update(part)
+        position += len(data)
+    size = os.fstat(handle).st_size
     if name_of(whole) == record["digest_before"]:
         return "before", prefix
     if name_of(whole) == record["digest_after"]:
@@ -964,77 +1004,97 @@ def look(body: Record, record: Record) -> tuple[str, Any]:
 
 
 def restore_bytes(body: Record, record: Record) -> str:
-    found, digest = look(body, record)
-    if found in ("gone", "else"):
-        raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
-    if found == "before":
-        return with_times(record) if record.get("restoring") else AS_BEFORE
-    body.setdefault("undone_from", body["phase"])
-    record["restoring"] = True
-    keep(body, "restoring")
-    with opened(record["path"], os.O_RDWR) as handle:
-        if record["do"]["op"] == "edit":
-            for offset, before, _ in record["do"]["pieces"]:
-                write_at(handle, bytes.fromhex(before), offset)
-        else:
-            back = rewrite if record["do"]["op"] == "exchange" else copy_range  # where zeros were written, holes had been zeros
-            with opened(record["beside"] + ".tail", os.O_RDONLY) as copy:
-                for offset, at in kept_at(record).items():
-                    back((copy, at), (handle, offset), dict(record["ranges"])[offset], never)
-            os.ftruncate(handle, record["size"])
-        os.fsync(handle)
-        for data in chunks(
-            handle, never, record["ranges"][0][0]
-        ):  # what lies before was read a moment ago, and nobody wrote there
-            digest.update(data)
-    if name_of(digest) != record["digest_before"]:
-        raise Failed(f"{record['path']} was restored and has digest {name_of(digest)}, not {record['digest_before']}")
-    return with_times(record)
+    with found_at(record["path"], os.O_RDONLY) as seen:
+        mark = None if seen is None else mark_of(os.fstat(seen))
+        found, digest = look(body, record, seen)
+        if seen is None or found == "else":
+            raise foreign(record, "is gone" if seen is None else "has another digest than the damage left")
+        if found == "before":
+            return with_times(record, seen) if record.get("restoring") else AS_BEFORE
+        with found_at(record["path"], os.O_RDWR) as handle:
+            refuse_another(record, handle, mark)
+            assert handle is not None
+            note_restoring(body, record)
+            write_back(record, handle)
+            for data in chunks(
+                handle, never, record["ranges"][0][0]
+            ):  # nobody wrote to what lies before, and it was read just now
+                digest.update(data)
+            refuse_another(record, handle)
+        if name_of(digest) != record["digest_before"]:
+            raise Failed(f"{record['path']} was restored and has digest {name_of(digest)}, not {record['digest_before']}")
+        return with_times(record, seen)
 
 
-def with_times(record: Record) -> str:
+def write_back(record: Record, handle: int) -> None:
+    if record["do"]["op"] == "edit":
+        for offset, before, _ in record["do"]["pieces"]:
+            write_at(handle, bytes.fromhex(before), offset)
+    else:
+        back = rewrite if record["do"]["op"] == "exchange" else copy_range  # where zeros were written, holes had been zeros
+        with opened(record["beside"] + ".tail", os.O_RDONLY) as copy:
+            for offset, at in kept_at(record).items():
+                back((copy, at), (handle, offset), dict(record["ranges"])[offset], never)
+        os.ftruncate(handle, record["size"])
+    os.fsync(handle)
+
+
+def with_times(record: Record, handle: int) -> str:
     """The last step of writing bytes back, also where an undo that was cut off had come so far."""
-    if os.stat(record["path"]).st_ino == record["inode"]:
-        os.utime(record["path"], ns=(record["atime_ns"], record["mtime_ns"]))
+    if os.fstat(handle).st_ino == record["inode"]:
+        os.utime(handle, ns=(record["atime_ns"], record["mtime_ns"]))
     return "its bytes were written back"
 
 
 def restore_name(body: Record, record: Record) -> str:
     path, original = record["path"], record["beside"] + ".original"
-    found, _ = look(body, record)
-    if found == "before":
-        return AS_BEFORE
-    ours_to_miss = record["do"]["op"] == "remove" or half_done(body, record)
-    if not os.path.exists(original) or found == "else" or (found == "gone" and not ours_to_miss):
-        raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
-    if found == "after":
-        os.replace(original, path)
-    else:
-        try:
-            os.link(original, path)  # fails, rather than replaces, where somebody puts a file there in this moment
-        except FileExistsError:
-            raise foreign(record, "is there again") from None
-        except OSError:  # a file system without hard links, as object stores that are mounted have it
-            os.rename(original, path)
+    with found_at(path, os.O_RDONLY) as seen:
+        mark = None if seen is None else mark_of(os.fstat(seen))
+        found, _ = look(body, record, seen)
+        if found == "before":
+            return NAMED_BACK if record.get("restoring") else AS_BEFORE
+        ours_to_miss = record["do"]["op"] == "remove" or cut_off(body)
+        if not os.path.exists(original) or found == "else" or (found == "gone" and not ours_to_miss):
+            raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
+        with suppress(OSError):  # a full disk keeps no file from being put back: only that this undo began goes unwritten
+            note_restoring(body, record)
+        if found == "after":
+            refuse_another(record, seen, mark)
+            os.replace(original, path)
+        else:
+            link_back(record, original)
     fsync_folder(path)
     found_now = digest_of(path, never)
     if found_now != record["digest_before"]:
         raise Failed(f"{path} was put back and has digest {found_now}, not {record['digest_before']}")
-    return "the original was put back under its name"
+    return NAMED_BACK
+
+
+def link_back(record: Record, original: str) -> None:
+    """To where nothing lies. A link fails, rather than replaces, where somebody puts a file there in this moment."""
+    try:
+        os.link(original, record["path"])
+    except FileExistsError:
+        raise foreign(record, "is there again") from None
+    except OSError:  # a file system without hard links, as object stores that are mounted have it
+        if os.path.lexists(record["path"]):
+            raise foreign(record, "is there again") from None
+        os.rename(original, record["path"])
 
 
 def restore_mode(body: Record, record: Record) -> str:
-    del body
     try:
         found = stat.S_IMODE(os.stat(record["path"]).st_mode)
     except FileNotFoundError:
         raise foreign(record, "is gone") from None
     if found == record["mode"]:
-        return AS_BEFORE
+        return MODE_BACK if record.get("restoring") else AS_BEFORE
     if found:
         raise foreign(record, f"has mode {found:04o}")
+    with suppress(OSError):  # as for a name
+        note_restoring(body, record)
     os.chmod(record["path"], record["mode"])
-    return "its mode was set back"
+    return MODE_BACK
 
 
 RESTORE = {"bytes": restore_bytes, "swap": restore_name, "mode": restore_mode, "folder": restore_folder}

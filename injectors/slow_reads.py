@@ -11,8 +11,9 @@ from contextlib import suppress
 from datetime import timedelta
 
 from . import file_agent
-from .artefacts import FileFault, readers_of, refuse_elsewhere, refuse_shared, standing
+from .artefacts import FileFault, readers_of, refuse_elsewhere, refuse_shared
 from .base import Differs, Evidence, NotYet, Overcome, Refusal, Undo
+from .file_proofs import standing
 from .model_formats import folders, read
 from .model_formats.layout import Unreadable
 from .model_formats.mutations import Job

@@ -16,19 +16,21 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from blackstart.injectors import proxy
-from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo
+from blackstart.injectors import file_agent, proxy
+from blackstart.injectors.base import Differs, ForeignChange, Injector, NotYet, Refusal, Undo, Unseen
 from blackstart.injectors.caches import CacheWipe
+from blackstart.injectors.file_proofs import was_changed
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
 from blackstart.injectors.mappings import when_it_bites
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.model_formats.mutations import Job
 from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.network import NetworkPartition
-from blackstart.injectors.platforms.base import Target, Unsupported
+from blackstart.injectors.platforms.base import PlatformError, Target, Unsupported
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, Link, ProcessSpec
 from blackstart.injectors.testing import check_injector
@@ -39,13 +41,15 @@ from safetensors.numpy import load_file, save_file
 PATIENCE_S = 20.0
 ANSWER = b"a" * 5000
 REPLICA = """
-import http.server, mmap, socketserver, sys
+import http.server, mmap, socketserver, subprocess, sys
 if sys.argv[2]:
     with open(sys.argv[2], "rb") as file:
         held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        if self.path == "/child":
+            subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
         self.send_response(200)
         self.send_header("Content-Length", "5000")
         self.end_headers()
@@ -146,12 +150,12 @@ def service() -> Iterator[Service]:
     yield from started()
 
 
-def ask(port: int, limit_s: float) -> tuple[str, float]:
+def ask(port: int, limit_s: float, path: str = "/") -> tuple[str, float]:
     """What this test sees with its own eyes: `ok`, or the class of the error, and after how long."""
     began = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit_s)
     try:
-        connection.request("GET", "/")
+        connection.request("GET", path)
         right = connection.getresponse().read() == ANSWER
     except OSError as error:
         return type(error).__name__, time.monotonic() - began
@@ -506,6 +510,90 @@ def test_a_file_that_somebody_else_uses_is_refused(service: Service) -> None:
                 reader.communicate(b"look\n")
                 assert reader.returncode == 0
     assert digest(path) == before
+
+
+class Unread:
+    """A platform that fails at one verb, as where a container is just starting again."""
+
+    def __init__(self, platform: ProcessPlatform, verb: str) -> None:
+        self.platform, self.verb = platform, verb
+
+    def __getattr__(self, name: str) -> Any:
+        return self.fails if name == self.verb else getattr(self.platform, name)
+
+    def fails(self, *_: object) -> None:
+        raise PlatformError("a command did not end within 900 s")
+
+
+@pytest.mark.parametrize(("mutation", "verb"), [("nan-one", "digest"), ("delete", "file"), ("stale-version", "current")])
+def test_what_could_not_be_read_proves_nothing(service: Service, mutation: str, verb: str) -> None:
+    injector = corrupt(service, mutation)
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        with pytest.raises(Unseen, match="is still changed cannot be seen: a command did not end"):
+            injector.verify(undo, Unread(platform, verb))  # type: ignore[arg-type]
+        injector.verify(undo, platform)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+
+
+def test_only_what_the_fault_made_of_the_file_is_a_proof(service: Service) -> None:
+    injector, path = corrupt(service, "nan-one"), service.model()
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        injector.inject(undo, platform)
+        damaged = path.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(len(damaged) - 1)
+            with pytest.raises(NotYet, match="that is not what the fault made of it"):
+                injector.verify(undo, platform)
+            file.write(damaged)
+        injector.verify(undo, platform)
+        record = Path(file_agent.beside(str(path), undo.fault))
+        record.rename(record.with_name("aside"))
+        with pytest.raises(NotYet, match="no record of the fault lies beside it"):
+            injector.verify(undo, platform)
+        record.with_name("aside").rename(record)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+
+
+@pytest.mark.parametrize("mutation", ["header", "zero-tail", "delete", "stale-version"])
+def test_that_a_file_was_once_changed_is_seen_when_nothing_is_left(service: Service, mutation: str) -> None:
+    """By whatever ended the fault, its own agent at the deadline for one: who started meanwhile may have loaded the damage."""
+    injector, nothing = corrupt(service, mutation), {"event": "undone", "reason": "nothing was left"}
+    with closing(service.open()) as platform:
+        undo = planned(injector, platform)
+        (victim,), prior = undo.targets, undo.prior["files"]["r0"]
+        assert not was_changed(nothing, victim, prior, platform)
+        injector.inject(undo, platform)
+        injector.recover(undo, platform)
+        injector.verify_recovered(undo, platform)
+        assert was_changed(nothing, victim, prior, platform)
+
+
+def test_a_fault_that_was_refused_has_nobody_start_again(service: Service) -> None:
+    """Also where a process came meanwhile, as a worker does in the place of another: no byte was touched."""
+    injector, path = corrupt(service, "truncate"), service.model("r1")
+    stranger = [sys.executable, "-c", READER, str(path)]
+    with closing(service.open()) as platform:
+        undo, (before,) = planned(injector, platform, "r1"), target(platform, "r1")
+        ask(service.ports["r1"], PATIENCE_S, "/child")
+        came = set(platform.own(target(platform, "r1")[0])) - set(platform.own(before))
+        with subprocess.Popen(stranger, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline()
+            with pytest.raises(Unsupported, match="which is no target"):
+                injector.inject(undo, platform)
+            reader.communicate(b"look\n")
+        injector.recover(undo, platform)
+        after = platform.current("r1")
+        for identity in came:
+            os.kill(int(identity.removeprefix("pid:").partition("@")[0]), signal.SIGKILL)
+    assert len(came) == 1
+    assert after is not None
+    assert after.identity == before.identity
 
 
 def test_what_an_agent_would_refuse_is_refused_by_plan(service: Service) -> None:

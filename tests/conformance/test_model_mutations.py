@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 import onnxruntime
 import pytest
+from blackstart.injectors import file_agent
 from blackstart.injectors.model_formats.layout import LocalFiles
 from blackstart.injectors.model_formats.mutations import Request, jobs
 from blackstart.tests.unit import models
@@ -117,6 +118,10 @@ def outcome(path: Path, load: Callable[[Path], np.ndarray], before: np.ndarray) 
 
 def contents(folder: Path) -> dict[str, tuple[Any, ...]]:
     return {path.name: snapshot(path) for path in folder.iterdir()}
+
+
+def visible(folder: Path) -> dict[str, tuple[Any, ...]]:
+    return {path.name: snapshot(path) for path in folder.iterdir() if path.name[0] != "."}
 
 
 @pytest.fixture
@@ -460,8 +465,11 @@ def test_killed_at_every_single_step_every_byte_comes_back(tmp_path: Path, mutat
         finished = agent.process.returncode == 0
         left = [path for path in (agent.state, *sorted(folder.glob(".*.blackstart-f1"))) if path.exists()]
         if left:
+            phase, same = json.loads(left[step % len(left)].read_text())["phase"], visible(folder) == before
             status, last = undo(left[step % len(left)])
             assert (status, last["event"]) == (0, "undone"), (step, last)
+            if phase in {"preparing", "writing"} and same and mutation != "wipe":
+                assert last["restored"] in file_agent.UNTOUCHED, (step, last)
         for path_left in (agent.state, *folder.glob(".*")):  # what of a record was being written when it was cut off
             if path_left.exists():
                 assert undo(path_left)[0] == 0 if path_left == agent.state else path_left.name.endswith(".new"), (step, path_left)
@@ -489,7 +497,11 @@ def test_an_undo_that_is_killed_at_every_single_step_is_done_by_the_next(tmp_pat
         agent = Agent(tmp_path / "state", path, mutation, **more)
         agent.kill()
         finished = undo_killed(agent.state, [sys.executable, "-c", STOPPED, str(step)])
-        assert undo(agent.state)[1]["event"] == "undone", step
+        back, left = visible(folder) == before, agent.state.exists()
+        _, last = undo(agent.state)
+        assert last["event"] == "undone", step
+        if back and left and mutation != "wipe":  # who started meanwhile may have loaded the damage
+            assert last["restored"] not in file_agent.UNTOUCHED, step
         for rest in (*(tmp_path / "state").iterdir(), *folder.glob(".*.new")):  # a record that was being written
             assert rest.name.endswith(".new"), (step, rest)
             rest.unlink()

@@ -84,7 +84,7 @@ def test_a_fault_whose_agent_was_killed_is_no_recovery(blackstart: Blackstart, d
     os.kill(int(re.findall(r"\d+", json.loads(record.read_text())["agent"])[0]), signal.SIGKILL)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 3, out + err
-    assert "no longer in effect" in out
+    assert "no longer proven" in out
 
 
 def test_the_kill_switch_ends_an_injection_that_takes_long(blackstart: Blackstart, demo: Demo) -> None:

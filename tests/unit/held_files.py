@@ -5,6 +5,7 @@ import json
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def undo_killed(record: Path, program: list[str]) -> bool:
     return ended.returncode == 0
 
 
-def undo(record: Path, limit_s: float = PATIENCE_S) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, file_agent.__file__, "undo", f"@{record}"]
+def undo(record: Path, limit_s: float = PATIENCE_S, program: Sequence[str] = (sys.executable,)) -> tuple[int, dict[str, Any]]:
+    command = [*program, file_agent.__file__, "undo", f"@{record}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
     assert ended.stderr == ""
     return ended.returncode, json.loads(ended.stdout)

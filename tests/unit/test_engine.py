@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 from blackstart.drills.digests import Lookout
-from blackstart.drills.engine import Engine
-from blackstart.injectors.base import Evidence, Injector, Undo
+from blackstart.drills.engine import TICK_S, Engine
+from blackstart.injectors.base import Evidence, Injector, NotYet, Overcome, Undo, Unseen
 from blackstart.injectors.lifecycle import ProcessHang
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.platforms.base import Target
@@ -95,3 +95,40 @@ def test_the_digest_lane_sees_what_one_fault_changed_before_the_next_may_end_it(
     assert watch.now_s == 12.0, "after the last fault there is nothing to wait for"
     engine._compared(fault, [fault])
     assert watch.now_s == waits_until_s
+
+
+@pytest.mark.parametrize(
+    ("answer", "for_s", "told"),
+    [
+        (NotYet, 1.0, "still-effective"),
+        (NotYet, 5.0, "lapsed"),
+        (Unseen, 15.0, "still-effective"),
+        (Unseen, 60.0, "lapsed"),
+        (Overcome, 1.0, "overcome"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_looked_at_for_longer_than_what_is_over(
+    answer: type[NotYet], for_s: float, told: str
+) -> None:
+    """A container is stopped and started again, and its file can be read no sooner."""
+    now, said = [12.0], []
+
+    def verify(*_: object) -> Evidence:
+        now[0] += 0.5
+        if now[0] < 12.0 + for_s:
+            raise answer("nothing to be seen")
+        return Evidence("a second source", "it is there", {})
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds if seconds < TICK_S else 0.0  # between two looks; during one the look itself tells the time
+
+    events = SimpleNamespace(clock=SimpleNamespace(now=lambda: now[0]), append=lambda event, **_: said.append(event))
+    observer = SimpleNamespace(view=SimpleNamespace(states=dict), poll=lambda: None)
+    signals = SimpleNamespace(insisted=False, wait=wait, wake=lambda: None)
+    drawn = SimpleNamespace(lanes=lambda *_: None, note=lambda _: None)
+    platform = SimpleNamespace(given_up=threading.Event(), milestones=tuple)
+    parts = [cast(Any, each) for each in (None, platform, events, observer, signals, drawn, SimpleNamespace(check=lambda _: ""))]
+    injector = SimpleNamespace(instant=False, verify=verify)
+    held = SimpleNamespace(injector=injector, index=0, undo=Undo((), {}), fault=SimpleNamespace(kind="model-corrupt"))
+    Engine(*parts, cast(Any, None), ())._look_again(cast(Any, held))
+    assert said == [told]

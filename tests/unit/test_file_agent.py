@@ -339,6 +339,52 @@ def test_foreign_change_is_reported_and_never_restored_over(folder: Path, model:
         left.unlink()
 
 
+REPLACED = """
+import os, runpy, sys
+at, newer, path = (sys.argv.pop(1) for _ in range(3))
+call = getattr(os, at)
+def replacing(*given, **named):
+    if os.path.exists(newer):
+        os.replace(newer, path)
+    return call(*given, **named)
+setattr(os, at, replacing)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("mutation", "call"),
+    [
+        *(
+            (mutation, "lseek") for mutation in ("header", "truncate", "zero-tail", "swap-tensors", "stale-version")
+        ),  # read so far
+        *((mutation, "ftruncate") for mutation in ("truncate", "zero-tail")),  # all is written back
+        ("stale-version", "pwrite"),  # it is looked at, and the undo is about to be noted
+    ],
+)
+def test_a_file_that_comes_while_the_undo_is_under_way_is_left_alone(folder: Path, model: Path, mutation: str, call: str) -> None:
+    """As a downloader's, which is renamed into place; the undo had found the damage in the file before."""
+    numbers = np.random.default_rng(1)
+    save_file({f"layers.{at}.mlp.weight": numbers.standard_normal((16, 16)).astype("float32") for at in range(2)}, model)
+    older, newer = folder.parent / "older.safetensors", folder.parent / "newer"
+    write(older, seed=2)
+    write(newer, seed=3)
+    expected = digest(newer)
+    agent = Agent(folder, model, mutation, source=str(older))
+    assert agent.first["event"] == "effective", agent.first
+    agent.kill()
+    status, last = undo(agent.state, program=[sys.executable, "-c", REPLACED, call, str(newer), str(model)])
+    assert (status, last["event"]) == (4, "foreign"), last
+    for _ in range(2):
+        assert digest(model) == expected
+        assert undo(agent.state)[0] == 4
+    kept = {path.name.rpartition(".")[2] for path in model.parent.glob(".model*")}
+    assert kept >= {{"header": "blackstart-f1", "stale-version": "original"}.get(mutation, "tail")}
+    for left in (agent.state, *model.parent.glob(".model*")):
+        left.unlink()
+
+
 def test_a_byte_changed_in_place_by_somebody_else_is_foreign(folder: Path, model: Path) -> None:
     agent = Agent(folder, model, "zero-tail")
     with model.open("r+b") as file:
