@@ -17,6 +17,7 @@ from .platforms.abilities import AgentLooks
 from .platforms.base import Platform, PlatformError, Target, alike
 from .platforms.container_files import FIRST
 from .processes import harmed, known
+from .strangers import refuse_strangers
 from .values import JSON
 
 DIGEST = "sha256 of the file, read by the platform"
@@ -193,6 +194,7 @@ def refuse_shared(injector: FileFault, targets: tuple[Target, ...], files: dict[
             peer = injector.everybodys() and alike(other, targets[0])
             if (peer or mapped(other, path, platform)) and platform.file(other, path)["id"] == whose:
                 raise Refusal(f"not injecting: {other.name} reads {path} as well; make it a target, or give each its own file")
+    refuse_strangers([(target, part["real"]) for target in targets for part in files[target.name]["parts"]], platform)
 
 
 def ids_of(undo: Undo) -> set[str]:

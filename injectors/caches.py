@@ -15,6 +15,7 @@ from .model_files import named
 from .model_formats.layout import Unreadable
 from .platforms.base import Platform, PlatformError, Target, alike
 from .seen_files import seen_by
+from .strangers import refuse_strangers
 from .values import JSON
 
 LISTING = "the folder's listing, read by the platform"
@@ -63,6 +64,7 @@ class CacheWipe(Injector):
                 same = alike(other, target) and platform.file(other, self._path(other))["id"] == found["id"]
                 if same and other.name not in names:
                     raise Refusal(f"not injecting: {other.name} has the cache {found['path']} as well; make it a target")
+        refuse_strangers([(target, prior[target.name]["real"]) for target in targets], platform)
         undo = Undo(targets, prior)
         look_ahead(_requests(undo, platform), platform)
         return undo

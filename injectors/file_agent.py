@@ -10,10 +10,11 @@ The deadline counts from the first write: what comes before, reading all of a mo
 Lines on standard output have `event`: preparing (every few seconds until that write), effective, undone, refused (exit 3), failed (1), foreign (4).
 
 The verb's own fields: `mutation` (its name, for people); `seed`; `reader` (chmod: pid of the process that is to lose the file, or
-null); `readers` (pids of the targets, with all below them: whoever else has a file open or mapped is a reason to refuse; null: not
-looked at, nor for [1], a container's first process, where that only holds a namespace which several containers share); `jobs`, one for
-each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the bytes lie is told in `do`: whoever asks
-has read the layout (model_formats/), and `expected` holds this to the very file that was read.
+null); `readers` (pids of the targets, with all below them: whoever else has a file open or mapped, under whatever name, is a
+reason to refuse; null: not looked at, nor for [1], a container's first process, where that only holds a namespace which several
+containers share); `jobs`, one for each file: `path`, `expected` (`sha256:...` that the file must have, or null) and `do`. Where the
+bytes lie is told in `do`: whoever asks has read the layout (model_formats/), and `expected` holds this to the very file that was
+read.
 
     {op: edit, pieces: [[OFFSET, BEFORE, AFTER], ...]}           a few bytes, as hexadecimals (in place)
     {op: fill, offset, length, text}                             a chat template, filled up with a comment (in place)
@@ -49,6 +50,7 @@ import hashlib
 import itertools
 import json
 import math
+import mmap
 import os
 import random
 import re
@@ -73,6 +75,8 @@ ROOM_RESERVE = 16 << 20  # bytes that stay free beside a copy
 SLOWEST = 50 << 20  # bytes a second at which an undo is assumed to read, for how long others wait for it
 TELL_S = 5.0  # between two words to who waits for the first write
 RECORD_LIMIT = 900 << 10  # bytes of an undo record; those who fetch one out of a container take little more
+MOST_ENTRIES = 1_000_000  # of a folder that are looked through for those that a stranger has open
+NOWHERE = ("", 0)  # device and inode of what cannot be told
 UNDO_S = 10.0  # how long an undo may take before another process does it instead, for a small file
 SAMPLED = 4096  # elements among which the one with the largest effect is chosen
 IN_PLACE = ("edit", "fill", "element", "cut", "zero", "exchange")
@@ -336,7 +340,7 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
             same = f": {record['do']['source']} is the same; give another `source`" if record["do"].get("source") else ""
             raise Refused(f"{request['mutation']} would change nothing in {record['path']}{same}")
     if LINUX and request.get("readers") is not None and not (request["readers"] == [1] and shared_processes()):
-        refuse_foreign({record["path"]: record["how"] == "folder" for record in records}, set(request["readers"]))
+        refuse_foreign({record["path"]: record["how"] == "folder" for record in records}, set(request["readers"]), go_on)
     for folder in sorted({os.path.dirname(record["path"]) for record in records}):
         space = os.statvfs(folder)
         room, needed = space.f_bavail * space.f_frsize, sum(r["needs"] for r in records if os.path.dirname(r["path"]) == folder)
@@ -347,11 +351,36 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
     return records
 
 
-def refuse_foreign(paths: dict[str, bool], targets: Any) -> None:
+def refuse_foreign(paths: dict[str, bool], targets: Any, go_on: Callable[[], None]) -> None:
     """Whoever has a file open or mapped and is no target would be harmed as well, or is just writing it. Our own parents only look.
 
-    `paths`: whether each is a folder, of which all that lies in it counts.
+    `paths`: whether each is a folder, of which all that lies in it counts. Files are told by device and inode, since another mount
+    namespace has them under other names, and by their names where that is all that the system tells.
     """
+    others = strangers(set(targets))
+    among = {number for pid in others for _, (_, number) in in_use_by(pid)} if any(paths.values()) else set()
+    sought: dict[tuple[str, int], str] = {}
+    for path, folder in paths.items():
+        for each in (path, *(found_below(path, among, go_on) if folder else ())):
+            sought.update(dict.fromkeys(names_of(each), each))
+    for pid in others:
+        go_on()
+        used: dict[str, str] = {}
+        for shown, what in in_use_by(pid):
+            if what in sought:
+                used[sought[what]] = shown
+            elif any(shown == path or (folder and shown.startswith(path + "/")) for path, folder in paths.items()):
+                used[shown] = shown
+        if used:
+            path = min(used)
+            named = "" if used[path] == path else f" as {used[path]}"
+            with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as text:
+                command = " ".join(text.read(200).replace(b"\0", b" ").decode("utf-8", "replace").split())
+                raise Refused(f"{path} is in use by process {pid} ({command}){named}, which is no target; end that first")
+
+
+def strangers(targets: set[int]) -> list[int]:
+    """All processes but the targets, those below them, this one and those above it."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -365,17 +394,7 @@ def refuse_foreign(paths: dict[str, bool], targets: Any) -> None:
     while below:
         below = {pid for pid, parent in parents.items() if parent in below and pid not in known}
         known |= below
-    for pid in sorted(set(parents) - known):
-        used = [
-            each
-            for each in in_use_by(pid)
-            for path, folder in paths.items()
-            if each == path or (folder and each.startswith(path + "/"))
-        ]
-        if used:
-            with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as text:
-                command = " ".join(text.read(200).replace(b"\0", b" ").decode("utf-8", "replace").split())
-                raise Refused(f"{min(used)} is in use by process {pid} ({command}), which is no target; end that first")
+    return sorted(set(parents) - known)
 
 
 def shared_processes() -> bool:
@@ -385,16 +404,56 @@ def shared_processes() -> bool:
     return False
 
 
-def in_use_by(pid: int) -> Any:
-    """Paths that a process has open or mapped, as far as we may see that."""
-    found = set()
+def in_use_by(pid: int) -> Iterator[tuple[str, tuple[str, int]]]:
+    """What a process has open or mapped, as far as we may see that: its name there, its device and inode."""
     with suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
-                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+                shown = os.readlink(f"/proc/{pid}/fd/{name}")
+                yield shown, device_and_inode(f"/proc/{pid}/fd/{name}") if shown.startswith("/") else NOWHERE
     with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
-        found.update(line.rstrip("\n").split(" ", 5)[5].strip() for line in lines if "/" in line)
+        for line in lines:
+            if "/" in line:
+                _, _, _, device, inode, shown = line.rstrip("\n").split(" ", 5)
+                yield shown.strip(), (device, int(inode))
+
+
+def device_and_inode(path: str) -> tuple[str, int]:
+    """As the kernel writes them in maps; NOWHERE where that cannot be told."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return NOWHERE
+    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}", found.st_ino
+
+
+def names_of(path: str) -> set[tuple[str, int]]:
+    """Device and inode of what is there, as stat tells them and as maps do: on btrfs and overlayfs these differ."""
+    found = {device_and_inode(path)} - {NOWHERE}
+    with suppress(OSError, ValueError):
+        if stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would take part in it
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ):
+                found.update(what for shown, what in in_use_by(os.getpid()) if shown == path)
     return found
+
+
+def found_below(folder: str, among: set[int], go_on: Callable[[], None]) -> Iterator[str]:
+    """What lies in a folder, and in those below it, and has one of these inodes on whatever device. Raises Refused where too much lies there."""
+    seen, left = 0, [folder] if among else []
+    while left:
+        go_on()
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > MOST_ENTRIES:
+                    raise Refused(
+                        f"{folder} holds more than {MOST_ENTRIES} entries, too many to tell whether a stranger has one open"
+                    )
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    if not entry.is_symlink() and entry.stat(follow_symlinks=False).st_ino in among:
+                        yield entry.path
 
 
 def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Record:

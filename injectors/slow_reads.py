@@ -59,8 +59,9 @@ def planned(injector: FileFault, targets: tuple[Target, ...], delay: timedelta, 
         for target, parts in _held(undo):
             if why := sight.slow_site.agent_look(target, VERB, _request(undo, parts)):
                 raise Refusal(f"not injecting: {why}")
-            if platform.name == "process":  # nobody tells who has a volume of an engine's or a cluster's
-                file_agent.refuse_foreign(dict.fromkeys((part["real"] for part in parts), False), readers_of(targets, platform))
+            if platform.name == "process":  # who else has a volume of an engine's or a cluster's was asked above
+                paths = dict.fromkeys((part["real"] for part in parts), False)
+                file_agent.refuse_foreign(paths, readers_of(targets, platform), file_agent.never)
         for target in targets:
             _refuse_slow_already(undo, target, sight)
     except (PlatformError, Unreadable, file_agent.Refused) as error:

@@ -223,6 +223,16 @@ class ReadTimes(Protocol):
 
 
 @runtime_checkable
+class Volumes(Protocol):
+    """The knowledge of who has a volume or a folder of the targets' machine, whoever that is."""
+
+    def strangers(self, files: Sequence[tuple[Target, str]]) -> str:
+        """Who has one of these files or folders, each by its real path, and is no part of the service, in words; empty: nobody. Raises
+        PlatformError.
+        """
+
+
+@runtime_checkable
 class OwnFolders(Protocol):
     """The knowledge of where blackstart itself works on the targets' machine."""
 

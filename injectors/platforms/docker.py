@@ -31,6 +31,7 @@ from .docker_links import RoomLinks
 from .docker_outpost import RoomOutposts
 from .docker_pause import begin_pause, process_of
 from .docker_rooms import VolumeRooms
+from .docker_sharers import strangers
 from .docker_watch import Addresses
 from .exec_agents import PLACES, look
 from .exec_agents import process_of as process_inside
@@ -244,6 +245,9 @@ class DockerPlatform(ContainerFiles[Room], RoomLifecycle, RoomLinks, AloneHere):
         found, container = self._look(target, "exists", path=path), self.finder.very(target)
         held = volume_of(container, found["real"]) if container else {"id": "", "outlives": False, "apart": False, "unfit": ""}
         return {**found, **held}
+
+    def strangers(self, files: Sequence[tuple[Target, str]]) -> str:
+        return strangers(self.finder, files)
 
     def _refuse_foreign(self, target: Target) -> None:
         if container := self.finder.very(target):

@@ -38,11 +38,17 @@ def must_not_go(node: str, pods: Sequence[JSON], mine: set[str], protected: Sequ
     """Why a node must not be cut off, as far as the pods on it decide (`mine`: UIDs of the service's); empty: it may be."""
     there = [pod["metadata"] for pod in pods if pod["metadata"]["uid"] not in mine and not is_ending(pod)]
     for each in there:
-        if OURS.items() <= (each.get("labels") or {}).items() and not DEMO.items() <= each["labels"].items():
+        if is_ours(each):
             return f"node {node} carries pod {each['name']} of blackstart's own, which would be cut off with it"
     others = [f"{each['namespace']}/{each['name']}" for each in there if not _of_the_node(each)]
     hit = others_hit(others, protected, whole_node=whole_node)
     return f"pods of others would be cut off with node {node}: {hit}" if hit else ""
+
+
+def is_ours(meta: JSON) -> bool:
+    """Whether that is blackstart's own, by its metadata."""
+    labels = meta.get("labels") or {}
+    return OURS.items() <= labels.items() and not DEMO.items() <= labels.items()
 
 
 def others_hit(others: Sequence[str], protected: Sequence[str], *, whole_node: bool) -> str:

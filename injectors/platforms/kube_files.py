@@ -1,20 +1,24 @@
 """What pods are, and their files as their containers see them."""
 
+from collections.abc import Sequence
+
 from ..values import JSON
 from .base import Target, Unsupported
 from .container_files import ContainerFiles
 from .kube_agents import PodAgents, PodDoors
 from .kube_api import KubeApi, place
 from .kube_exec import Container
-from .kube_find import container_of, pod_of
+from .kube_find import Finder, container_of, pod_of
 from .kube_inline import running_beside
 from .kube_pods import OVER, main_container, on_the_nodes_disk, only_read, unfit, volume_of
+from .kube_sharers import strangers
 
 
 class PodFiles(ContainerFiles[Container]):
     """Looks by look.py, in a process of its own."""
 
     agents: PodAgents
+    finder: Finder
 
     def __init__(self, api: KubeApi) -> None:
         self.api, self.doors = api, PodDoors(api)
@@ -27,6 +31,9 @@ class PodFiles(ContainerFiles[Container]):
         owner, outlives = volume_of(*place)
         about = {"id": f"{owner}:{found['real']}", "outlives": outlives, "apart": not on_the_nodes_disk(*place)}
         return {**found, **about, "unfit": unfit(*place, found["changed_s"]), "only_read": only_read(*place)}
+
+    def strangers(self, files: Sequence[tuple[Target, str]]) -> str:
+        return strangers(self.finder, files)
 
     def _refuse_foreign(self, target: Target) -> None:
         pod = self._pod(target)

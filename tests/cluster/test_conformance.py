@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -140,6 +140,38 @@ def test_a_killed_drill_is_recovered_from_another_machine_and_from_another_pod(
 def test_refused_before_anything_is_changed(service: Open, api: KubeApi, namespace: str, injector: Injector, why: str) -> None:
     with closing(service()) as platform, pytest.raises((Refusal, Unsupported), match=why):
         injector.plan((target_of(platform),), platform)
+
+
+@contextmanager
+def stranger(api: KubeApi, namespace: str, image: str, program: str, phase: str) -> Iterator[None]:
+    """A pod that is no part of the service and has the claim of llm-0, once it is in that phase."""
+    where, mount = place("pods", namespace, "stranger"), {"name": "v", "mountPath": "/data", "readOnly": True}
+    main = {"name": "c", "image": image, "command": ["python3", "-I", "-c", program], "volumeMounts": [mount]}
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "models-llm-0"}}
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [main], "volumes": [volume]}
+    api.create(place("pods", namespace), {"metadata": {"name": "stranger"}, "spec": spec})
+    try:
+        until(f"the stranger to be {phase}", lambda: api.get(where)["status"]["phase"] == phase, 60)
+        yield
+    finally:
+        api.delete(where, grace_s=0)
+        until("the stranger to be gone", lambda: api.there(where) is None, 60)
+
+
+@pytest.mark.timeout(180)
+def test_a_claim_that_a_pod_of_somebody_else_has_as_well(service: Open, api: KubeApi, namespace: str, image: str) -> None:
+    of_files = [injector for kind, injector in FAULTS.items() if kind != "model-store-outage"]
+    of_files.append(ModelCorrupt("truncate", file=MODEL))
+    why = "not injecting: pod stranger has claim models-llm-0, and so /models/.* of llm-0, and is no part of this service"
+    with closing(service()) as platform:
+        target = target_of(platform)
+        with stranger(api, namespace, image, "import time; time.sleep(600)", "Running"):
+            for injector in of_files:
+                with pytest.raises(Refusal, match=why):
+                    injector.plan((target,), platform)
+        with stranger(api, namespace, image, "", "Succeeded"):
+            for injector in of_files:
+                injector.plan((target,), platform)
 
 
 def test_slow_reads_take_a_pod_that_the_namespace_allows(service: Open, api: KubeApi, namespace: str) -> None:

@@ -2,11 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blackstart.injectors.base import Injector, Refusal
+from blackstart.injectors.caches import CacheWipe
+from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelCorrupt
+from blackstart.injectors.model_revisions import VersionSkew
 from blackstart.injectors.platforms.docker_api import DockerApi, at
+from blackstart.injectors.platforms.docker_spec import DockerSpec
 from blackstart.tests.command import Blackstart, Done
 from blackstart.tests.docker import victims
 from blackstart.tests.docker.engine import IMAGE, SOCKET
@@ -17,6 +23,15 @@ HEAD = (
 )
 
 SLEEP = ["python3", "-c", "import time; time.sleep(600)"]
+STRANGER, SHARED = "v-stranger", "blackstart-test-shared"
+OF_FILES: tuple[Injector, ...] = (
+    ModelCorrupt("truncate", file=victims.MODEL),
+    ModelCorrupt("slow-read", file=victims.MODEL),
+    VersionSkew(file=victims.MODEL),
+    CheckpointCorrupt(victims.CHECKPOINTS),
+    CredentialExpire(victims.TOKEN),
+    CacheWipe(victims.CACHE),
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +42,12 @@ def service(api: DockerApi) -> Iterator[None]:
 
 @pytest.fixture
 def extra(api: DockerApi, service: None) -> Iterator[Any]:
-    """Makes one more container, as `extra`."""
+    """Makes one more container."""
     made: list[str] = []
 
-    def make(**more: Any) -> None:
-        made.append("v-extra")
-        victims.create(api, "v-extra", **more)
+    def make(name: str = "v-extra", **more: Any) -> None:
+        made.append(name)
+        victims.create(api, name, **more)
 
     yield make
     for each in made:
@@ -103,6 +118,46 @@ def test_refused_before_the_drill(blackstart: Blackstart, extra: Any, more: Any,
     done = planned(blackstart, fault, profile(blackstart.folder, "v-extra"))
     assert done.code == 2, done.out
     assert why in done.err
+
+
+@pytest.fixture
+def shared(api: DockerApi) -> Iterator[str]:
+    """The name of a volume, which is gone afterwards."""
+    yield SHARED
+    api.delete(at("volumes", SHARED))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "named"),
+    [
+        (f"{SHARED}:/models", f"{SHARED}:/data:ro", f"volume {SHARED}"),
+        ("{folder}/mine:/models", "{folder}:/data:ro", "{folder} of the engine's machine"),
+    ],
+    ids=["volume", "folder"],
+)
+def test_a_volume_that_somebody_else_has_as_well(
+    blackstart: Blackstart, api: DockerApi, shared: str, extra: Any, tmp_path: Path, mine: str, theirs: str, named: str
+) -> None:
+    del shared
+    for name, mounts in (("v-extra", mine), (STRANGER, theirs)):
+        extra(name, HostConfig={"Binds": [mounts.format(folder=tmp_path)]})
+    why = f"not injecting: container {STRANGER} has {named.format(folder=tmp_path)}, and so "
+    done = planned(
+        blackstart, f"{{kind: model-corrupt, mutation: truncate, file: {victims.MODEL}}}", profile(tmp_path, "v-extra")
+    )
+    assert done.code == 2, done.out
+    assert f"{why}{victims.MODEL} of v-extra, and is no part of this service: it would be hit as well; name it among" in done.err
+    with closing(victims.opened(tmp_path, f"unix://{SOCKET}", DockerSpec(containers=("v-extra",)))) as platform:
+        for injector in OF_FILES:
+            with pytest.raises(Refusal, match=why):
+                injector.plan(platform.find(), platform)
+        api.post(at("containers", STRANGER, "pause"))
+        with pytest.raises(Refusal, match=why):
+            OF_FILES[0].plan(platform.find(), platform)
+        api.post(at("containers", STRANGER, "unpause"))
+        api.post(at("containers", STRANGER, "stop"), t=0)
+        for injector in OF_FILES:
+            injector.plan(platform.find(), platform)
 
 
 def test_a_read_only_mount_is_no_place_for_damage(blackstart: Blackstart, extra: Any, tmp_path: Path) -> None:

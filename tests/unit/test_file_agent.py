@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -575,3 +576,85 @@ def test_sparse_gigabytes_in_bounded_memory(folder: Path, model: Path, gigabytes
     with model.open("rb") as file:
         file.seek(-4000, os.SEEK_END)
         assert file.read() == b"\x04\x05\x06\x3f" * 1000
+
+
+# --- strangers who have it under another name ---
+
+HOLDS = {
+    "open": "import sys; file = open(sys.argv[1]); print('held', flush=True); sys.stdin.read()",
+    "mapped": (  # without the descriptor that the mapping keeps
+        "import mmap, os, sys; file = open(sys.argv[1], 'rb'); held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "os.closerange(3, 100); print('held', flush=True); sys.stdin.read()"
+    ),
+}
+MOUNTS = pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="to mount something takes root")
+
+
+@contextmanager
+def elsewhere(what: Path, name: Path, holds: str, inside: str = "") -> Iterator[int]:
+    """A process that holds a file under another name, as a container with a bind mount does; of a folder, one `inside` it."""
+    (Path.mkdir if what.is_dir() else Path.touch)(name)
+    script = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$2$5"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", what, name, sys.executable, HOLDS[holds], inside]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdin is not None
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"held\n"
+        assert not what.samefile(name), "this process sees the mount as well"
+        yield stranger.pid
+        stranger.stdin.close()
+
+
+@MOUNTS
+@pytest.mark.parametrize("holds", HOLDS)
+def test_a_file_that_somebody_has_under_another_name_is_refused(folder: Path, model: Path, holds: str) -> None:
+    before, name = snapshot(model), folder.parent / "theirs"
+    with elsewhere(model, name, holds) as pid:
+        why = refusal(folder, model, "truncate", readers=[])
+    assert re.fullmatch(rf"{model} is in use by process {pid} \(.*\) as {name}, which is no target; end that first", why)
+    assert snapshot(model) == before
+
+
+@MOUNTS
+def test_a_mapping_is_known_where_stat_tells_another_device_than_maps(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on btrfs, and on overlayfs of older kernels."""
+    why = r"/model\.safetensors is in use by process {} .* as .*/theirs, which is no target"
+    monkeypatch.setattr(file_agent, "device_and_inode", lambda path: ("ff:ff", Path(path).stat().st_ino))
+    with elsewhere(model, folder.parent / "theirs", "mapped") as pid, pytest.raises(file_agent.Refused, match=why.format(pid)):
+        file_agent.refuse_foreign({str(model): False}, [], file_agent.never)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    path = tmp_path / "cache"
+    (path / "blobs" / "deep").mkdir(parents=True)
+    (path / "blobs" / "deep" / "one").write_text("one")
+    (path / "link").symlink_to("blobs")
+    return path
+
+
+@MOUNTS
+@pytest.mark.parametrize("holds", HOLDS)
+def test_a_cache_of_which_somebody_has_a_file_under_another_name_is_refused(folder: Path, cache: Path, holds: str) -> None:
+    job = {"path": str(cache), "do": {"op": "empty"}}
+    with elsewhere(cache, folder.parent / "theirs", holds, "/blobs/deep/one") as pid:
+        why = refusal(folder, cache, "wipe", jobs=[job], readers=[])
+    assert f"{cache}/blobs/deep/one is in use by process {pid} " in why
+    assert f"as {folder.parent}/theirs/blobs/deep/one, which is no target" in why
+    assert {each.name for each in cache.iterdir()} == {"blobs", "link"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="who has a file open is told by Linux")
+def test_a_folder_with_too_much_in_it_is_refused_where_others_have_files_open(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_agent.refuse_foreign({str(cache): True}, [], file_agent.never)
+    monkeypatch.setattr(file_agent, "MOST_ENTRIES", 3)
+    with pytest.raises(
+        file_agent.Refused, match=r"/cache holds more than 3 entries, too many to tell whether a stranger has one open"
+    ):
+        file_agent.refuse_foreign({str(cache): True}, [], file_agent.never)
+    monkeypatch.setattr(file_agent, "strangers", lambda _: [])
+    file_agent.refuse_foreign({str(cache): True}, [], file_agent.never)
