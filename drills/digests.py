@@ -66,14 +66,23 @@ def why_not(scenario: Scenario, service: Service, platform: Platform, everything
         service = replace(service, model=replace(model, manifest=None))  # that is said, and cannot be compared with as well
     looked = [_first_look(target, service, platform) for target in replicas]
     found += [why for _, why in looked if why]
-    size = sum(each for each, _ in looked)
-    needed_s, hold_s = size / lane.per_second, scenario.steady_state.hold.total_seconds()
-    if needed_s > hold_s:
-        found.append(
-            f"{REFUSED} reads {size} bytes before the fault, which at {SIZE.show(lane.per_second)} a second takes {needed_s:.0f} s, and "
+    return [*found, *_too_slow([size for sizes, _ in looked for size in sizes], scenario, lane, platform.longest_read_s)]
+
+
+def _too_slow(sizes: Sequence[int], scenario: Scenario, lane: DigestLane, longest_s: float) -> Iterator[str]:
+    """Why files of so many bytes are not read in time, where one is read for that long at the most."""
+    all_s, largest_s = sum(sizes) / lane.per_second, max(sizes, default=0) / lane.per_second
+    rate, hold_s = SIZE.show(lane.per_second), scenario.steady_state.hold.total_seconds()
+    if all_s > hold_s:
+        yield (
+            f"{REFUSED} reads {sum(sizes)} bytes before the fault, which at {rate} a second takes {all_s:.0f} s, and "
             f"`steady_state.hold` is {hold_s:g} s; hold for longer, or raise `digest.per_second`"
         )
-    return found
+    if largest_s > longest_s:
+        yield (
+            f"{REFUSED} reads a file of {max(sizes)} bytes, which at {rate} a second takes {largest_s:.0f} s, and in a container none is "
+            f"read for longer than {longest_s:g} s; raise `digest.per_second`"
+        )
 
 
 def replicas_of(everything: Sequence[Target], lane: DigestLane) -> list[Target]:
@@ -82,13 +91,13 @@ def replicas_of(everything: Sequence[Target], lane: DigestLane) -> list[Target]:
     return [target for target in everything if target.role in compared]
 
 
-def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple[int, str]:
-    """The size of a replica's model in bytes, and why it cannot be compared."""
+def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple[list[int], str]:
+    """The sizes of a replica's model files in bytes, and why they cannot be compared."""
     path = path_of(target, service)
     try:
         _, marks = platform.model_marks(target, path)
     except PlatformError as error:
-        return 0, f"{REFUSED} cannot read the model of {target.name}: {error}; leave `digest` out, or mend that"
+        return [], f"{REFUSED} cannot read the model of {target.name}: {error}; leave `digest` out, or mend that"
     why = "" if marks else f"{REFUSED} finds no files of {target.name} in {path}; correct `model.path`"
     if marks and (unlike := misfit(target, service, marks.keys())):
         why = f"{REFUSED} cannot compare with the manifest: {unlike}"
@@ -97,7 +106,7 @@ def _first_look(target: Target, service: Service, platform: ModelSight) -> tuple
             served(target, service.model.served, platform)
         except (PlatformError, Unknown) as error:
             why = f"{REFUSED} cannot tell what {target.name} serves: {error}; correct `model.served`, or leave it out"
-    return sum(mark[1] for mark in marks.values()), why
+    return [mark[1] for mark in marks.values()], why
 
 
 class Unknown(Exception):

@@ -1,7 +1,8 @@
 """Damage the files of a model beside its reader, hold the damage, and put every byte back whatever becomes of the asker.
 
     file_agent.py mutate-file REQUEST    REQUEST is JSON, or @FILE; standard input stays open for as long as the fault is to hold
-    file_agent.py look REQUEST           the same as far as its first write: `refused` is why it would be refused, or empty
+    file_agent.py look REQUEST           the same as far as its first write: `refused` is why it would be refused, or empty; ends when
+                                         standard input closes
     file_agent.py undo @RECORD           from any process, as often as wished: end that agent and restore what it left
 
 The protocol is agent.py's: REQUEST has `fault`, `state` (path of the undo record), `deadline_s`, `lease_s` (or null); the fault
@@ -982,7 +983,7 @@ def restore(body: Record) -> Record:
 
 
 def never() -> None:
-    """An undo, and a look, run to their end."""
+    """An undo runs to its end."""
 
 
 def foreign(record: Record, found: str) -> Foreign:
@@ -1291,11 +1292,19 @@ def begin(request: Record, ending: Ending) -> Record:
     return body
 
 
+def end_if_told() -> None:
+    """What only looks ends with whoever asked: reading a large file on would load the victim's disk for nobody."""
+    if select.select([0], [], [], 0)[0] and not os.read(0, 4096):
+        raise Ended("standard input closed")
+
+
 def look_ahead(request: Record) -> int:
     """Say whether this would be refused. Nothing is changed, and every file is read as it would be before the first write."""
     why = ""
     try:
-        prepare(request, never)
+        prepare(request, end_if_told)
+    except Ended:
+        return 1  # there is nobody to tell
     except (Refused, OSError) as problem:
         why = str(problem)
     sys.stdout.write(json.dumps({"refused": why}) + "\n")

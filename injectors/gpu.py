@@ -101,7 +101,8 @@ class GpuSaturate(OnDevice):
     proven_by: ClassVar[str] = (
         "NVML, or of AMD's GPUs the kernel (amdkfd, amdgpu): the agent's process on the target's GPU, its utilisation; on OpenCL the "
         "runtime's event times, and of a GPU the kernel's account of who has it open. Right before the undo the device's own events have to show "
-        "the duty within 5 points, over 5 s to 10 s; of what is no real GPU the agent's waiting for a core is counted with them"
+        "the duty within 5 points, over 5 s to 10 s: how long the agent's kernels were on it, slices of time that others got between included; of "
+        "what is no real GPU the agent's waiting for a core makes up for what is missing"
     )
     undone_by: ClassVar[str] = "the agent ends, and the driver takes back its context"
 

@@ -1,5 +1,7 @@
 """How much of the time a device has worked for an agent that keeps it at work."""
 
+from math import inf
+
 from .base import NotYet
 from .gpu_proof import LEAST_DEMAND
 from .values import JSON
@@ -9,17 +11,19 @@ WITHIN = 0.05  # of the whole time, from SURE_S on; before that LEAST_DEMAND is 
 
 
 def kept(marks: list[list[float]], asked: float, prior: JSON) -> JSON:
-    """The `duty` by the device's own events `over_s` seconds. Raises NotYet where it is less than what was asked for.
+    """The `duty` by the device's own events `over_s` seconds. Raises NotYet where it is less than what was asked for, or more.
 
-    What is no real GPU is worked on by the machine's cores: there what the agent `waited` for a core counts as well, since a busy machine
-    takes from it what it was about to do.
+    Events tell of the agent's kernels alone, slices of time that others got between included: the agent takes these from what it owes, so
+    that others' work makes its duty no higher, as it makes a GPU's utilisation.
+    What is no real GPU is worked on by the machine's cores: there what the agent `waited` for a core makes up for what is missing, since a
+    busy machine takes from it what it was about to do.
     """
     duty, over_s = duty_of(marks)
     fact: JSON = {"duty": duty, "over_s": over_s}
     if prior["hardware"] != "real":
         fact["waited"] = _share(marks, 2)
-    sure = asked - WITHIN if over_s >= SURE_S else 0.0
-    if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * asked or duty + fact.get("waited", 0.0) < sure:
+    least, most = (asked - WITHIN, asked + WITHIN) if over_s >= SURE_S else (0.0, inf)
+    if over_s < LEAST_LOOK_S or duty < LEAST_DEMAND * asked or duty + fact.get("waited", 0.0) < least or duty > most:
         raise NotYet(f"{prior['device']} has {worked(fact)}, of {asked:.0%} asked for")
     return fact
 

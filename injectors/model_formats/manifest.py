@@ -19,6 +19,7 @@ SCHEMA = "blackstart.manifest/v1"
 NAME = model_sight.MANIFEST
 CHUNK = 1 << 20
 HELD = model_sight.HELD
+UNDO_FIRST = "is left by a fault that is held or was not undone; undo it first: blackstart recover --all"
 Progress = Callable[[str, int, int], None]  # file, bytes of all files read so far, bytes of all files
 
 
@@ -65,25 +66,37 @@ def _files(base: Path, names: list[str], progress: Progress) -> dict[str, Any]:
 
 
 def _names(folder: Path, leave_out: Path | None) -> Iterator[str]:
-    """Every regular file below the folder, links to files included. Raises Unfit where a fault is held on one of them."""
+    """Every regular file below the folder, by links as well. Raises Unfit where one leads nowhere, or a fault is held on a file."""
     if not folder.exists():
         raise Unfit(f"{folder}: there is no such file or folder")
     if not folder.is_dir():
         if not folder.is_file():
             raise Unfit(f"{folder} is neither a folder nor a regular file; name what the model lies in")
+        _refuse_held(folder)
         yield folder.name
         return
-    for where, _, names in os.walk(folder, onerror=_unseen):
-        for name in names:
-            path = Path(where) / name
-            if name.startswith(".") and HELD in name:
-                raise Unfit(f"{path} is left by a fault that is held or was not undone; undo it first: blackstart recover --all")
-            if path.is_file() and not (leave_out and leave_out.exists() and path.samefile(leave_out)):
-                yield path.relative_to(folder).as_posix()
+    try:
+        paths = [Path(found) for found in model_sight.below(str(folder))]
+    except OSError as problem:
+        raise Unfit(f"{problem.filename}: {problem.strerror}") from problem
+    for path in paths:
+        if path.name.startswith(".") and HELD in path.name:
+            raise Unfit(f"{path} {UNDO_FIRST}")
+        if path.is_symlink():
+            _refuse_held(path)
+        if path.is_file() and not (leave_out and leave_out.exists() and path.samefile(leave_out)):
+            yield path.relative_to(folder).as_posix()
 
 
-def _unseen(problem: OSError) -> None:
-    raise Unfit(f"{problem.filename}: {problem.strerror}")
+def _refuse_held(path: Path) -> None:
+    """What a fault keeps lies beside the file itself, wherever a link to it stands."""
+    real = path.resolve()
+    try:
+        kept = [each for each in real.parent.iterdir() if each.name.startswith(f".{real.name}{HELD}")]
+    except OSError as problem:
+        raise Unfit(f"{real.parent}: {problem.strerror}; whether a fault holds {path} cannot be seen") from problem
+    if kept:
+        raise Unfit(f"{kept[0]} {UNDO_FIRST}")
 
 
 def _tensors(base: Path, names: list[str]) -> dict[str, dict[str, Tensor]]:

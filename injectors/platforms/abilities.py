@@ -58,11 +58,17 @@ class Contents(Protocol):
 
 @runtime_checkable
 class ModelSight(Protocol):
-    """The ability to tell what model a replica has, at little cost, and to ask it what it serves. Raises PlatformError."""
+    """The ability to tell what model a replica has, at little cost, and to ask it what it serves. Raises PlatformError.
+
+    `longest_read_s`: for how long one file may be read.
+    """
+
+    longest_read_s: float
 
     def model_marks(self, target: Target, path: str) -> tuple[str, Mapping[str, Sequence[int]]]:
-        """The folder of the model at `path` (a file, or a folder with all below it), and by the name of each file there its mark: inode,
-        size and moments, what changes whenever it is written or replaced. What faults of ours keep beside a file is no part of it.
+        """The folder of the model at `path` (a file, or a folder with all below it, linked folders as well), and by the name of each
+        file there its mark: inode, size and moments, what changes whenever it is written or replaced. What faults of ours keep beside a
+        file is no part of it.
         """
 
     def model_digests(self, target: Target, path: str, ranges: Mapping[str, tuple[int, int]], per_second: int) -> JSON:

@@ -26,6 +26,7 @@ class ContainerFiles(LookedContents, Generic[W]):
     """The platform says which container is a target's, and how programs get into it."""
 
     doors: Doors[W]
+    longest_read_s: float = DIGEST_S
 
     @abstractmethod
     def _container(self, target: Target) -> W | None:
@@ -107,7 +108,7 @@ class ContainerFiles(LookedContents, Generic[W]):
         return found["folder"], found["marks"]
 
     def model_digests(self, target: Target, path: str, ranges: Ranges, per_second: int) -> JSON:
-        return self._sight(target, "digests", DIGEST_S, path=path, ranges=ranges, per_second=per_second)
+        return self._sight(target, "digests", DIGEST_S + EXEC_S, path=path, ranges=ranges, per_second=per_second)
 
     def read_time(self, target: Target, path: str) -> float:
         return float(self._sight(target, "read-time", READ_S, path=path)["seconds"])

@@ -110,16 +110,14 @@ class LocalAgents:
         command = [sys.executable, "-I", "-S", str(program(verb)), "look", json.dumps(request)]
         longest_s = LOOK_S if limit_s is None else limit_s
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
-            looking = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=errors, cwd=self.folder, env=self.environment
-            )
-            try:
-                if not came(lambda: looking.poll() is not None, longest_s, self.given_up, LOOK_EVERY_S):
-                    raise PlatformError(f"a look at what {verb} needs did not end within {longest_s:g} s")
-            finally:
-                if looking.poll() is None:
+            with subprocess.Popen(  # its input stays open, since a look ends with whoever asked for it
+                command, stdin=subprocess.PIPE, stdout=said, stderr=errors, cwd=self.folder, env=self.environment
+            ) as looking:
+                try:
+                    if not came(lambda: looking.poll() is not None, longest_s, self.given_up, LOOK_EVERY_S):
+                        raise PlatformError(f"a look at what {verb} needs did not end within {longest_s:g} s")
+                finally:
                     looking.kill()
-                    looking.wait()
             said.seek(0)
             errors.seek(0)
             if looking.returncode:

@@ -1,8 +1,10 @@
 """Files of this machine, as the service sees them."""
 
 import hashlib
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -24,6 +26,7 @@ class LocalFiles:
     """Relative paths start at `folder`."""
 
     given_up: Event
+    longest_read_s: float = math.inf  # whoever stops the drill ends it
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,6 +39,14 @@ class LocalFiles:
         except OSError as error:
             raise PlatformError(f"{folder}: {error.strerror}") from error
         return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def size(self, paths: Iterable[str]) -> int:
+        """Bytes of all these files together, as far as they can be seen."""
+        found = 0
+        for path in paths:
+            with suppress(OSError):
+                found += (self.folder / path).stat().st_size
+        return found
 
     def exists(self, target: Target, path: str) -> bool:
         del target
@@ -116,7 +127,7 @@ class LocalFiles:
         try:
             return model_sight.marks(str(self.folder / path))
         except OSError as error:
-            raise PlatformError(f"{path}: {error.strerror}") from error
+            raise PlatformError(f"{error.filename or path}: {error.strerror}") from error
 
     def model_digests(self, target: Target, path: str, ranges: model_sight.Ranges, per_second: int) -> JSON:
         del target

@@ -4,6 +4,7 @@ One file for Python 3.8 and the standard library: it is imported here for files 
 that have nothing but python3. It changes nothing.
 """
 
+import errno
 import hashlib
 import http.client
 import json
@@ -27,18 +28,33 @@ NO_PROXY = urllib.request.ProxyHandler({})  # the replica itself is asked, whate
 
 
 def names(path: str) -> Iterator[str]:
-    """Of every file of a model, relative to its folder; of one file its own."""
+    """Of every file of a model, relative to its folder; of one file its own. Raises OSError as `below` does."""
     if not os.path.isdir(path):
         yield os.path.basename(path)
         return
-    for where, _, found in os.walk(path, onerror=_unseen):
-        for name in found:
-            if name != MANIFEST and not (name.startswith(".") and HELD in name):
-                yield os.path.relpath(os.path.join(where, name), path)
+    for found in below(path):
+        name = os.path.basename(found)
+        if name != MANIFEST and not (name.startswith(".") and HELD in name):
+            yield os.path.relpath(found, path)
 
 
-def _unseen(problem: OSError) -> None:
-    raise problem
+def below(folder: str, above: Tuple[Tuple[int, int], ...] = ()) -> Iterator[str]:
+    """The path of every file in a folder, and of those in folders that are linked there, as a version of a model may be.
+
+    Raises OSError, also where a link leads nowhere, or back to one of the folders `above` it: what would be left out is said.
+    """
+    seen = os.stat(folder)
+    here = (seen.st_dev, seen.st_ino)
+    if here in above:
+        raise OSError(errno.ELOOP, "a link back to a folder that it lies in; remove it", folder)
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            yield from below(path, (*above, here))
+        elif os.path.islink(path) and not os.path.exists(path):
+            raise OSError(errno.ENOENT, "a link to what is not there; fetch that, or remove the link", path)
+        else:
+            yield path
 
 
 def mark(found: os.stat_result) -> List[int]:

@@ -38,7 +38,7 @@ from .process_table import (
 GRACE_S = 30.0  # between SIGTERM and SIGKILL in a restart: the default of Kubernetes (terminationGracePeriodSeconds)
 STOP_GRACE_S = 10.0
 STAND_LIMIT_S = 60.0
-DIGEST_S = 900.0  # of a model of 100 GB, where the disk gives 110 MB a second
+READ_S, SLOWEST = 900.0, 50 << 20  # a look at files may take that long, and a second more for each so many bytes
 LOOK_EVERY_S = 0.005
 STAND_EVERY_S = 0.05  # finding a component reads the whole process table
 
@@ -220,7 +220,8 @@ class ProcessPlatform(LocalFiles, AloneHere):
 
     def agent_look(self, target: Target, verb: str, parameters: JSON) -> str:
         del target
-        return str(self.agents.look(verb, {"fault": "look", "verb": verb, **parameters}, DIGEST_S)["refused"])
+        limit_s = READ_S + self.size([job["path"] for job in parameters.get("jobs", ())]) / SLOWEST
+        return str(self.agents.look(verb, {"fault": "look", "verb": verb, **parameters}, limit_s)["refused"])
 
     def agent_end(self, fault: str, target: Target, beside: Sequence[str] = ()) -> JSON:
         return self.agents.end(fault, target, beside)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from blackstart.drills.service import Endpoint, Model, Service
 from blackstart.injectors.model_formats.manifest import measured, write
 from blackstart.injectors.platforms import model_sight
 from blackstart.injectors.platforms.base import GivenUp, Target
+from blackstart.injectors.platforms.container_files import ContainerFiles
 from blackstart.injectors.platforms.exec_agents import BOOT, packed, source
 from blackstart.injectors.platforms.process import ProcessPlatform
 from blackstart.injectors.platforms.process_spec import Component, ProcessSpec
@@ -88,12 +89,14 @@ def test_digests_of_a_file_and_of_parts_at_a_bounded_rate(tmp_path: Path) -> Non
 
 
 @contextmanager
-def piped(verb: str, request: dict[str, object]) -> Iterator["subprocess.Popen[bytes]"]:
+def piped(
+    verb: str, request: dict[str, object], program: str = "platforms/model_sight.py"
+) -> Iterator["subprocess.Popen[bytes]"]:
     """The program as it runs in a container: read from its own standard input, which stays open."""
     command = [sys.executable, "-I", "-c", BOOT, verb, json.dumps(request)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
-        process.stdin.write(packed(source("platforms/model_sight.py")))
+        process.stdin.write(packed(source(program)))
         process.stdin.flush()
         yield process
 
@@ -116,11 +119,79 @@ def test_the_same_in_a_container(tmp_path: Path) -> None:
     assert "refused" in str(said("ask", url="http://127.0.0.1:1/")["error"])
 
 
+def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
+    """Here and in a container; a link that leads nowhere, or back, is said by its name."""
+    for name in ("store/1", "model"):
+        (tmp_path / name).mkdir(parents=True)
+    model, weights = tmp_path / "model", tmp_path / "store" / "1" / "weights"
+    weights.write_bytes(b"1")
+    (model / "1").symlink_to("../store/1")
+
+    def told() -> str:
+        marks = said("marks", path=str(model))["marks"]
+        assert model_sight.marks(str(model)) == (str(model), marks)
+        assert isinstance(marks, dict)
+        digests = {name: said("digests", path=str(model / name), ranges={}, per_second=1000)["sha256"] for name in marks}
+        assert list(digests) == ["1/weights"]
+        return whole(digests)  # type: ignore[arg-type]
+
+    before = told()
+    weights.write_bytes(b"2")
+    assert told() != before
+    for link, to, why in (
+        ("lost", "none", "to what is not there; fetch"),
+        ("back", ".", "back to a folder that it lies in; remove"),
+    ):
+        (model / link).symlink_to(to)
+        assert f"{model / link}: a link {why}" in str(said("marks", path=str(model))["error"])
+        (model / link).unlink()
+
+
 def test_a_reader_in_a_container_ends_with_its_connection(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"x" * 1000)
     with piped("digests", {"path": str(tmp_path / "m"), "ranges": {}, "per_second": 1}) as process:
         out, _ = process.communicate(timeout=20)  # which closes its input; reading would take 1000 s
     assert json.loads(out) == {"error": "digests: told to end"}
+
+
+LOOK = {"fault": "look", "mutation": "truncate"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what a process has open")
+@pytest.mark.parametrize(("program", "verb"), [("look.py", "digest"), ("file_agent.py", "look")])
+def test_who_reads_a_large_file_ends_with_its_connection(tmp_path: Path, program: str, verb: str) -> None:
+    """Reading on would take half an hour, of the victim's own disk, for nobody."""
+    path = tmp_path.resolve() / "m"
+    path.write_bytes(b"x")
+    os.truncate(path, 1 << 40)  # holes
+    jobs = [{"path": str(path), "expected": None, "do": {"op": "cut", "offset": 1 << 39}}]
+    with piped(verb, {**LOOK, "path": str(path), "jobs": jobs}, program) as process:
+        assert process.stdin is not None
+        try:
+            until("the file to be read", lambda: str(path) in opened_by(process.pid))
+            process.stdin.close()
+            process.wait(20)
+        finally:
+            process.kill()
+
+
+def opened_by(pid: int) -> set[str]:
+    found = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(each.readlink()))
+    return found
+
+
+def test_the_larger_the_files_the_longer_a_look_at_them_may_take(service: Service) -> None:
+    os.truncate(service.folder / "r0" / "model.bin", 1 << 40)
+    limits: list[float] = []
+    with opened(service) as platform:
+        platform.agents.look = lambda _, __, limit_s: limits.append(limit_s) or {"refused": ""}  # type: ignore[method-assign]
+        for name in (*NAMES, "nowhere"):
+            platform.agent_look(REPLICAS[0], "mutate-file", {"jobs": [{"path": f"{name}/model.bin"}]})
+    assert limits[0] >= (1 << 40) / (100 << 20)
+    assert limits[1:] == pytest.approx([limits[2]] * 2, abs=1)
 
 
 def test_reading_ends_when_nobody_waits_for_it(service: Service) -> None:
@@ -168,6 +239,29 @@ def test_what_is_refused_before_a_drill(service: Service) -> None:
     assert "cannot tell what r0 serves: it has no URL of its own" in refused(
         replace(service, model=replace(model, served="/v1/models#/a")), replicas=silent
     )
+
+
+def test_a_file_that_no_container_reads_in_time_is_refused(service: Service) -> None:
+    """Holding for longer does not help: what reads it there is given up, and begins anew with the next look."""
+
+    class Inside(ProcessPlatform):
+        longest_read_s = ContainerFiles.longest_read_s
+
+    assert service.process is not None
+    os.truncate(service.folder / "r0" / "model.bin", 61 << 30)
+    patient = replace(SCENARIO, steady_state=SteadyState(hold=timedelta(hours=1)))
+    platform = Inside(service.process, service.folder, service.folder / "state", dict(os.environ))
+    with closing(platform):
+        (why,) = why_not(patient, service, platform, REPLICAS)
+        assert (
+            "reads a file of 65498251264 bytes, which at 64MiB a second takes 976 s, and in a container none is read for longer"
+            in why
+        )
+        assert "than 900 s; raise `digest.per_second`" in why
+        quick = replace(patient, digest=DigestLane(per_second=Size(128 << 20)))
+        assert why_not(quick, service, platform, REPLICAS) == []
+    with opened(service) as here:
+        assert why_not(patient, service, here, REPLICAS) == []
 
 
 def test_the_manifest_of_a_folder_tells_of_one_file_in_it(service: Service) -> None:

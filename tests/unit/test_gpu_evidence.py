@@ -274,6 +274,11 @@ def test_the_duty_that_is_asked_for_has_to_be_there_once_there_was_time_for_it()
     assert "GPU-0 worked 76% of 9.0 s for the agent beside r0" in held_for(9.0, 0.76, 0.0, "real").detail
     with pytest.raises(NotYet, match=f"{UUID} has worked 74% of 9.0 s for the agent, of 80% asked for"):
         held_for(9.0, 0.74, 0.0, "real")
+    assert "GPU-0 worked 84% of 9.0 s" in held_for(9.0, 0.84, 0.0, "real").detail
+    for hardware, waited in (("real", 0.0), ("opencl-cpu", 0.3)):
+        with pytest.raises(NotYet, match=f"{UUID} has worked 95% of 9.0 s for the agent.*, of 80% asked for"):
+            held_for(9.0, 0.95, waited, hardware)
+    assert held_for(2.0, 0.95, 0.0, "real").facts["targets"]["r0"]["duty"] == pytest.approx(0.95)
 
 
 def test_what_an_agent_waits_for_a_core_counts_where_cores_do_the_work() -> None:

@@ -12,7 +12,7 @@ import pytest
 from blackstart.commands.console import confess
 from blackstart.injectors.model_formats.manifest import NAME, Unfit, differences, measured, stored
 from blackstart.tests.unit import models
-from blackstart.tests.unit.held_files import Agent
+from blackstart.tests.unit.held_files import Agent, undo
 from safetensors.numpy import load_file, save_file
 
 MEASURED = """
@@ -148,6 +148,64 @@ def test_a_held_fault_is_not_taken_for_the_model(model: Path, tmp_path: Path) ->
     assert "held or was not undone; undo it first: blackstart recover --all" in err
     agent.let_go()
     assert manifest(model, "--check")[0] == 0
+
+
+def test_a_fault_held_on_a_file_is_seen_by_whatever_name_it_has(model: Path, tmp_path: Path) -> None:
+    """Alone, and by the links of a hub's cache, whose files lie elsewhere; also once the agent is dead."""
+    for name in ("state", "snapshot"):
+        (tmp_path / name).mkdir()
+    path, link = model / "other.gguf", tmp_path / "snapshot" / "model.gguf"
+    link.symlink_to(path)
+    agent = Agent(tmp_path / "state", path, "nan-one")
+
+    def refused() -> bool:
+        found = [manifest(given) for given in (path, link, link.parent)]
+        return all((code, out) == (2, "") and f"{model}/.other.gguf.blackstart-f1 is left" in err for code, out, err in found)
+
+    assert refused()
+    agent.kill()
+    assert refused()
+    assert undo(agent.state)[0] == 0
+    assert [manifest(given)[0] for given in (path, link, link.parent)] == [0, 0, 0]
+
+
+def test_what_lies_in_a_linked_folder_is_the_models(tmp_path: Path) -> None:
+    """As a version of it does in a store of models."""
+    for name in ("store/1", "model"):
+        (tmp_path / name).mkdir(parents=True)
+    weights = models.write_safetensors(tmp_path / "store" / "1" / "model.safetensors")
+    (tmp_path / "model" / "config.pbtxt").write_text("x")
+    for name in ("1", "2"):
+        (tmp_path / "model" / name).symlink_to("../store/1")
+    assert manifest(tmp_path / "model")[0] == 0
+    files = stored(tmp_path / "model" / NAME)["files"]
+    assert set(files) == {"config.pbtxt", "1/model.safetensors", "2/model.safetensors"}
+    assert "norm.weight" in files["1/model.safetensors"]["tensors"]
+    tensors = load_file(weights)
+    tensors["norm.weight"][3] = 7.0
+    save_file(tensors, weights)
+    code, out, _ = manifest(tmp_path / "model", "--check")
+    assert code == 1
+    assert "1/model.safetensors: has another digest; tensors: norm.weight" in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("link", "to", "where", "why"),
+    [
+        ("weights.bin", "../blobs/missing", "weights.bin", "a link to what is not there; fetch that, or remove the link"),
+        ("itself", "itself", "itself", "a link to what is not there"),
+        ("back", ".", "back", "a link back to a folder that it lies in; remove it"),
+        ("sub/up", "..", "sub/up", "a link back to a folder that it lies in; remove it"),
+        ("above", "..", "above/model", "a link back to a folder that it lies in; remove it"),
+    ],
+)
+def test_links_to_nowhere_and_back_are_refused(model: Path, link: str, to: str, where: str, why: str) -> None:
+    (model / "sub").mkdir()
+    (model / link).symlink_to(to)
+    code, out, err = manifest(model)
+    assert (code, out) == (2, "")
+    assert f"{model / where}: {why}" in err
+    assert not (model / NAME).exists()
 
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
