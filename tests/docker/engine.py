@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blackstart.injectors.platforms.base import PlatformError
-from blackstart.injectors.platforms.docker_api import DockerApi
+from blackstart.injectors.platforms.docker_api import DockerApi, at
 from blackstart.injectors.platforms.docker_helpers import present
 from blackstart.tests.command import until
 from blackstart.tests.docker import nvidia_runtime
@@ -23,6 +23,7 @@ STATE = Path("/var/lib/blackstart-docker")
 SOCKET = RUN / "docker.sock"
 PROGRAMS = ("dockerd", "containerd", "runc", "iptables", "zstd")
 MARKS = ("DOCKER", "docker0", "10.213.")  # in rules of the firewall that are dockerd's
+BUILT_IN = frozenset({"bridge", "host", "none"})  # networks
 STARTED_S, STOPPED_S = 60, 60
 STORAGE = ("overlay2", "vfs")  # the first that this machine's file system takes
 
@@ -114,6 +115,20 @@ class Engine:
         finally:
             api.close()
 
+    def empty(self) -> None:
+        """Without what a killed test run left; its images stay."""
+        api = self.api()
+        try:
+            for container in api.get("/containers/json", all=1):
+                api.delete(at("containers", container["Id"]), force="true", v="true")
+            for network in api.get("/networks"):
+                if network["Name"] not in BUILT_IN:
+                    api.delete(at("networks", network["Id"]))
+            for volume in api.get("/volumes")["Volumes"] or []:
+                api.delete(at("volumes", volume["Name"]))
+        finally:
+            api.close()
+
     def words(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-2000:] if self.log.exists() else "it said nothing"
 
@@ -162,6 +177,8 @@ def started() -> Iterator[Engine]:
         try:
             engine.start()
             engine.load()
+            if not found:
+                engine.empty()
             yield engine
         finally:
             if not found or engine.process:
