@@ -19,8 +19,6 @@ from blackstart.drills.measure.probing import await_right
 COMMAND = [sys.executable, "-m", "blackstart"]
 FAILED, INCONCLUSIVE = 1, 3
 TRIES = 5
-WAITING = 2  # questions that a busy machine may keep waiting
-LATE_S = 2.0  # by which it may see a recovery later
 SHORT = ("steady_state.hold=3s", "settle=3s", "observe=20s")
 
 
@@ -183,11 +181,6 @@ def proven_by(folder: Path) -> list[dict[str, Any]]:
     """The evidence of each fault in effect, by the journal."""
     told = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     return [each["evidence"] for each in told if each["event"] == "effective"]
-
-
-def only_late(outage: dict[str, Any]) -> bool:
-    """Whether a machine that stood still may have made it: a question or two were answered late, or not in time, and none wrongly."""
-    return sum(outage["classes"].values()) <= WAITING and {*outage["classes"]} <= {"slow", "stall", "timeout"}
 
 
 def short(*more: str) -> list[str]:

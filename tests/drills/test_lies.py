@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from blackstart.scenarios.demo import Demo
-from blackstart.tests.command import LATE_S, Blackstart, events, short, until
+from blackstart.tests.command import Blackstart, events, short, until
 from blackstart.tests.journal import held_s
 
 KILL = "{kind: replica-kill, target: {count: 1}}"
@@ -75,7 +75,7 @@ def test_4_an_outage_is_judged_against_the_objective(blackstart: Blackstart, dem
     done = blackstart.telling("run", scenario(blackstart.folder, fault, "{rto: 1s}"), "--service", demo.service_file, "--yes")
     assert done.code == 1, done.out + done.err
     recovery = done.result["measurements"]["recovery_time"]
-    assert 2.0 < recovery["lo_s"] <= recovery["hi_s"] <= held_s(done.folder) + LATE_S
+    assert 2.0 < recovery["lo_s"] <= recovery["hi_s"] <= held_s(done.folder) + 1
     told = " ".join(done.out.split())
     assert "Users were without answers" in told  # nobody got through; what had been held back came only afterwards
     assert "partly" not in told
@@ -110,7 +110,7 @@ def test_8_a_hang_is_seen(blackstart: Blackstart, demo: Demo) -> None:
     done = blackstart.telling("run", scenario(blackstart.folder, fault, "{rto: 500ms}"), "--service", demo.service_file, "--yes")
     assert done.code == 1, done.out + done.err
     recovery = done.result["measurements"]["recovery_time"]
-    assert 1.0 < recovery["lo_s"] <= recovery["hi_s"] <= held_s(done.folder) + LATE_S
+    assert 1.0 < recovery["lo_s"] <= recovery["hi_s"] <= held_s(done.folder) + 1
 
 
 def test_9_a_partition_that_nothing_enforces(blackstart: Blackstart, demo: Demo) -> None:

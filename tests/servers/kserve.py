@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from blackstart.tests.command import Blackstart, Done, only_late
+from blackstart.tests.command import Blackstart, Done
 from blackstart.tests.servers.machine import scenario
 
+WAITING = 2  # questions that a busy machine may keep waiting
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready")
 
 
@@ -77,10 +78,12 @@ def check_damage_was_served(done: Done, *lanes: str) -> list[dict[str, Any]]:
 
 
 def never_noticed(result: dict[str, Any]) -> bool:
-    """Whether no health endpoint, of the service or of a replica, told of the fault: that all is well, said late, does not."""
+    """Whether no health endpoint, of the service or of a replica, told of the fault. That a busy machine kept a question or two waiting
+    is no such word.
+    """
     assert result["measurements"]["time_to_detect"].keys() >= {*HEALTH}
-    health = [each["classes"] for each in result["outages"] if each["lane"].startswith("health:")]
-    return all(only_late({"classes": {word: count for word, count in each.items() if word != "slow"}}) for each in health)
+    bad = [each["classes"] for each in result["outages"] if each["lane"].startswith("health:")]
+    return not any(sum(each.values()) > WAITING or any(word.startswith("status-") for word in each) for each in bad)
 
 
 def check_refused_alone(blackstart: Blackstart, file: Path, target: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blackstart.tests.command import LATE_S, Blackstart, only_late, until
+from blackstart.tests.command import Blackstart, until
 from blackstart.tests.journal import held_s
 from blackstart.tests.servers.machine import living, scenario
 from blackstart.tests.servers.mlservers import Mlserver, made
@@ -54,8 +54,7 @@ def test_a_killed_worker_is_replaced(blackstart: Blackstart, mlserver: Mlserver)
     assert len(fault["evidence"]["facts"]["gone"]) == 1
     assert fault["undo_verified"]
     assert fault["undo_evidence"]["facts"]["running"] == {"server": fault["identities"][0]}  # the server was never restarted
-    down = {outage["lane"] for outage in done.result["outages"] if not only_late(outage)}
-    assert not down & {f"health:{path}" for path in HEALTH}
+    assert not {outage["lane"] for outage in done.result["outages"]} & {f"health:{path}" for path in HEALTH}
     recorded = (done.folder / "service.yaml").read_text(encoding="utf-8")
     assert "colour" in recorded
     assert "3225.0" in recorded
@@ -74,10 +73,11 @@ def test_a_hung_worker_is_noticed_by_no_health_endpoint(blackstart: Blackstart, 
     verdicts = {one["name"]: one["verdict"] for one in done.result["objectives"]}
     assert verdicts == {"rto": "passed", "quality_loss": "passed", "time_to_detect": "failed"}
     measured = done.result["measurements"]
-    assert 2.5 <= measured["recovery_time"]["lo_s"] <= measured["recovery_time"]["hi_s"] <= held_s(done.folder) + LATE_S
+    assert 2.5 <= measured["recovery_time"]["lo_s"] <= measured["recovery_time"]["hi_s"] <= min(7, held_s(done.folder) + 2)
     assert all(measured["time_to_detect"][path] is None for path in HEALTH)
     assert all(measured["health_honesty_gap"][path]["lo_s"] >= 2 for path in HEALTH)
-    assert {outage["lane"] for outage in done.result["outages"] if not only_late(outage)} == {"semantic", "replica:server"}
+    down = {outage["lane"] for outage in done.result["outages"]}
+    assert down == {"semantic", "replica:server"}
     (fault,) = done.result["faults"]
     assert len(fault["evidence"]["facts"]["stopped"]) == 1
     assert fault["undo_verified"]
