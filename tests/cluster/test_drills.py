@@ -51,6 +51,12 @@ DRAIN = "gpu-node-drain"
 # Hardened all others; plain one for each means but for damaged files, which test_mlserver.py drills; all of both: tests/drills/all_scenarios.py --on kubernetes
 PLAIN = ("engine-hang-zombie", "router-worker-partition", "store-loss")
 DRILLS = [("plain", name) for name in PLAIN] + [("hardened", name) for name in sorted(HERE - {DRAIN})]
+# A kubelet that learns of a replacement before the API server's node authorizer does may not see its claim, and asks again some
+# 15 s later (https://github.com/kubernetes/kubernetes/issues/113429): a replica is back after 7 s or, seldom, after 25.
+AT_LEISURE = {
+    "latent-artifact-corruption": ("objectives.time_to_redundancy=30s", "observe=35s"),
+    "version-skew": ("observe=35s",),
+}
 
 # A hardened engine that hangs is replaced: there is nothing to undo, to end or to recover.
 plain = pytest.mark.parametrize("kind", ["plain"])
@@ -151,7 +157,8 @@ def test_an_api_server_that_is_away_for_a_while_ends_no_fault(blackstart: Blacks
 )
 def test_scenario(blackstart: Blackstart, service: Path, api: KubeApi, kind: str, name: str) -> None:
     """Hardened under exactly the rights that are printed for it."""
-    words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
+    settings = (*SHORT, *AT_LEISURE.get(name, EXPECTED[name].settings))
+    words = [word for setting in settings for word in ("--set", setting)]
     environment = {}
     if kind == "hardened":
         role = json.loads(blackstart("plan", name, "--service", service, "--rbac").out)
