@@ -14,7 +14,7 @@ _UNTIL = {
     "endpoint-removed": "the endpoint of {of} was removed",
     "created": "a replacement for {of} was created",
     "scheduled": "{of} was scheduled",
-    "pulled": "the image of {of} was there",
+    "pulled": "the volumes and the image of {of} were there",  # in this order: no image is pulled before they are mounted
     "started": "the containers of {of} ran",
     "ready": "{of} was ready",
     "endpoint-added": "the endpoint of {of} was added",
@@ -25,6 +25,7 @@ _UNTIL = {
     "redundancy": "{of} answered by itself, which restored redundancy",
 }
 _SHORT = {
+    "pulled": "volumes and image",
     "recovered": "right answers",
     "detected": "{of} noticed",
     "first-answer": "lane {of} answered",

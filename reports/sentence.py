@@ -220,16 +220,24 @@ def _next(run: FinishedRun) -> str:
 
 
 def _remedy(run: FinishedRun, missed: set[str]) -> str:
-    if "rpo" in missed:
-        return "find out why acknowledged writes did not survive (their ids are below)"
-    if "quality_loss" in missed:
-        return "find out who gave wrong answers and why it stayed in rotation (an example is below)"
     stretches = run.measurement.anatomy
-    if "rto" in missed and stretches:
+    if stretches and missed & _RECOVERY and not missed & _GRAVER:
         worst = longest(stretches)
         return f"shorten the longest part of the recovery, until {until(worst)} ({worst.length_s:.1f} s, {figures.share(worst.share)})"
-    if "rto" in missed:
-        return "find out what the service was waiting for (the picture and the answers below show it)"
-    if "time_to_detect" in missed:
-        return "let a health endpoint ask the model itself"
-    return "see below which answers failed, and when"
+    return next(remedy for name, remedy in _REMEDIES.items() if name in missed)
+
+
+_GRAVER = {"rpo", "quality_loss", "mixed_answers"}  # than a recovery that took too long
+_RECOVERY = {"rto", "time_to_redundancy", "time_to_single_digest"}
+_REMEDIES = {  # by what was missed; the gravest first
+    "rpo": "find out why acknowledged writes did not survive (their ids are below)",
+    "quality_loss": "find out who gave wrong answers and why it stayed in rotation (an example is below)",
+    "mixed_answers": "keep a replica whose model differs out of rotation (which one, and when, is below)",
+    "rto": "find out what the service was waiting for (the picture and the answers below show it)",
+    "time_to_redundancy": "find out what kept a replica from answering by itself (the picture below shows which)",
+    "time_to_single_digest": "find out which replica kept its model and why (their digests are below)",
+    "time_to_detect": "let a health endpoint ask the model itself",
+    "streams_cut": "find out who ended these streams (the picture below shows when each was cut)",
+    "stream_gap": "find out what these streams were waiting for",
+    "availability": "see below which answers failed, and when",
+}

@@ -2,12 +2,13 @@
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import jsonschema
 import pytest
 from blackstart.drills.measure.values import Interval, Probe
 from blackstart.drills.progress import Phase
+from blackstart.drills.scenario import Objectives
 from blackstart.drills.verdict import Judged, Verdict
 from blackstart.reports import figures
 from blackstart.reports.anatomy import longest, until
@@ -355,7 +356,7 @@ def test_a_recovery_in_a_cluster_is_told_step_by_step_of_the_replica_that_was_la
     for told in (
         "the endpoint of r1 was removed",
         "a replacement for r1 was created",
-        "the image of r1 was there",
+        "the volumes and the image of r1 were there",
         "r1 was ready",
     ):
         assert told in words
@@ -364,8 +365,8 @@ def test_a_recovery_in_a_cluster_is_told_step_by_step_of_the_replica_that_was_la
     found = result(run)["anatomy"]
     assert {step["name"] for step in found["steps"]} == {"r0", "r1"}
     assert {part["of"] for part in found["parts"]} == {None, "r1", "/ready"}
-    assert "pulled 2.07 s (25 %)" in " ".join(text(run).split())
-    assert "| the image of r1 was there | 2.1 s" in summary(run)
+    assert "volumes and image 2.07 s (25 %)" in " ".join(text(run).split())
+    assert "| the volumes and the image of r1 were there | 2.1 s" in summary(run)
 
 
 def test_a_drill_without_steps_has_empty_lists() -> None:
@@ -379,9 +380,22 @@ def test_what_counts_from_an_interruption_is_not_told_as_unseen_without_one() ->
     assert reason["text"] == "time_to_detect: it counts from an interruption, and none was seen"
 
 
-def test_objective_missed_by_time_names_the_longest_part_as_the_next_step() -> None:
-    missed = replace(runs.RTO, target=1.0, verdict=Verdict.FAILED)
+@pytest.mark.parametrize("name", ["rto", "time_to_redundancy"])
+def test_objective_missed_by_time_names_the_longest_part_as_the_next_step(name: str) -> None:
+    missed = replace(runs.RTO, name=name, target=1.0, verdict=Verdict.FAILED)
     run = runs.build(runs.SHORT, runs.Measured(runs.BACK), runs.judgement(Verdict.FAILED, (missed,)))
     assert "Next: shorten the longest part of the recovery, until r1 answered by itself, which restored redundancy" in sentence(
         run
     )
+
+
+def test_whatever_objective_was_missed_the_next_step_is_about_that_one() -> None:
+    told = {}
+    for name in (each.name for each in fields(Objectives)):
+        missed = replace(runs.RTO, name=name, verdict=Verdict.FAILED)
+        run = runs.build(runs.SHORT, runs.Measured(runs.BACK), runs.judgement(Verdict.FAILED, (missed,)))
+        run = replace(run, measurement=replace(run.measurement, anatomy=()))
+        told[name] = sentence(run).split("Next: ")[1]
+    assert len(set(told.values())) == len(told), told
+    assert "which answers failed" in told["availability"]
+    assert "kept a replica from answering" in told["time_to_redundancy"]

@@ -158,10 +158,10 @@ def test_the_recoverys_parts_are_a_bar_and_a_table_of_the_replica_that_was_last(
     run = runs.on_kubernetes()
     page = Page(html(run))
     assert "r1 was the last of 2 replicas to be ready; its steps are shown." in page.text
-    assert "the image of r1 was there 2.1 s [1.9, 2.3] 25.4 %" in page.text
+    assert "the volumes and the image of r1 were there 2.1 s [1.9, 2.3] 25.4 %" in page.text
     assert "the containers of r0 ran" in page.text  # among all moments both replicas are told
     (bar,) = [attributes for tag, attributes in page.found if tag == "svg" and attributes.get("class") == "anatomy"]
-    assert "until the image of r1 was there 2.07 s" in (bar["aria-label"] or "")
+    assert "until the volumes and the image of r1 were there 2.07 s" in (bar["aria-label"] or "")
     widths = re.findall(r'<svg x="[\d.]+%" width="([\d.]+)%" height="34" class="part', html(run))
     assert len(widths) == len(run.measurement.anatomy)
     assert sum(map(float, widths)) == pytest.approx(100, abs=0.1)
