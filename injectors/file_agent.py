@@ -73,6 +73,7 @@ LINUX = sys.platform.startswith("linux")
 CHUNK = 1 << 20  # bytes read or written at once
 WIPED = "wiped"  # what stands for a folder's content in the names of what lies beside it
 ROOM_RESERVE = 16 << 20  # bytes that stay free beside a copy
+BLOCK = 4096  # bytes of a file system that a file takes at least
 SLOWEST = 50 << 20  # bytes a second at which an undo is assumed to read, for how long others wait for it
 TELL_S = 5.0  # between two words to who waits for the first write
 RECORD_LIMIT = 900 << 10  # bytes of an undo record; those who fetch one out of a container take little more
@@ -184,19 +185,19 @@ def fsync_folder(path: str) -> None:
 
 def write_whole(path: str, body: Record) -> None:
     """The file is whole on disk, or as it was before."""
-    handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        write_at(handle, json.dumps(body).encode("utf-8"), 0)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    os.replace(path + ".new", path)
-    fsync_folder(path)
+        with opened(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as handle:
+            write_at(handle, json.dumps(body).encode("utf-8"), 0)
+            os.fsync(handle)
+        os.replace(path + ".new", path)
+        fsync_folder(path)
+    except OSError as problem:  # the kernel names no file where a write or an fsync fails
+        raise OSError(problem.errno, problem.strerror, path) from None
 
 
 @contextmanager
 def opened(path: str, flags: int) -> Iterator[int]:
-    handle = os.open(path, flags)
+    handle = os.open(path, flags, 0o600)
     try:
         yield handle
     finally:
@@ -342,14 +343,21 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
             raise Refused(f"{request['mutation']} would change nothing in {record['path']}{same}")
     if LINUX and request.get("readers") is not None and not (request["readers"] == [1] and shared_processes()):
         refuse_foreign({record["path"]: record["how"] == "folder" for record in records}, set(request["readers"]), go_on)
-    for folder in sorted({os.path.dirname(record["path"]) for record in records}):
-        space = os.statvfs(folder)
-        room, needed = space.f_bavail * space.f_frsize, sum(r["needs"] for r in records if os.path.dirname(r["path"]) == folder)
-        if needed and needed + ROOM_RESERVE > room:
-            raise Refused(f"the copy of what {request['mutation']} takes away needs {needed} bytes in {folder}; {room} are free")
     if (long := len(json.dumps(records))) > RECORD_LIMIT:
         raise Refused(f"the undo record of {request['mutation']} would have {long} bytes and may have {RECORD_LIMIT}")
+    for folder in sorted({os.path.dirname(record["beside"]) for record in records}):
+        refuse_narrow(folder, request["mutation"], [each for each in records if os.path.dirname(each["beside"]) == folder], long)
     return records
+
+
+def refuse_narrow(folder: str, mutation: str, records: list[Record], long: int) -> None:
+    """Where there is no room for the copies and the undo records, of `long` bytes each, while the next ones are written."""
+    space = os.statvfs(folder)
+    room, needed = space.f_bavail * space.f_frsize, sum(record["needs"] for record in records)
+    if needed and needed + ROOM_RESERVE > room:
+        raise Refused(f"the copy of what {mutation} takes away needs {needed} bytes in {folder}; {room} are free")
+    if (needed := 2 * len(records) * (long + BLOCK)) > room:
+        raise Refused(f"the undo record of {mutation} needs {needed} bytes in {folder}; {room} are free")
 
 
 def refuse_foreign(paths: dict[str, bool], targets: Any, go_on: Callable[[], None]) -> None:
@@ -464,7 +472,10 @@ def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Rec
     if do["op"] not in PREPARE:
         raise Refused(f"{do['op']} is nothing that can be done to a file; there are {', '.join([*PREPARE, 'empty'])}")
     found = regular(path)
-    held = [entry for entry in os.listdir(os.path.dirname(path)) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Refused(f"{folder} may not be written to; the undo record of {path} would have to lie there, beside it")
+    held = [entry for entry in os.listdir(folder) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
     if held:
         raise Refused(f"{path} is held by a fault already: {held[0]} lies beside it; recover that one first")
     if do["op"] in (*IN_PLACE, "chmod") and found.st_nlink > 1:
@@ -727,13 +738,8 @@ PREPARE = {
 
 def keep(body: Record, phase: str) -> None:
     body["phase"] = phase
-    try:
-        write_whole(body["state"], body)
-    except FileNotFoundError:  # its folder is lost; the record beside the file is enough to undo
-        if phase != "restoring":
-            raise
-    for record in body["records"]:
-        write_whole(record["beside"], body)
+    for path in (body["state"], *(record["beside"] for record in body["records"])):
+        write_whole(path, body)
 
 
 def apply(body: Record, ending: Ending) -> Record:
@@ -745,8 +751,8 @@ def apply(body: Record, ending: Ending) -> Record:
         elif record["how"] == "swap" and record["do"]["op"] != "remove" and record["other"] is None:
             write_other(record, go_on)
     for record in records:
-        if record["how"] != "folder" and identity_of(record["path"]) != (record["inode"], record["mtime_ns"]):
-            raise Failed(f"{record['path']} was changed by somebody else just now; it was left alone")
+        if record["how"] != "folder":
+            refuse_changed(record, os.stat(record["path"]))
     keep(body, "writing")
     ending.begin_deadline()
     for record in records:
@@ -758,9 +764,9 @@ def apply(body: Record, ending: Ending) -> Record:
     return {"mutation": body["mutation"], "files": len(records), **named, **first["facts"]}
 
 
-def identity_of(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_ino, found.st_mtime_ns
+def refuse_changed(record: Record, found: os.stat_result) -> None:
+    if (found.st_ino, found.st_mtime_ns) != (record["inode"], record["mtime_ns"]):
+        raise Failed(f"{record['path']} was changed by somebody else just now; it was left alone")
 
 
 def set_aside(record: Record, go_on: Callable[[], None]) -> None:
@@ -805,6 +811,10 @@ def write_other(record: Record, go_on: Callable[[], None]) -> None:
             os.fsync(copy)
     except OSError as problem:
         raise Refused(f"the copy of {what} could not be written: {problem.strerror}") from None
+    if (
+        digest_of(record["beside"] + ".copy", go_on) != record["digest_after"]
+    ):  # or the undo would take our own copy for somebody else's
+        raise Refused(f"{what} was changed while it was being copied; give a `source` that nobody writes to")
 
 
 def other_content(record: Record) -> bytes:
@@ -818,6 +828,7 @@ def do_bytes(record: Record, records: list[Record], go_on: Callable[[], None]) -
     del records
     do = record["do"]
     with opened(record["path"], os.O_RDWR) as handle:
+        refuse_changed(record, os.fstat(handle))  # of what another file of that name held there would be no copy
         if do["op"] == "edit":
             for offset, _, after in do["pieces"]:
                 write_at(handle, bytes.fromhex(after), offset)
@@ -964,13 +975,14 @@ def restore(body: Record) -> Record:
         except Foreign as problem:
             foreign.append(str(problem))
         except (Failed, OSError) as problem:
-            failed.append(str(problem))
+            named = getattr(problem, "filename", record["path"])  # the kernel names no file where a write fails
+            failed.append(str(problem) if named else f"{record['path']}: {problem}")
     if failed:
         raise Failed("; ".join(failed + foreign))
     if foreign:
         raise Foreign("; ".join(foreign))
     for name in (".tail", ".copy", ".original", ".new", ""):
-        for record in body["records"]:
+        for record in reversed(body["records"]):  # whoever comes after a kill looks for the first one's record
             with suppress(FileNotFoundError):
                 os.unlink(record["beside"] + name)
     for record in body["records"]:
@@ -1006,7 +1018,10 @@ def note_restoring(body: Record, record: Record) -> None:
     """On the disk before anything comes back: the next undo, should this one be killed, knows who put it back."""
     body.setdefault("undone_from", body["phase"])
     record["restoring"] = True
-    keep(body, "restoring")
+    body["phase"] = "restoring"
+    for path in (body["state"], *(each["beside"] for each in body["records"])):
+        with suppress(OSError):  # no full disk and no folder that is lost keeps a file from being put back
+            write_whole(path, body)
 
 
 @contextmanager
@@ -1116,8 +1131,7 @@ def restore_name(body: Record, record: Record) -> str:
         ours_to_miss = record["do"]["op"] == "remove" or cut_off(body)
         if not os.path.exists(original) or found == "else" or (found == "gone" and not ours_to_miss):
             raise foreign(record, "is gone" if found == "gone" else "has another digest than the damage left")
-        with suppress(OSError):  # a full disk keeps no file from being put back: only that this undo began goes unwritten
-            note_restoring(body, record)
+        note_restoring(body, record)
         if found == "after":
             refuse_another(record, seen, mark)
             os.replace(original, path)
@@ -1151,8 +1165,7 @@ def restore_mode(body: Record, record: Record) -> str:
         return MODE_BACK if record.get("restoring") else AS_BEFORE
     if found:
         raise foreign(record, f"has mode {found:04o}")
-    with suppress(OSError):  # as for a name
-        note_restoring(body, record)
+    note_restoring(body, record)
     os.chmod(record["path"], record["mode"])
     return MODE_BACK
 

@@ -1,0 +1,215 @@
+"""The file agent where a disk is full, a folder may not be written to, or somebody writes to a file in just that moment."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blackstart.tests.unit.held_files import Agent, digest, snapshot, undo, undo_killed
+from safetensors.numpy import save_file
+
+NOBODY = 65534
+MOUNTS = pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="to mount something takes root")
+DISK = 24 << 20  # bytes: room for the model and what the agent wants to be free beside a copy
+
+
+def write(path: Path, seed: int = 1) -> None:
+    numbers = np.random.default_rng(seed)
+    save_file({f"layers.{at}.mlp.weight": numbers.standard_normal((64, 64)).astype("float32") for at in range(2)}, path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where undo records are."""
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    write(tmp_path / "model" / "model.safetensors")
+    return tmp_path / "model" / "model.safetensors"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with a model and a folder for records."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", where], check=True)
+    try:
+        (where / "state").mkdir()
+        write(where / "model.safetensors")
+        yield where
+    finally:
+        subprocess.run(["umount", "--lazy", where], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """To its last byte."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+@MOUNTS
+@pytest.mark.parametrize("mutation", ["exponent-msb", "zero-tail", "swap-tensors", "stale-version", "delete"])
+def test_what_needs_no_room_comes_back_on_a_full_disk(disk: Path, tmp_path: Path, mutation: str) -> None:
+    """Its records lie on the same disk."""
+    model, older = disk / "model.safetensors", tmp_path / "older.safetensors"
+    write(older, seed=2)
+    before = snapshot(model)
+    agent = Agent(disk / "state", model, mutation, source=str(older))
+    assert agent.first["event"] == "effective", agent.first
+    filler = fill(disk)
+    status, last = agent.let_go()
+    assert (status, last["event"]) == (0, "undone"), last
+    assert snapshot(model) == before
+    assert sorted(disk.rglob("*")) == sorted([filler, model, disk / "state"])
+
+
+@MOUNTS
+def test_what_needs_room_that_is_gone_says_where_and_comes_back_once_there_is_some(disk: Path, folder: Path) -> None:
+    model = disk / "model.safetensors"
+    before = snapshot(model)
+    agent = Agent(folder, model, "truncate")
+    assert agent.first["event"] == "effective", agent.first
+    filler = fill(disk)
+    status, last = agent.let_go()
+    assert (status, last["event"]) == (1, "failed")
+    assert last["why"] == f"could not be undone: {model}: [Errno 28] No space left on device"
+    filler.unlink()
+    assert undo(agent.state)[1]["event"] == "undone"
+    assert snapshot(model) == before
+    assert list(disk.glob(".model*")) == []
+
+
+@MOUNTS
+def test_no_room_for_the_undo_record_is_refused(disk: Path, folder: Path) -> None:
+    before, filler = snapshot(disk / "model.safetensors"), fill(disk)
+    agent = Agent(folder, disk / "model.safetensors", "exponent-msb")
+    assert agent.first["event"] == "refused"
+    assert "the undo record of exponent-msb needs " in agent.first["why"]
+    assert agent.first["why"].endswith(f" bytes in {disk}; 0 are free")
+    agent.let_go()
+    assert snapshot(disk / "model.safetensors") == before
+    assert sorted(disk.iterdir()) == sorted([filler, disk / "model.safetensors", disk / "state"])
+
+
+@MOUNTS
+def test_an_undo_record_that_cannot_be_written_says_where(disk: Path, model: Path) -> None:
+    before, filler = snapshot(model), fill(disk)
+    agent = Agent(disk / "state", model, "exponent-msb")
+    assert agent.first == {"event": "refused", "why": f"[Errno 28] No space left on device: '{disk / 'state' / 'f1.json'}'"}
+    agent.let_go()
+    assert snapshot(model) == before
+    assert sorted(disk.rglob("*")) == sorted([filler, disk / "model.safetensors", disk / "state"])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="another user's process is needed, so root")
+@pytest.mark.parametrize("mutation", ["exponent-msb", "delete"])
+def test_a_folder_that_may_not_be_written_to_is_refused(model: Path, tmp_path: Path, mutation: str) -> None:
+    """The file itself may be written, by whoever may not write wherever he likes."""
+    model.chmod(0o666)
+    model.parent.chmod(0o755)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records").chmod(0o777)
+    before = snapshot(model)
+    read_only = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override", sys.executable]
+    for above in (tmp_path, model.parent):
+        os.chown(above, NOBODY, NOBODY)
+        above.chmod(0o555)
+    agent = Agent(tmp_path / "records", model, mutation, program=read_only)
+    assert agent.first["event"] == "refused"
+    assert agent.first["why"] == (
+        f"{model.parent} may not be written to; the undo record of {model} would have to lie there, beside it"
+    )
+    agent.let_go()
+    assert snapshot(model) == before
+
+
+# Once a call of the system has been made so many times, another file is there under some name.
+MEANWHILE = """
+import os, runpy, sys
+name, left, newer, path = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1), sys.argv.pop(1)
+call, rename = getattr(os, name), os.rename
+def counting(*given, **named):
+    global left
+    left -= 1
+    done = call(*given, **named)
+    if not left:
+        rename(newer, path)
+    return done
+setattr(os, name, counting)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+RECORDS = 2  # of a fault of one file; each is written twice before the first change
+
+
+@pytest.mark.parametrize("mutation", ["truncate", "header", "zero-tail"])
+def test_a_file_that_comes_while_the_fault_begins_is_left_alone(folder: Path, model: Path, mutation: str) -> None:
+    """As a deployer's, which is renamed into place when the last look at the old one is over."""
+    newer = model.with_name("newer")
+    write(newer, seed=3)
+    expected = digest(newer)
+    meanwhile = [sys.executable, "-c", MEANWHILE, "replace", str(2 * RECORDS), str(newer), str(model)]
+    agent = Agent(folder, model, mutation, program=meanwhile)
+    assert agent.first["event"] == "foreign", agent.first
+    assert agent.ended()[0] == 4
+    assert digest(model) == expected
+
+
+def test_a_source_that_changes_while_it_is_copied_is_refused(folder: Path, model: Path) -> None:
+    """The undo would not know its own copy by the digest that was read before."""
+    older, newer = folder.parent / "older.safetensors", folder.parent / "newer.safetensors"
+    write(older, seed=2)
+    write(newer, seed=3)
+    before = snapshot(model)
+    meanwhile = [sys.executable, "-c", MEANWHILE, "replace", str(RECORDS), str(newer), str(older)]
+    agent = Agent(folder, model, "stale-version", source=str(older), program=meanwhile)
+    assert agent.first == {
+        "event": "refused",
+        "why": f"{older} was changed while it was being copied; give a `source` that nobody writes to",
+    }
+    agent.let_go()
+    assert snapshot(model) == before
+    assert list(model.parent.iterdir()) == [model]
+
+
+KILLED = """
+import os, runpy, signal, sys
+unlink = os.unlink
+def killed(path):
+    unlink(path)
+    if path.endswith(".blackstart-f1"):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.unlink = killed
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_an_undo_that_is_killed_while_it_takes_its_records_away_is_ended_from_the_first(folder: Path, model: Path) -> None:
+    """Which is all that whoever comes after looks for, where the records' own folder went with a container."""
+    second = model.with_name("second.safetensors")
+    write(second, seed=2)
+    both = [{"path": str(path), "do": {"op": "remove"}} for path in (model, second)]
+    before = [snapshot(path) for path in (model, second)]
+    agent = Agent(folder, model, "by hand", jobs=both)
+    assert agent.first["event"] == "effective", agent.first
+    agent.kill()
+    assert not undo_killed(agent.state, [sys.executable, "-c", KILLED])
+    assert json.loads(agent.state.read_text())["fault"] == "f1"
+    agent.state.unlink()
+    assert undo(model.with_name(f".{model.name}.blackstart-f1"))[1]["event"] == "undone"
+    assert [snapshot(path) for path in (model, second)] == before
+    assert sorted(model.parent.iterdir()) == [model, second]
