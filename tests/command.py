@@ -57,12 +57,16 @@ class Done:
         or of four streams none was open on the replica that was hit, one time in sixteen. A failure where a pass is `wanted` as well, if the
         prober was not trusted: what it saw may be its own machine's.
         """
-        if self.code != INCONCLUSIVE:
-            return self.code == FAILED and wanted == "passed" and "prober-untrusted" in self.codes()
+        if self.code not in {FAILED, INCONCLUSIVE}:
+            return False
+        texts = [reason["text"] for reason in self.result["reasons"]]
+        if any("already down when the first fault was injected" in text for text in texts):
+            return True
+        if self.code == FAILED:
+            return wanted == "passed" and "prober-untrusted" in self.codes()
         streams = self.result["measurements"]["streams"] or {}
-        chance = ("void by its own fault", "already down when the first fault was injected")
-        busy = any(words in reason["text"] for words in chance for reason in self.result["reasons"])
-        return busy or bool({"prober-untrusted", "not-steady"} & self.codes()) or streams.get("at_stake") == 0
+        void = any("void by its own fault" in text for text in texts)
+        return void or bool({"prober-untrusted", "not-steady"} & self.codes()) or streams.get("at_stake") == 0
 
 
 @dataclass(frozen=True)
