@@ -45,10 +45,15 @@ def api_says(api: KubeApi, identity: str, service: str) -> dict[str, float]:
         "scheduled": conditions["PodScheduled"],
         "pulled": max(each["lastTimestamp"] for each in events),
         "started": pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"],
-        "ready": conditions["Ready"],
-        "endpoint-added": slice_["metadata"]["annotations"]["endpoints.kubernetes.io/last-change-trigger-time"],
+        "ready": stored(pod, "kubelet"),  # a kubelet dates it by its own clock, and may report it later
+        "endpoint-added": stored(slice_, "kube-controller-manager"),
     }
     return {step: datetime.fromisoformat(moment).timestamp() for step, moment in found.items()}
+
+
+def stored(found: dict[str, Any], manager: str) -> str:
+    """When the API server last took a change from that component."""
+    return max(str(each["time"]) for each in found["metadata"]["managedFields"] if each["manager"] == manager)
 
 
 def check(moments: Mapping[str, tuple[float, float]], said: Mapping[str, float]) -> None:

@@ -28,7 +28,8 @@ from blackstart.tests.command import TRIES, Blackstart, another_machine, events,
 from blackstart.tests.drills.expected import EXPECTED, contradiction, verdict_of
 
 SHORT = ("steady_state.hold=4s", "settle=3s")
-UNDER_LOAD = {"rollout-drain", "router-worker-partition"}  # hardened they pass where the demo answers within 2 s
+# Hardened these pass where the demo answers within 1 or 2 s.
+UNDER_LOAD = {"engine-subprocess-crash", "rollout-drain", "router-worker-partition"}
 HANG = "{kind: process-hang, role: engine, target: {names: [replica-0]}, for: 50s}"
 ALL_AT_ONCE = (
     "{kind: process-hang, role: engine, target: {names: [replica-0]}}",
@@ -51,9 +52,11 @@ DRAIN = "gpu-node-drain"
 # Hardened all others; plain one for each means but for damaged files, which test_mlserver.py drills; all of both: tests/drills/all_scenarios.py --on kubernetes
 PLAIN = ("engine-hang-zombie", "router-worker-partition", "store-loss")
 DRILLS = [("plain", name) for name in PLAIN] + [("hardened", name) for name in sorted(HERE - {DRAIN})]
+# The gateway has noticed a replica that falls silent after 0.8 to 1.8 s here, where the shipped 2 s leave nothing for a busy machine.
 # A kubelet that learns of a replacement before the API server's node authorizer does may not see its claim, and asks again some
 # 15 s later (https://github.com/kubernetes/kubernetes/issues/113429): a replica is back after 7 s or, seldom, after 25.
 AT_LEISURE = {
+    "router-worker-partition": ("faults[0].for=12s", "objectives.rto=4s"),
     "latent-artifact-corruption": ("objectives.time_to_redundancy=30s", "observe=35s"),
     "version-skew": ("observe=35s",),
 }

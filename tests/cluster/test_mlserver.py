@@ -81,7 +81,7 @@ def test_a_killed_worker_is_replaced_and_its_pod_stays_ready(blackstart: Blackst
     before = restarts(api, namespace_of(service))
     faults = [f"{{kind: process-kill, role: worker, {ON_ONE}}}"]
     killed = drill(blackstart.folder, "worker-kill", faults, "{rto: 40s, quality_loss: 0}")
-    done = blackstart.telling("run", killed, *quick("41s"), "--service", service, "--yes")
+    done = blackstart.telling("run", killed, *quick("41s"), "--service", service, "--yes", wanted="passed")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     (fault,) = done.result["faults"]
     assert len(fault["evidence"]["facts"]["gone"]) == 1

@@ -14,11 +14,12 @@ from blackstart.injectors.platforms.kube_api import KubeApi, place
 from blackstart.injectors.platforms.kube_pods import ready
 from blackstart.tests.cluster.steps import drilled, everything_ours, everywhere, in_fault, login, nodes, scenario
 from blackstart.tests.cluster.web import await_standing, pod, profile_of, running
-from blackstart.tests.command import Blackstart, another_machine, events, kill_quietly, until
+from blackstart.tests.command import TRIES, Blackstart, Done, another_machine, events, kill_quietly, until
 
-pytestmark = pytest.mark.whole_cluster
+pytestmark = [pytest.mark.whole_cluster, pytest.mark.timeout(240)]
 
-FAULT = "{kind: node-isolate, for: 14s}"
+FOR_S = 17  # a node is missed after 7 to 9 s, and that has to be seen within three quarters of it
+FAULT = f"{{kind: node-isolate, for: {FOR_S}s}}"
 LONGER = "{kind: node-isolate, for: 24s}"
 KUBELET, QUIET_S = 10250, 1.0
 CONTROL = "node-role.kubernetes.io~1control-plane"
@@ -114,7 +115,7 @@ def test_all_that_goes_along_is_told_before(blackstart: Blackstart, service: Pat
     (node,) = fault["undo"]["prior"]["nodes"]
     there = {each["metadata"]["name"] for each in api.items(place("pods", namespace), fields=f"spec.nodeName={node}")[0]}
     assert {target["details"]["pod"] for target in fault["targets"]} == there
-    assert (fault["ends_by_itself_after_s"], fault["privilege"]) == (14, "helper")
+    assert (fault["ends_by_itself_after_s"], fault["privilege"]) == (FOR_S, "helper")
     refused = blackstart(*same, "--set", f"blast_radius.targets={max(1, len(there) - 1)}")
     assert (refused.code == 2) is (len(there) > 1), refused.out + refused.err
     asked = blackstart("doctor", "--service", service)
@@ -122,7 +123,6 @@ def test_all_that_goes_along_is_told_before(blackstart: Blackstart, service: Pat
     assert "with privilege helper" in asked.out
 
 
-@pytest.mark.timeout(240)
 def test_it_bites_is_proven_and_comes_back_under_the_rights_that_are_printed(
     blackstart: Blackstart, service: Path, api: KubeApi, namespace: str
 ) -> None:
@@ -142,13 +142,12 @@ def test_it_bites_is_proven_and_comes_back_under_the_rights_that_are_printed(
     assert "Ready is Unknown" in told["evidence"]["detail"]
     assert "still-effective" in events(done.folder)
     (word,) = undo_evidence(done.folder)["facts"]["said there"].values()
-    assert (word["reason"], word["held_s"]) == ("its time is over", 14)
+    assert (word["reason"], word["held_s"]) == ("its time is over", FOR_S)
     assert all(way["packets"] for way in word["counters"].values())
     assert all_well(api)
     assert everything_ours(api, service) == []
 
 
-@pytest.mark.timeout(240)
 def test_a_killed_drill_is_closed_from_another_machine(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     process, _ = in_fault(blackstart, service, FAULT)
     kill_quietly(process)
@@ -156,23 +155,25 @@ def test_a_killed_drill_is_closed_from_another_machine(blackstart: Blackstart, s
         done = second("recover", "--all")
     assert done.code == 0, done.out + done.err
     assert "node-isolate: undone" in done.out
-    assert "cut off for 14 s" in done.out
+    assert f"cut off for {FOR_S} s" in done.out
     assert all_well(api)
     assert everything_ours(api, service) == []
     assert blackstart("recover", "--all").code == 0  # this machine's own record of it
 
 
-@pytest.mark.timeout(240)
 def test_the_network_comes_back_also_when_what_cut_it_is_killed(blackstart: Blackstart, service: Path, api: KubeApi) -> None:
     if api.context != "devkube":
         pytest.skip("only devkube's nodes share their processes with this machine")
-    process, folder = in_fault(blackstart, service, LONGER)
-    (node,) = [each["metadata"]["name"] for each in nodes(api) if not ready(each)]
-    assert not reaches(api, node)
-    for pid in holders():
-        os.kill(pid, signal.SIGKILL)
-    assert not reaches(api, node)
-    _, err = process.communicate(timeout=120)
+    for _ in range(TRIES):
+        process, folder = in_fault(blackstart, service, LONGER)
+        (node,) = [each["metadata"]["name"] for each in nodes(api) if not ready(each)]
+        assert not reaches(api, node)
+        for pid in holders():
+            os.kill(pid, signal.SIGKILL)
+        assert not reaches(api, node)
+        out, err = process.communicate(timeout=120)
+        if not Done(process.returncode, out, err, folder).told_nothing("passed"):
+            break
     assert process.returncode in {0, 1}, err
     word = undo_evidence(folder)["facts"]["said there"][node]
     assert (word["reason"], word["held_s"]) == ("what held it was killed, and the kernel let go", 24)

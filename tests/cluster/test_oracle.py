@@ -33,7 +33,7 @@ def test_recovery_time_agrees_with_what_truly_happened(
     service = hardened_demo
     if where == "in-cluster":
         service = written(hardened_demo, blackstart.folder, {"rate": "30/s", "from": where, "image": image})
-    done = drilled(blackstart, service, KILL, "--set", "settle=6s")
+    done = drilled(blackstart, service, KILL, "--set", "settle=6s", "--set", "objectives.time_to_redundancy=40s", wanted="passed")
     assert done.code == 0, done.out + done.err
     began_s, namespace = wall_of_zero(done.folder), namespace_of(hardened_demo)
     gone, back = (moments(api, namespace, event, began_s) for event in ("engine-gone", "loaded"))

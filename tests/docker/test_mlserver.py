@@ -74,7 +74,7 @@ def test_a_killed_worker_is_replaced_and_its_container_goes_on(blackstart: Black
     killed = drill(
         blackstart.folder, "worker-kill", [f"{{kind: process-kill, role: worker, {ON_ONE}}}"], "{rto: 40s, quality_loss: 0}"
     )
-    done = blackstart.telling("run", killed, *quick("41s"), "--service", service, "--yes")
+    done = blackstart.telling("run", killed, *quick("41s"), "--service", service, "--yes", wanted="passed")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     (fault,) = done.result["faults"]
     assert len(fault["evidence"]["facts"]["gone"]) == 1

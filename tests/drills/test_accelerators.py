@@ -84,7 +84,7 @@ def test_a_shipped_scenario_is_refused_without_a_gpu_and_drilled_with_one(
     for variable, value in fakes.environment.items():
         monkeypatch.setenv(variable, value)
     words = [word for setting in (*SHORT, *more) for word in ("--set", setting)]
-    done = blackstart.telling("run", name, *words, "--service", demo.service_file, "--yes", within_s=110.0)
+    done = blackstart.telling("run", name, *words, "--service", demo.service_file, "--yes", within_s=110.0, wanted="passed")
     assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
     assert done.result["hardware"] == "simulated"
     assert all(fault["evidence"] and fault["undo_verified"] for fault in done.result["faults"])

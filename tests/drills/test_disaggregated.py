@@ -118,7 +118,7 @@ def test_that_a_worker_whom_nobody_asks_is_back_is_never_a_pass(blackstart: Blac
 def test_a_killed_prefill_worker_is_missed_until_it_is_back(blackstart: Blackstart, halves: Demo, tmp_path: Path) -> None:
     """Users of a hardened service go on; that the service has all its workers again is measured, and takes a restart."""
     (tmp_path / "lost.yaml").write_text(PREFILL_LOST, encoding="utf-8")
-    done = blackstart.telling("run", tmp_path / "lost.yaml", "--service", halves.service_file, "--yes")
+    done = blackstart.telling("run", tmp_path / "lost.yaml", "--service", halves.service_file, "--yes", wanted="passed")
     assert done.result["verdict"] == "passed", f"{done.out}\n{done.err}"
     redundant = done.result["measurements"]["time_to_redundancy"]
     assert 0.5 < redundant["lo_s"] < redundant["hi_s"]

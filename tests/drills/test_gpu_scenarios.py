@@ -16,6 +16,7 @@ CONSENT = {
     "gpu-lost-end-to-end": ("faults[1].kernel_log=true",),
     "gpu-health-signal-only": ("faults[0].kernel_log=true", "faults[0].dcgm=true"),
 }
+ANY_LANE = ("",)
 BRIEF = {
     "gpu-lost-end-to-end": ("objectives.rto=3s", "faults[1].for=3s", "observe=6s"),
     "gpu-health-signal-only": ("faults[0].for=2s", "observe=3s"),
@@ -44,9 +45,9 @@ def service(blackstart: Blackstart, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def drilled(blackstart: Blackstart, service: Path, name: str) -> Done:
+def drilled(blackstart: Blackstart, service: Path, name: str, calm: tuple[str, ...] = ()) -> Done:
     words = short(*CONSENT[name], *ONE_REPLICA, *BRIEF[name])
-    return blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=110.0)
+    return blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=110.0, calm=calm)
 
 
 @needs_log
@@ -65,7 +66,7 @@ def test_a_service_that_has_nothing_in_a_lost_gpus_place_fails(blackstart: Black
 
 @needs_log
 def test_a_signal_alone_harms_nobody(blackstart: Blackstart, service: Path) -> None:
-    done = drilled(blackstart, service, "gpu-health-signal-only")
+    done = drilled(blackstart, service, "gpu-health-signal-only", calm=ANY_LANE)
     assert (done.code, done.result["verdict"]) == (0, "passed"), done.out + done.err
     assert done.result["hardware"] == "simulated"
     (signal,) = done.result["faults"]

@@ -15,6 +15,7 @@ from blackstart.injectors.platforms.process_table import alive
 from blackstart.scenarios.demo import Demo
 from blackstart.tests.command import Blackstart, await_well, events, kill_quietly
 from blackstart.tests.journal import fields, moment
+from blackstart.tests.ports import free_port
 
 from .test_survival import HELD, in_fault
 
@@ -153,7 +154,7 @@ def test_one_run_that_cannot_be_recovered_keeps_no_other_from_it(
 
 
 def test_what_a_killed_run_had_started_ends_with_its_recovery(blackstart: Blackstart, demo: Demo) -> None:
-    port = demo.ports["gateway"] + 3000
+    port = free_port()
     service = blackstart.folder / "service.yaml"
     start = json.dumps([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)])
     service.write_text(
@@ -198,7 +199,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 
 
 def test_an_outage_that_begins_while_writes_are_read_back_is_watched_to_its_end(blackstart: Blackstart, demo: Demo) -> None:
-    port = demo.ports["gateway"] + 3000
+    port = free_port()
     service = blackstart.folder / "service.yaml"
     start = json.dumps([sys.executable, "-c", FALTERS, str(port)])
     service.write_text(

@@ -46,7 +46,9 @@ def test_a_killed_worker_is_replaced(blackstart: Blackstart, mlserver: Mlserver)
     Requests in between fail with 500 or wait, while every health endpoint stays 200. The expected answer is recorded first.
     """
     drill = scenario(mlserver.folder, "worker-kill", "{kind: process-kill, role: worker}", "{rto: 10s, quality_loss: 0}")
-    done = blackstart.telling("run", drill, "--service", service(mlserver, recorded=True), "--yes")
+    done = blackstart.telling(
+        "run", drill, "--service", service(mlserver, recorded=True), "--yes", wanted="passed", calm=("health:",)
+    )
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     figure = done.result["measurements"]["recovery_time"]
     assert figure["masked"] or 0 <= figure["lo_s"] <= figure["hi_s"] <= 8
@@ -68,7 +70,7 @@ def test_a_hung_worker_is_noticed_by_no_health_endpoint(blackstart: Blackstart, 
     """
     objectives = "{rto: 15s, quality_loss: 0, time_to_detect: 10s}"
     drill = scenario(mlserver.folder, "worker-hang", "{kind: process-hang, role: worker, for: 4s}", objectives)
-    done = blackstart.telling("run", drill, "--service", service(mlserver), "--yes")
+    done = blackstart.telling("run", drill, "--service", service(mlserver), "--yes", calm=("health:", "fresh", "reuse"))
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     verdicts = {one["name"]: one["verdict"] for one in done.result["objectives"]}
     assert verdicts == {"rto": "passed", "quality_loss": "passed", "time_to_detect": "failed"}

@@ -75,11 +75,18 @@ def running(mlserver: Mlserver) -> Iterator["subprocess.Popen[bytes]"]:
         until("mlserver to be gone", lambda: not living(mlserver.folder))
 
 
-def connected(mlserver: Mlserver) -> bool:
-    """Whether somebody holds a connection to its port (Linux: /proc/net/tcp, state 01)."""
-    port = f":{mlserver.ports['http_port']:04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
-    return any(row[1].endswith(port) and row[3] == "01" for row in rows)
+def metrics(mlserver: Mlserver) -> str:
+    path = engine_profile("mlserver").metrics.path
+    with urllib.request.urlopen(f"http://127.0.0.1:{mlserver.ports['metrics_port']}{path}", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def being_answered(mlserver: Mlserver) -> bool:
+    """Whether the server has read a question to which nobody has an answer yet, by its own count."""
+    return (
+        re.search(r'^rest_server_requests_in_progress\{[^}]*method="POST"[^}]*\} [1-9]', metrics(mlserver), re.MULTILINE)
+        is not None
+    )
 
 
 def infer(mlserver: Mlserver) -> tuple[int, Any]:
@@ -88,7 +95,7 @@ def infer(mlserver: Mlserver) -> tuple[int, Any]:
 
 def test_a_killed_worker_is_replaced_and_no_health_endpoint_says_so(blackstart: Blackstart, mlserver: Mlserver) -> None:
     killed = drill(mlserver.folder, "worker-kill", ["{kind: process-kill, role: engine}"], "{rto: 15s, quality_loss: 0}")
-    done = blackstart.telling("run", killed, "--service", service(mlserver), "--yes")
+    done = blackstart.telling("run", killed, "--service", service(mlserver), "--yes", wanted="passed", calm=("health:",))
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     (fault,) = done.result["faults"]
     assert len(fault["evidence"]["facts"]["gone"]) == 1
@@ -107,7 +114,7 @@ def test_a_hung_worker_is_noticed_by_nobody(blackstart: Blackstart, mlserver: Ml
         ["{kind: process-hang, role: worker, for: 4s}"],
         "{rto: 15s, quality_loss: 0, time_to_detect: 10s}",
     )
-    done = blackstart.telling("run", hung, "--service", service(mlserver), "--yes")
+    done = blackstart.telling("run", hung, "--service", service(mlserver), "--yes", calm=("health:",))
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     assert {one["name"]: one["verdict"] for one in done.result["objectives"]} == {
         "rto": "passed",
@@ -185,7 +192,7 @@ def test_a_worker_that_has_loaded_the_damage_goes_with_it(blackstart: Blackstart
     """The server itself is the same as before the fault, and would serve wrong answers for good."""
     faults = ["{kind: model-corrupt, mutation: exponent-msb}", "{kind: process-kill, role: worker, at: 1s}"]
     damaged = drill(mlserver.folder, "worker-damage", faults, "{quality_loss: 0}")
-    done = blackstart.telling("run", damaged, "--service", service(mlserver), "--yes", "--set", "observe=12s")
+    done = blackstart.telling("run", damaged, "--service", service(mlserver), "--yes", "--set", "observe=20s")
     assert (done.result["verdict"], done.code) == ("failed", 1), done.out + done.err
     assert all(fault["undo_verified"] for fault in done.result["faults"])
     wrong = [each for each in done.result["outages"] if each["lane"] == "semantic" and each["classes"].get("wrong-answer")]
@@ -215,8 +222,7 @@ def test_the_metrics_that_the_profile_names_are_there(mlserver: Mlserver) -> Non
     told = engine_profile("mlserver").metrics
     with running(mlserver):
         assert infer(mlserver)[0] == 200
-        with urllib.request.urlopen(f"http://127.0.0.1:{mlserver.ports['metrics_port']}{told.path}", timeout=5) as answer:
-            text = answer.read().decode()
+        text = metrics(mlserver)
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
     assert {*told.running, *told.queued, *told.cache} <= names
     assert re.search(r"^parallel_request_queue_count [1-9]", text, re.MULTILINE)
@@ -229,7 +235,7 @@ def test_requests_under_way_survive_a_sigterm(mlserver: Mlserver) -> None:
         os.kill(worker, signal.SIGSTOP)
         with ThreadPoolExecutor(1) as other:
             asked = other.submit(infer, mlserver)
-            until("the question to be under way", lambda: connected(mlserver))
+            until("the question to be under way", lambda: being_answered(mlserver))
             process.terminate()
             until("the server to answer nothing new", lambda: not mlserver.answers())
             os.kill(worker, signal.SIGCONT)

@@ -117,7 +117,7 @@ def test_killed_workers_are_replaced_by_their_master(blackstart: Blackstart, run
     """nginx mends that by itself within milliseconds: too short for an interruption, and the master is the same."""
     before = running.master(), set(living(running.folder))
     drill = scenario(running.folder, "workers", "{kind: process-kill, role: worker}", "{rto: 5s}")
-    done = blackstart.telling("run", drill, "--service", running.service("port", start=True), "--yes")
+    done = blackstart.telling("run", drill, "--service", running.service("port", start=True), "--yes", wanted="passed")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     (fault,) = done.result["faults"]
     gone = {int(identity.removeprefix("pid:").partition("@")[0]) for identity in fault["evidence"]["facts"]["gone"]}
@@ -200,7 +200,7 @@ def test_from_an_address_to_a_drill(blackstart: Blackstart, running: Nginx) -> N
     assert living(running.folder) == before
     shorter = ("steady_state.hold=4s", "settle=4s", "observe=20s", "faults[0].for=2s")
     words = [word for setting in shorter for word in ("--set", setting)]
-    done = blackstart.telling("run", files[0], "--service", files[1], "--yes", *words)
+    done = blackstart.telling("run", files[0], "--service", files[1], "--yes", *words, wanted="passed")
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     assert done.result["faults"][0]["undo_verified"]
     assert "/health" in done.result["measurements"]["time_to_detect"]

@@ -103,7 +103,9 @@ def test_a_dead_stub_is_not_started_again_and_nobody_notices(blackstart: Blackst
 def test_a_dead_stub_is_over_once_something_ends_the_server(blackstart: Blackstart, shared: Triton) -> None:
     faults = ["{kind: process-kill, role: engine}", "{kind: replica-kill, at: 1500ms}"]
     killed = drill(blackstart.folder, "stub-and-server-kill", faults, "{rto: 15s, quality_loss: 0}")
-    done = blackstart.telling("run", killed, "--service", shared.restarted_by_others(), "--yes", *quick("15s"), *SETTLED)
+    done = blackstart.telling(
+        "run", killed, "--service", shared.restarted_by_others(), "--yes", *quick("15s"), *SETTLED, wanted="passed"
+    )
     assert (done.result["verdict"], done.code) == ("passed", 0), done.out + done.err
     assert done.result["measurements"]["recovery_time"]["lo_s"] >= 1
     assert all(fault["undo_verified"] for fault in done.result["faults"])
