@@ -110,8 +110,15 @@ def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) ->
     from ..drills.recovery import recover_run
 
     if accept:
-        close(name, folder, os.environ)
+        left = close(name, folder, os.environ)
         insist(f"{name}: closed on your word")
+        for told in left:
+            insist(f"{name}: {told}")
+        if left:
+            insist(
+                f"{name}: this is yours to delete once you have looked at the files that it lies beside: what they held before is in it, "
+                "and as long as it is there no drill changes them"
+            )
         return ExitCode.PASSED
     done = recover_run(name, folder, os.environ, tell, context)
     if not done.left:

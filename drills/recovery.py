@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..injectors.base import Evidence, Injector, Undo
+from ..injectors.left_files import left_beside
 from ..injectors.platforms import cluster_configured, open_platform, opened_records
 from ..injectors.platforms.base import Busy, Platform, PlatformError
 from .finished import InjectedFault, Record
@@ -202,12 +203,13 @@ def _end_outpost(platform: Platform, service: Service, run: str) -> list[str]:
     return [f"removed the prober's {what}"] if outposts and outposts.outpost_end(run) else []
 
 
-def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:
+def accept(run: str, folder: Path, environment: Mapping[str, str]) -> list[str]:
     """Close a run on a person's word: somebody looked, and what cannot be proven here is well or is nobody's concern any more.
 
-    Raises BeingDrilled for a run that is under way.
+    Returns what stays beside files, in words: from then on it is that person's to delete. Raises BeingDrilled for a run that is under way.
     """
-    state = state_folder(environment)
+    state, undos = state_folder(environment), list[Undo]()
+    platform: Platform | None = None
     with ExitStack() as stack:
         if (folder / "service.yaml").is_file():
             with suppress(InvalidFiles):  # a profile that cannot be read any more keeps nobody from closing the run
@@ -215,12 +217,14 @@ def accept(run: str, folder: Path, environment: Mapping[str, str]) -> None:
         if (folder / JOURNAL).is_file() and (records := read_journal(folder / JOURNAL)[0]):
             journal = stack.enter_context(Journal(folder / JOURNAL, _continued(records)))
             journal.append("accepted")
+            undos = [Undo.from_json(dict(fault.undo or {})) for fault in faults_of(records) if _open(fault)]
             with suppress(InvalidFiles, PlatformError):  # a platform that is gone remembers nothing
                 platform = stack.enter_context(open_platform(load_service(folder / "service.yaml").where(), state, environment))
                 for forget in (platform.abandon, platform.sweep):
                     with suppress(PlatformError):
                         forget(run)
         mark_clean(state, run)
+        return left_beside(undos, platform)
 
 
 def _rebuilt(undo: Undo, service: Service) -> Injector:

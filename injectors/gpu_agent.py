@@ -376,10 +376,14 @@ class Nvml:
         return "%04x:%02x:%02x" % (found.domain, found.bus, found.device)
 
     def seen(self, handle: Any, parent: str | None) -> Record:
-        """One device: bytes, degrees Celsius, watts, MHz, percent."""
+        """One device: bytes, degrees Celsius, watts, MHz, percent.
+
+        Two limits of power: `power_limit_w` is the one in force, the least of all that there are; `power_set_w` is the one that can be set.
+        """
         gpu = self.whole(handle)
         total, used = self.memory(handle)
         power, limit = self.perhaps("nvmlDeviceGetPowerUsage", gpu), self.perhaps("nvmlDeviceGetEnforcedPowerLimit", gpu)
+        its_own = self.perhaps("nvmlDeviceGetPowerManagementLimit", gpu)
         shared: dict[int, int | None] = {}
         with suppress(Failed):  # many devices do not tell
             shared = self.processes(handle, "MPSCompute")
@@ -395,6 +399,7 @@ class Nvml:
             "temperature_c": self.perhaps("nvmlDeviceGetTemperature", gpu, 0),
             "power_w": None if power is None else power / 1000.0,
             "power_limit_w": None if limit is None else limit / 1000.0,
+            "power_set_w": None if its_own is None else its_own / 1000.0,
             "power_least_w": self.least(gpu),
             "slowed_by": self.reasons(gpu),
             "sm_mhz": self.perhaps("nvmlDeviceGetClockInfo", gpu, 1),

@@ -14,6 +14,8 @@ from .opencl_devices import OPENCL
 from .platforms.base import Platform, Target
 from .values import JSON, Share
 
+LIMITS = ("power_set_w", "power_limit_w")  # the one that can be set, and the one in force: the least of all that there are
+
 
 @dataclass(frozen=True)
 class GpuThrottle(Injector):
@@ -29,8 +31,13 @@ class GpuThrottle(Injector):
         "throttled by heat is another matter"
     )
     done_by: ClassVar[Means] = AGENT
-    proven_by: ClassVar[str] = "NVML, in another process: the limit in force; with it clocks, power and why the clocks are lower"
-    undone_by: ClassVar[str] = "the agent sets the limit that was there before, never over one that somebody else has set since"
+    proven_by: ClassVar[str] = (
+        "NVML, in another process: the limit that is set and the one in force; with them clocks, power and why the clocks are lower"
+    )
+    undone_by: ClassVar[str] = (
+        "the agent sets the limit that was set before, never over one that somebody else has set since; that it is set again is proven, "
+        "whatever other limit is in force"
+    )
     platforms: ClassVar[frozenset[str]] = frozenset({"process"})
     privilege: ClassVar[Privilege] = Privilege.HELPER
     patience: ClassVar[timedelta] = timedelta(seconds=20)
@@ -56,10 +63,10 @@ class GpuThrottle(Injector):
         return Undo(targets, {"limits": limits})
 
     def _limit(self, gpu: JSON, seen: JSON, pids: set[int]) -> JSON:
-        uuid, now, least = gpu["uuid"], gpu["power_limit_w"], gpu["power_least_w"]
+        uuid, now, before, least = gpu["uuid"], gpu["power_limit_w"], gpu["power_set_w"], gpu["power_least_w"]
         if gpu["parent"]:
             raise Refusal(f"not injecting: {uuid} is a slice of {gpu['parent']}, and only a whole GPU has a limit of power")
-        if now is None or least is None:
+        if now is None or before is None or least is None:
             raise Refusal(f"not injecting: NVML tells no limits of power of {uuid}, so none can be set")
         if not seen["root"]:
             raise Refusal(f"not injecting: only root may set the limit of power of {uuid}; run blackstart as root")
@@ -68,7 +75,7 @@ class GpuThrottle(Injector):
         wanted = round(max(least, now * self.power))
         if wanted >= now:
             raise Refusal(f"not injecting: {uuid} is limited to {now:g} W, and {least:g} W is the least that can be set")
-        return {"device": uuid, "hardware": gpu["hardware"], "before_w": now, "limit_w": wanted}
+        return {"device": uuid, "hardware": gpu["hardware"], "before_w": before, "limit_w": wanted}
 
     def inject(self, undo: Undo, platform: Platform) -> None:
         for target in undo.targets:
@@ -79,11 +86,9 @@ class GpuThrottle(Injector):
     def verify(self, undo: Undo, platform: Platform) -> Evidence:
         facts: JSON = {}
         for target, limit, gpu in self._gpus(undo, platform):
-            if gpu is None or gpu["power_limit_w"] is None or gpu["power_limit_w"] > limit["limit_w"]:
+            if gpu is None or any(gpu[word] is None or gpu[word] > limit["limit_w"] for word in LIMITS):
                 raise NotYet(f"{limit['device']} {_limited(gpu)}, not to {limit['limit_w']} W")
-            told = {
-                word: gpu[word] for word in ("power_limit_w", "power_w", "sm_mhz", "slowed_by", "utilisation", "temperature_c")
-            }
+            told = {word: gpu[word] for word in (*LIMITS, "power_w", "sm_mhz", "slowed_by", "utilisation", "temperature_c")}
             facts[target.name] = {**limit, **told}
         shown = "; ".join(f"{each['device']} is limited to {each['power_limit_w']:g} W{_at(each)}" for each in facts.values())
         return self._evidence(undo, shown, facts)
@@ -93,13 +98,16 @@ class GpuThrottle(Injector):
             end_agent(undo, target, platform)
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
+        """By the limit that is set: the one in force may be another limiter's, which came or went meanwhile."""
         facts: JSON = {}
+        shown = []
         for target, limit, gpu in self._gpus(undo, platform):
-            if gpu is None or gpu["power_limit_w"] != limit["before_w"]:
+            if gpu is None or gpu["power_set_w"] != limit["before_w"]:
                 raise Differs(f"{limit['device']} {_limited(gpu)}, and was to {limit['before_w']:g} W before")
-            facts[target.name] = {"device": limit["device"], "power_limit_w": [limit["before_w"], gpu["power_limit_w"]]}
-        shown = "; ".join(f"{each['device']} is limited to {each['power_limit_w'][1]:g} W" for each in facts.values())
-        return self._evidence(undo, shown, facts)
+            facts[target.name] = {"device": limit["device"], "power_set_w": [limit["before_w"], gpu["power_set_w"]]}
+            facts[target.name]["power_limit_w"] = gpu["power_limit_w"]
+            shown.append(f"{limit['device']} {_limited(gpu)}")
+        return self._evidence(undo, "; ".join(shown), facts)
 
     def _gpus(self, undo: Undo, platform: Platform) -> list[tuple[Target, JSON, JSON | None]]:
         """Each target with its limit and with what another process's NVML tells of its GPU now."""
@@ -115,9 +123,15 @@ class GpuThrottle(Injector):
 
 
 def _limited(gpu: JSON | None) -> str:
+    """To what it is set, and what is in force where that is another."""
     if gpu is None:
         return "is not there"
-    return "tells no limit of power" if gpu["power_limit_w"] is None else f"is limited to {gpu['power_limit_w']:g} W"
+    given, in_force = (gpu[word] for word in LIMITS)
+    if given is None:
+        return "tells no limit of power"
+    if in_force is None:
+        return f"is limited to {given:g} W, and tells no limit in force"
+    return f"is limited to {given:g} W" + ("" if in_force == given else f" ({in_force:g} W in force)")
 
 
 def _at(told: JSON) -> str:

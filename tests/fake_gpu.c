@@ -25,7 +25,7 @@
 #define ELSEWHERE (1 << 22) /* what is added to pids of other containers: more than any pid */
 
 typedef unsigned long long u64;
-struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, temperature, power_mw, limit_mw, integrated, mode, mps, set_mw; };
+struct gpu { char uuid[64], parent[64], name[64]; u64 total; int capability, temperature, power_mw, limit_mw, integrated, mode, mps, set_mw, other_mw; };
 struct process { int pid, gpu; u64 bytes, room; };
 struct busy { int pid, gpu; u64 room; double from, to; };
 struct state {
@@ -190,6 +190,7 @@ void fake_set(int i, int temperature, int power_mw) { s->gpu[i].temperature = te
 void fake_sharing(int i, int mode, int mps) { s->gpu[i].mode = mode, s->gpu[i].mps = mps; }
 int fake_limit_w(int i) { return s->gpu[i].set_mw / 1000; }
 void fake_set_limit_w(int i, int watts) { s->gpu[i].set_mw = watts * 1000; }
+void fake_other_limit_w(int i, int watts) { s->gpu[i].other_mw = watts * 1000; } /* another limiter's, as a board's or a rack's; 0: none */
 void fake_container(void) { s->host = 1 << 23; } /* pids are told as on a host, beyond all that is here */
 void fake_untold(void) { s->untold = 1; } /* nobody tells how many bytes a process has */
 void fake_step_w(int watts) { s->step_mw = watts * 1000; } /* a limit of power is rounded down to a multiple of it */
@@ -344,7 +345,7 @@ int nvmlDeviceGetMemoryInfo(struct gpu *g, u64 *found) {
 }
 int nvmlDeviceGetTemperature(struct gpu *g, unsigned sensor, unsigned *found) { FAIL(nvmlDeviceGetTemperature); return *found = g->temperature, 0; }
 int nvmlDeviceGetPowerUsage(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetPowerUsage); return *found = g->power_mw, 0; }
-int nvmlDeviceGetEnforcedPowerLimit(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetEnforcedPowerLimit); return *found = g->set_mw, 0; }
+int nvmlDeviceGetEnforcedPowerLimit(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetEnforcedPowerLimit); return *found = g->other_mw && g->other_mw < g->set_mw ? g->other_mw : g->set_mw, 0; }
 int nvmlDeviceGetPowerManagementLimit(struct gpu *g, unsigned *found) { FAIL(nvmlDeviceGetPowerManagementLimit); return *found = g->set_mw, 0; }
 int nvmlDeviceGetPowerManagementLimitConstraints(struct gpu *g, unsigned *least, unsigned *most) {
   FAIL(nvmlDeviceGetPowerManagementLimitConstraints);

@@ -19,7 +19,6 @@ SCHEMA = "blackstart.manifest/v1"
 NAME = model_sight.MANIFEST
 CHUNK = 1 << 20
 HELD = model_sight.HELD
-UNDO_FIRST = "is left by a fault that is held or was not undone; undo it first: blackstart recover --all"
 Progress = Callable[[str, int, int], None]  # file, bytes of all files read so far, bytes of all files
 
 
@@ -81,7 +80,7 @@ def _names(folder: Path, leave_out: Path | None) -> Iterator[str]:
         raise Unfit(f"{problem.filename}: {problem.strerror}") from problem
     for path in paths:
         if path.name.startswith(".") and HELD in path.name:
-            raise Unfit(f"{path} {UNDO_FIRST}")
+            raise _left(path)
         if path.is_symlink():
             _refuse_held(path)
         if path.is_file() and not (leave_out and leave_out.exists() and path.samefile(leave_out)):
@@ -96,7 +95,16 @@ def _refuse_held(path: Path) -> None:
     except OSError as problem:
         raise Unfit(f"{real.parent}: {problem.strerror}; whether a fault holds {path} cannot be seen") from problem
     if kept:
-        raise Unfit(f"{kept[0]} {UNDO_FIRST}")
+        raise _left(kept[0])
+
+
+def _left(path: Path) -> Unfit:
+    """Its name tells the run (file_agent.py, `beside`): one that a person has closed is not among those that `recover --all` knows."""
+    run = path.name.rpartition(HELD)[2].partition(".")[0]
+    return Unfit(
+        f"{path} is left by a fault that is held or was not undone; undo it first: blackstart recover {run}; where that run is closed "
+        "(--accept), delete what lies beside the file once you have looked at it"
+    )
 
 
 def _tensors(base: Path, names: list[str]) -> dict[str, dict[str, Tensor]]:

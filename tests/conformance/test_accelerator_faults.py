@@ -398,15 +398,39 @@ def test_only_the_limit_of_before_is_an_undo(after, simulated, fakes):
         injector.inject(undo, platform)
         proven(injector, undo, platform)
         injector.recover(undo, platform)
-        assert injector.verify_recovered(undo, platform).facts["targets"]["r0"]["power_limit_w"] == [700, 700]
+        assert injector.verify_recovered(undo, platform).facts["targets"]["r0"]["power_set_w"] == [700, 700]
         fakes.library.fake_set_limit_w(0, 500)
         if after == "no limit told":
-            fakes.fail("nvmlDeviceGetEnforcedPowerLimit", 3)
+            fakes.fail("nvmlDeviceGetPowerManagementLimit", 3)
         there = {"another limit": "is limited to 500 W", "no limit told": "tells no limit of power"}[after]
         with pytest.raises(Differs, match=f"{there}, and was to 700 W before"):
             injector.verify_recovered(undo, platform)
         with pytest.raises(NotYet, match=there):
             injector.verify(undo, platform)
+
+
+@needs_root
+def test_another_limiter_that_comes_or_goes_is_no_part_of_a_fault_or_its_undo(simulated, fakes):
+    """As a rack that runs short of power sets one, past NVML: what is in force is the least of all limits."""
+    with closing(simulated()) as platform:
+        injector = GpuThrottle(power=Share(0.5))
+        fakes.library.fake_other_limit_w(0, 600)
+        undo = planned(injector, platform)
+        assert undo.prior["limits"]["r0"] == {"device": WHOLE, "hardware": "simulated", "before_w": 700, "limit_w": 300}
+        injector.inject(undo, platform)
+        assert proven(injector, undo, platform).facts["targets"]["r0"]["power_limit_w"] == 300
+        for other, shown in ((500, "is limited to 700 W (500 W in force)"), (0, "is limited to 700 W;")):
+            fakes.library.fake_other_limit_w(0, other)
+            injector.recover(undo, platform)
+            assert shown in injector.verify_recovered(undo, platform).detail
+        assert fakes.limit_w(0) == 700
+
+
+@needs_root
+def test_a_limit_that_cannot_be_told_cannot_be_put_back(simulated, fakes):
+    with closing(simulated()) as platform:
+        fakes.fail("nvmlDeviceGetPowerManagementLimit", 3)
+        assert f"NVML tells no limits of power of {WHOLE}" in refused(platform, GpuThrottle())
 
 
 def test_beside_the_agent_of_an_earlier_fault_a_later_one_is_planned_and_proven(simulated):

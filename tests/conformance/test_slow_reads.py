@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from blackstart.injectors.base import Injector, NotYet, Overcome, Refusal, Undo
+from blackstart.injectors.base import Differs, Injector, NotYet, Overcome, Refusal, Undo
 from blackstart.injectors.model_files import ModelCorrupt
 from blackstart.injectors.platforms.base import Platform
 from blackstart.injectors.testing import check_injector
@@ -82,7 +83,27 @@ def test_a_file_that_was_replaced_and_an_agent_that_died_slow_nobody_any_more(se
         until("nobody to wait any more", lambda: "no agent has the kernel ask" in unproven(injector, undos[1], platform))
         for undo in undos:
             injector.recover(undo, platform)
+        assert "another file than before, or none, is there by now" in injector.verify_recovered(undos[0], platform).detail
+        assert injector.verify_recovered(undos[1], platform).source == "the kernel's process table, and a timed read"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_file_that_is_gone_for_good_keeps_no_run_open(service: Service, whole: bool) -> None:
+    """As an old blob is that a hub's cache has pruned, with its folder: nothing could be timed, and that no agent lives is the proof."""
+    injector = slow_read(service)
+    with closing(service.open()) as platform:
+        undo = injector.plan(target(platform), platform).stamped("run.1", injector.kind, {}, 60.0)
+        injector.inject(undo, platform)
+        injector.verify(undo, platform)
+        model = service.model()
+        shutil.rmtree(model.parent) if whole else model.unlink()
+        with pytest.raises(Differs, match=r"the agent that has readers of .* wait still lives"):
             injector.verify_recovered(undo, platform)
+        injector.recover(undo, platform)
+        evidence = injector.verify_recovered(undo, platform)
+        assert evidence.source == "the kernel's process table"
+        assert evidence.detail == f"{model}: another file than before, or none, is there by now, and no agent is left"
+        assert evidence.facts == {"r0": {"path": str(model), "took_s": None}}
 
 
 def test_a_file_of_several_targets_has_one_agent_and_is_slow_for_each(service: Service) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from blackstart.injectors.base import Evidence, Injector, NotYet, Refusal, Undo
+from blackstart.injectors.base import Differs, Evidence, Injector, NotYet, Refusal, Undo
 from blackstart.injectors.device_needs import Needs
 from blackstart.injectors.devices import devices_of
 from blackstart.injectors.gpu import GpuMemoryFill, GpuSaturate
@@ -46,7 +46,7 @@ def gpu(*processes: dict[str, Any], used: int = 800 * MIB, **more: object) -> di
         "mps": False,
         "total_bytes": TOTAL,
     }
-    limits = {"power_limit_w": 700.0, "power_least_w": 200.0}
+    limits = {"power_limit_w": 700.0, "power_set_w": 700.0, "power_least_w": 200.0}
     return {**dict.fromkeys(words), **known, **limits, "used_bytes": used, "processes": list(processes), **more}
 
 
@@ -297,9 +297,25 @@ def test_what_is_not_told_of_a_gpu_is_left_out() -> None:
         (None, None, "60 %; 50% asked for", "to 400 W; hardware"),
         (350.5, 1980, "60 %, 350.5 W, 1980 MHz; 50% asked for", "to 400 W, at 350.5 W, 1980 MHz; hardware"),
     ):
-        found = gpu(mine(300 * MIB, 60), power_w=power_w, sm_mhz=sm_mhz, power_limit_w=400.0, slowed_by=[])
+        limits = {"power_limit_w": 400.0, "power_set_w": 400.0}
+        found = gpu(mine(300 * MIB, 60), power_w=power_w, sm_mhz=sm_mhz, slowed_by=[], **limits)
         assert saturated in GpuSaturate(duty=Share(0.5)).verify(undo(), Beside(found, measured=marks)).detail
         assert limited in GpuThrottle().verify(throttled, Beside(found)).detail
+
+
+def test_a_limit_of_power_in_force_that_is_another_limiters_is_no_proof_of_ours() -> None:
+    """NVML enforces the least of all limits; ours is the one that can be set, and so is what an undo has to bring back."""
+    limit = {"device": UUID, "hardware": "real", "before_w": 700.0, "limit_w": 400}
+    throttled = Undo((R0,), {"limits": {"r0": limit}}, "f.1")
+    capped = Beside(gpu(power_set_w=700.0, power_limit_w=350.0, slowed_by=[]))
+    with pytest.raises(NotYet, match=r"is limited to 700 W \(350 W in force\), not to 400 W"):
+        GpuThrottle().verify(throttled, capped)
+    assert "is limited to 700 W (350 W in force)" in GpuThrottle().verify_recovered(throttled, capped).detail
+    ours = Beside(gpu(power_set_w=400.0, power_limit_w=700.0, slowed_by=[]))
+    with pytest.raises(NotYet, match=r"is limited to 400 W \(700 W in force\), not to 400 W"):
+        GpuThrottle().verify(throttled, ours)
+    with pytest.raises(Differs, match=r"is limited to 400 W \(700 W in force\), and was to 700 W before"):
+        GpuThrottle().verify_recovered(throttled, ours)
 
 
 HELD, LEAVE = 1000 * MIB, 256 * MIB

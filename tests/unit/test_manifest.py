@@ -145,7 +145,7 @@ def test_a_held_fault_is_not_taken_for_the_model(model: Path, tmp_path: Path) ->
     agent = Agent(tmp_path / "state", model / "other.gguf", "nan-one")
     code, _, err = manifest(model)
     assert code == 2
-    assert "held or was not undone; undo it first: blackstart recover --all" in err
+    assert "held or was not undone; undo it first: blackstart recover f1; where that run is closed (--accept), delete" in err
     agent.let_go()
     assert manifest(model, "--check")[0] == 0
 
