@@ -218,7 +218,7 @@ def manifest(
     ] = False,
     file: Annotated[Path | None, typer.Option(help="Where the digests are; by default in DIR.", show_default=False)] = None,
 ) -> None:
-    """Write the SHA-256 of every file and tensor of a model, or check them. Reads every byte, in bounded memory."""
+    """Write the SHA-256 of a model's files (all but .git, .cache/huggingface) and tensors, or check them. Reads every byte."""
     from .commands.artefacts import manifest as command
 
     _leave(command(folder, file, check=check))

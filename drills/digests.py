@@ -28,7 +28,7 @@ from .language.quantities import SIZE
 from .measure.digest_samples import DIGESTS
 from .measure.digest_values import HAS, SERVES, DigestSample
 from .measure.digests import Series, single
-from .right_digest import manifest_of, misfit, path_of, whole
+from .right_digest import manifest_of, misfit, not_single, path_of, whole
 from .scenario import DigestLane, Scenario
 from .service import Service
 
@@ -37,10 +37,6 @@ if TYPE_CHECKING:  # which asks `why_not`
 
 REFUSED = "not injecting: the digest lane"
 NOT_ASKED = "a worker of its role is asked only where its `url` is written, which only processes have; `digest.role` compares those of another role"
-NOT_SINGLE = (
-    "before the fault the digest lane does not tell one digest of all replicas (nor of prefill and decode workers); is one of them another "
-    "model's? Where roles have different ones by design, compare those of one: `digest.role`"
-)
 WELL = 200
 LATEST_LOOK_S = 10.0  # what looking takes on a busy machine, through an API
 LONGEST_QUESTION = 64 << 10  # characters: it is an argument of a command, and Linux takes 128 KiB
@@ -173,6 +169,12 @@ class _Watch:
         """Whether all replicas have one digest by the latest looks."""
         return single(dict(self.latest), self.manifest) is True
 
+    def not_single(self) -> str:
+        """Why they do not have one, by what was read of them."""
+        known = dict(self._files)  # their thread goes on writing
+        read_of = [known.get((name, target.identity)) for name, target in self.targets.items()]
+        return not_single([{name: each.sha256 for name, each in files.items()} for files in read_of if files])
+
     def looked_since(self, moment_s: float) -> bool:
         """Whether each of them was looked at after that moment, whatever was found."""
         return self.round_s >= moment_s
@@ -262,6 +264,7 @@ class Lookout:
     """What a drill under way learns of the lane; where it is off, that there is nothing to wait for."""
 
     single: Callable[[], bool] = lambda: True  # whether all replicas have one digest by now
+    not_single: Callable[[], str] = lambda: ""  # why they have not
     looked_since: Callable[[float], bool] = lambda _: True  # whether each was looked at after that moment, or no look will come
     patience_s: float = 0.0  # by when each surely was
 
@@ -287,7 +290,9 @@ def watching(
         try:
             hold = plan.scenario.steady_state.hold  # in which all could be read
             patience_s = (hold + lane.every).total_seconds() + LATEST_LOOK_S
-            yield Lookout(watch.single, lambda moment_s: watch.looked_since(moment_s) or doing.done(), patience_s)
+            yield Lookout(
+                watch.single, watch.not_single, lambda moment_s: watch.looked_since(moment_s) or doing.done(), patience_s
+            )
         finally:
             platform.given_up.set()
             if problem := doing.exception():

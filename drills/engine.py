@@ -15,7 +15,6 @@ from ..injectors.artefacts import FileFault
 from ..injectors.base import Evidence, FaultError, NotYet, Overcome
 from ..injectors.platforms.base import GivenUp, Platform, PlatformError
 from .aiming import aim_again
-from .digests import NOT_SINGLE
 from .guard import Guard
 from .interruption import Interruption
 from .journal import Journal
@@ -119,7 +118,7 @@ class Engine:
         self._watch(start_s + hold_s + min(hold_s, MORE_ANSWERS_S), lambda _: self.observer.digests.single())
         self.observer.judged()
         if not self.observer.digests.single():
-            raise NotProven(NOT_SINGLE)
+            raise NotProven(self.observer.digests.not_single())
         if not baseline.steady:
             self.journal.append("not-steady", why=list(baseline.why_not), start_s=start_s)
             for why in baseline.why_not:

@@ -1,4 +1,6 @@
-"""The digest that every replica's model must have, by a manifest (`model.manifest`), and where that manifest cannot tell it."""
+"""The digest that every replica's model must have, by a manifest (`model.manifest`), where that manifest cannot tell it, and what to say
+where replicas have different ones before a fault.
+"""
 
 import hashlib
 import posixpath
@@ -11,6 +13,10 @@ from ..injectors.values import first_of
 from .service import Service
 
 SHOWN = 5  # names of files
+NOT_SINGLE = (
+    "before the fault the digest lane does not tell one digest of all replicas (nor of prefill and decode workers){files}; is one of them "
+    "another model's? Where roles have different ones by design, compare those of one: `digest.role`"
+)
 
 
 def path_of(target: Target, service: Service) -> str:
@@ -26,6 +32,13 @@ def whole(files: Mapping[str, str]) -> str:
         return f"sha256:{next(iter(known.values()))}"
     listed = "".join(f"{name} {digest}\n" for name, digest in sorted(known.items()))
     return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
+
+
+def not_single(replicas: Sequence[Mapping[str, str]]) -> str:
+    """Why there is no drill, of replicas by the SHA-256 of each of their files: the first files that not all of them have alike."""
+    every = {name for each in replicas for name in each}
+    apart = sorted(name for name in every if len({each.get(name) for each in replicas}) > 1)
+    return NOT_SINGLE.format(files=f": different are {first_of(apart, SHOWN)}" if apart else "")
 
 
 def manifest_of(service: Service, replicas: Sequence[Target]) -> str:

@@ -13,6 +13,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value by its type
 STRING, ARRAY = 8, 9
+TEMPLATE = b"tokenizer.chat_template"  # and one with .NAME behind it for each that is not the default
 NAME_LIMIT = 1 << 10  # ggml's own is 64
 TEXT_LIMIT = 1 << 20
 MOST_TENSORS = 1 << 17
@@ -71,7 +72,7 @@ class _Pairs(NamedTuple):
     """What of the key-value pairs matters here."""
 
     alignment: int
-    template: Text | None
+    templates: tuple[Text, ...]
     vocabulary: Piece | None
 
 
@@ -93,7 +94,7 @@ def read(source: Source) -> Layout:
     tensors = [tensor._replace(offset=data_start + tensor.offset) for tensor in infos]
     broken = Piece(0, MAGIC[:1], bytes([MAGIC[0] | 0x80]))
     ordered = tuple(sorted(tensors, key=lambda tensor: tensor.offset))
-    return within(Layout("gguf", source.size, data_start, ordered, broken, found.template, found.vocabulary))
+    return within(Layout("gguf", source.size, data_start, ordered, broken, found.templates, found.vocabulary))
 
 
 def _text(cursor: Cursor, limit: int) -> tuple[int, bytes]:
@@ -109,13 +110,14 @@ def _text(cursor: Cursor, limit: int) -> tuple[int, bytes]:
 def _pairs(cursor: Cursor, count: int) -> _Pairs:
     if count > min(MOST_VALUES, cursor.left // 13):  # a key of no bytes, a type, a value of one byte
         raise Unreadable(f"{count} key-value pairs are announced in {cursor.left} bytes")
-    alignment, template, vocabulary = DEFAULT_ALIGNMENT, None, None
+    alignment, vocabulary = DEFAULT_ALIGNMENT, None
+    templates: list[Text] = []
     for _ in range(count):
         start, key = _text(cursor, NAME_LIMIT)
         kind = cursor.whole(4)
-        if key == b"tokenizer.chat_template" and kind == STRING:
+        if (key == TEMPLATE or key.startswith(TEMPLATE + b".")) and kind == STRING:
             offset, raw = _text(cursor, TEXT_LIMIT)
-            template = Text(offset, len(raw), raw.decode("utf-8", "replace"))
+            templates.append(Text(offset, len(raw), raw.decode("utf-8", "replace")))
             continue
         if key == b"tokenizer.ggml.tokens":
             vocabulary = Piece(start + len(key) - 1, key[-1:], b"_")
@@ -124,7 +126,7 @@ def _pairs(cursor: Cursor, count: int) -> _Pairs:
             alignment = value
     if not 1 <= alignment <= 1 << 20:
         raise Unreadable(f"the alignment of its data is {alignment}")
-    return _Pairs(alignment, template, vocabulary)
+    return _Pairs(alignment, tuple(templates), vocabulary)
 
 
 def _value(cursor: Cursor, kind: int, depth: int) -> int | None:

@@ -145,7 +145,7 @@ class Layout:
     data_start: int
     tensors: tuple[Tensor, ...]
     header: Piece
-    template: Text | None = None  # the chat template, where the file itself holds one
+    templates: tuple[Text, ...] = ()  # the chat templates, where the file itself holds any
     vocabulary: Piece | None = None  # damage after which the tokenizer is not found in the file
 
     @property

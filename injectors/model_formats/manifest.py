@@ -65,7 +65,7 @@ def _files(base: Path, names: list[str], progress: Progress) -> dict[str, Any]:
 
 
 def _names(folder: Path, leave_out: Path | None) -> Iterator[str]:
-    """Every regular file below the folder, by links as well. Raises Unfit where one leads nowhere, or a fault is held on a file."""
+    """Every regular file of the model below the folder, by links as well. Raises Unfit where one leads nowhere, or a fault is held on it."""
     if not folder.exists():
         raise Unfit(f"{folder}: there is no such file or folder")
     if not folder.is_dir():
@@ -167,7 +167,7 @@ def write(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def stored(path: Path) -> dict[str, Any]:
-    """A manifest that was written before. Raises Unfit."""
+    """A manifest that was written before, without the bookkeeping that older ones hold. Raises Unfit."""
     try:
         if path.stat().st_size > 4 * HEADER_LIMIT:
             raise Unfit(f"{path} has {path.stat().st_size} bytes, which is no manifest")
@@ -181,7 +181,7 @@ def stored(path: Path) -> dict[str, Any]:
     for name, entry in found["files"].items():
         if malformed := _malformed(entry):
             raise Unfit(f"{path}: files/{name}{malformed}; write it anew: blackstart manifest {path.parent}")
-    return dict(found)
+    return {**found, "files": {name: each for name, each in found["files"].items() if not model_sight.is_bookkeeping(name)}}
 
 
 def _malformed(entry: Any) -> str:

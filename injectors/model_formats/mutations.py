@@ -5,12 +5,12 @@ A job holds until its file's digest is another one: the agent refuses a file tha
 
 import posixpath
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..values import JSON
 from . import folders, read, selection, texts
-from .layout import Layout, Piece, Unreadable
+from .layout import Layout, Piece, Text, Unreadable
 
 NAMED = "exponent-msb"  # the one mutation that may name its tensor
 MUTATIONS = (
@@ -261,17 +261,12 @@ def _drop_tokenizer(request: Request, files: folders.Files) -> list[Job]:
 
 def _wrong_template(request: Request, files: folders.Files) -> list[Job]:
     folder, path = _home(request, files)
-    if path:
-        template = _looked(path, files).template
-        found = [(path, template)] if template else []
-    else:
-        found = list(texts.templates(files, folder))
-    if not found:
-        where = path or f"{folder or '.'} ({', '.join((texts.TEMPLATE_FILE, *texts.TEMPLATE_KEYS))})"
+    found: Mapping[str, Sequence[Text]]
+    found = {path: _looked(path, files).templates} if path else texts.templates(files, folder)
+    if not any(found.values()):
+        where = path or f"{folder or '.'} ({', '.join((texts.TEMPLATE_FILE, *texts.TEMPLATE_KEYS, texts.TEMPLATES))})"
         raise Unreadable(f"there is no chat template in {where}")
-    return [
-        Job(at, {"op": "fill", "offset": text.offset, "length": text.length, "text": texts.wrong(text)}) for at, text in found
-    ]
+    return [Job(at, do) for at, do in texts.replaced(files, found).items()]
 
 
 PLANS: dict[str, Callable[[Request, folders.Files], list[Job]]] = {

@@ -1,12 +1,15 @@
 """Tokenizers and chat templates: which files they are, and where in a file a template lies."""
 
+import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
+from .. import file_agent
+from ..values import JSON
 from .folders import Files
-from .layout import HEADER_LIMIT, Text, Unreadable
+from .layout import HEADER_LIMIT, Source, Text, Unreadable
 
 # What any of the usual tokenizers is read from: without all of them none can be made.
 VOCABULARIES = (
@@ -21,13 +24,16 @@ VOCABULARIES = (
 )
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_KEYS = ("tokenizer_config.json", "chat_template.json")
-KEY = re.compile(r'"chat_template"\s*:\s*(?:\[\s*\{[^{}"]*(?:"name"\s*:\s*"[^"]*"\s*,\s*)?"template"\s*:\s*)?"')
+TEMPLATES = "additional_chat_templates"  # a folder, of those that have names: one for callers with tools, one for documents
+KEY = re.compile(r'"chat_template"\s*:\s*(?=["\[])')
+NEXT = re.compile(r'([\s{},:\w.+-]*)(["\]])')  # the next text in a list of names and templates, or the list's end
 # Those of other families: markers that the model was not trained on, roles and the prompt for an answer lost.
 OTHERS = (
     "{% for message in messages %}[INST] {{ message['content'] }} [/INST]{% endfor %}",
     "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}",
 )
 SHORT = "{{ messages[0]['content'] }}"
+LONGEST = 112 << 10  # characters that tell what is done: they are an argument of a command, and Linux takes 128 KiB
 
 
 def vocabularies(files: Files, folder: str) -> list[str]:
@@ -39,35 +45,79 @@ def vocabularies(files: Files, folder: str) -> list[str]:
     return found
 
 
-def templates(files: Files, folder: str) -> Iterator[tuple[str, Text]]:
-    """(path, template) of every chat template in a folder: all must go wrong, since loaders differ in which they prefer."""
+def templates(files: Files, folder: str) -> dict[str, list[Text]]:
+    """Path -> every chat template there: all must go wrong, since loaders differ in which they prefer, and callers in which they ask for."""
     there = files.listing(folder or ".")
-    for name in (TEMPLATE_FILE, *TEMPLATE_KEYS):
-        if there.get(name) is None:
-            continue
-        path = posixpath.join(folder, name)
-        source = files.source(path)
-        if source.size > HEADER_LIMIT:
-            raise Unreadable(f"{path} has {source.size} bytes; at most {HEADER_LIMIT} are read")
-        raw = source.read(0, source.size)
-        found = Text(0, len(raw), raw.decode("utf-8", "replace")) if name == TEMPLATE_FILE else in_json(raw)
-        if found and found.length:
-            yield path, found
+    paths = [posixpath.join(folder, name) for name in (TEMPLATE_FILE, *TEMPLATE_KEYS) if there.get(name) is not None]
+    if TEMPLATES in there and there[TEMPLATES] is None:
+        inside = posixpath.join(folder, TEMPLATES)
+        paths += [posixpath.join(inside, name) for name in sorted(files.listing(inside)) if name.endswith(".jinja")]
+    found = {path: [text for text in _in_file(path, files.source(path)) if text.length] for path in paths}
+    return {path: each for path, each in found.items() if each}
 
 
-def in_json(raw: bytes) -> Text | None:
-    """The template in a tokenizer's JSON, the first where it lists several. A quote inside a text is escaped, so a key is a key."""
+def _in_file(path: str, source: Source) -> list[Text]:
+    if source.size > HEADER_LIMIT:
+        raise Unreadable(f"{path} has {source.size} bytes; at most {HEADER_LIMIT} are read")
+    raw = source.read(0, source.size)
+    return in_json(raw) if path.endswith(".json") else [Text(0, len(raw), raw.decode("utf-8", "replace"))]
+
+
+def in_json(raw: bytes) -> list[Text]:
+    """The template in a tokenizer's JSON, or all that it lists. A quote inside a text is escaped, so a key is a key."""
     content = raw.decode("utf-8", "surrogateescape")
     key = KEY.search(content)
     if key is None:
-        return None
+        return []
     try:
-        value, end = scanstring(content, key.end())
+        found = list(_given(content, key.end()))
     except ValueError:
-        raise Unreadable("its chat template does not end; the file is damaged already") from None
-    offset = len(content[: key.end()].encode("utf-8", "surrogateescape"))
-    length = len(content[key.end() : end - 1].encode("utf-8", "surrogateescape"))
-    return Text(offset, length, value, escaped=True)
+        raise Unreadable("its chat templates cannot be read to their end; the file is damaged already") from None
+    placed = []
+    for start, value, end in found:
+        offset, length = (len(part.encode("utf-8", "surrogateescape")) for part in (content[:start], content[start : end - 1]))
+        placed.append(Text(offset, length, value, escaped=True))
+    return placed
+
+
+def _given(content: str, position: int) -> Iterator[tuple[int, str, int]]:
+    """(start, template, end) of the text that begins there, or of each in a list of objects. Raises ValueError where that does not end."""
+    if content[position] == '"':
+        value, end = scanstring(content, position + 1)
+        yield position + 1, value, end
+        return
+    name, position = "", position + 1
+    while (found := NEXT.match(content, position)) and found[2] != "]":
+        start = found.end()
+        value, position = scanstring(content, start)
+        if found[1].strip() != ":":
+            name = value
+        elif name == "template":
+            yield start, value, position
+    if found is None:
+        raise ValueError
+
+
+def replaced(files: Files, found: Mapping[str, Sequence[Text]]) -> dict[str, JSON]:
+    """Path -> what file_agent.py does to the templates there. Raises Unreadable."""
+    done = {path: _replaced(files.source(path), each) for path, each in found.items()}
+    if len(json.dumps(done)) > LONGEST:
+        path = max(done, key=lambda each: len(json.dumps(done[each])))
+        raise Unreadable(
+            f"{path} holds {len(found[path])} chat templates of {sum(text.length for text in found[path])} bytes, and where a file holds "
+            f"several about {LONGEST // 4} can be changed; put a file of your own in its place: stale-version with `file` and `source`"
+        )
+    return done
+
+
+def _replaced(source: Source, found: Sequence[Text]) -> JSON:
+    if len(found) == 1:
+        return {"op": "fill", "offset": found[0].offset, "length": found[0].length, "text": wrong(found[0])}
+    pieces = [
+        [text.offset, source.read(text.offset, text.length).hex(), file_agent.filled(wrong(text), text.length).hex()]
+        for text in found
+    ]
+    return {"op": "edit", "pieces": pieces}
 
 
 def wrong(template: Text) -> str:

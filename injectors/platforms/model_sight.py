@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import select
 import sys
 import time
@@ -24,7 +25,15 @@ LARGEST = 1 << 20
 ASK_TO_READ = 0x20000  # FAN_ACCESS_PERM, linux/fanotify.h
 HELD = ".blackstart-"  # in the names of what a fault keeps beside the file that it holds
 MANIFEST = "blackstart-manifest.json"
+# Folders in which Git and the Hugging Face client (`--local-dir`) note what they fetched and when, so that they differ between two
+# that fetched the very same model. A hub's cache lies under the latter's name as well, and that holds models.
+BOOKKEEPING = re.compile(r"(^|/)(\.git/|\.cache/huggingface/(?!hub/|$))")
 NO_PROXY = urllib.request.ProxyHandler({})  # the replica itself is asked, whatever the environment says
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether what has that name in a model's folder is no part of the model; a folder's name ends with a slash."""
+    return BOOKKEEPING.search(name) is not None
 
 
 def names(path: str) -> Iterator[str]:
@@ -38,8 +47,9 @@ def names(path: str) -> Iterator[str]:
             yield os.path.relpath(found, path)
 
 
-def below(folder: str, above: Tuple[Tuple[int, int], ...] = ()) -> Iterator[str]:
-    """The path of every file in a folder, and of those in folders that are linked there, as a version of a model may be.
+def below(folder: str, above: Tuple[Tuple[int, int], ...] = (), inside: str = "") -> Iterator[str]:
+    """The path of every file in a folder but for bookkeeping, and of those in folders that are linked there, as a version of a model may
+    be. `inside`: this folder's own name in the model's, with a slash.
 
     Raises OSError, also where a link leads nowhere, or back to one of the folders `above` it: what would be left out is said.
     """
@@ -48,9 +58,12 @@ def below(folder: str, above: Tuple[Tuple[int, int], ...] = ()) -> Iterator[str]
     if here in above:
         raise OSError(errno.ELOOP, "a link back to a folder that it lies in; remove it", folder)
     for name in os.listdir(folder):
-        path = os.path.join(folder, name)
+        path, own = os.path.join(folder, name), inside + name
         if os.path.isdir(path):
-            yield from below(path, (*above, here))
+            if not is_bookkeeping(own + "/"):
+                yield from below(path, (*above, here), own + "/")
+        elif is_bookkeeping(own):
+            continue
         elif os.path.islink(path) and not os.path.exists(path):
             raise OSError(errno.ENOENT, "a link to what is not there; fetch that, or remove the link", path)
         else:

@@ -117,7 +117,7 @@ def outcome(path: Path, load: Callable[[Path], np.ndarray], before: np.ndarray) 
 
 
 def contents(folder: Path) -> dict[str, tuple[Any, ...]]:
-    return {path.name: snapshot(path) for path in folder.iterdir()}
+    return {path.relative_to(folder).as_posix(): snapshot(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def visible(folder: Path) -> dict[str, tuple[Any, ...]]:
@@ -239,6 +239,38 @@ def test_a_wrong_template_renders_and_is_another(tmp_path: Path, held: Callable[
     assert "<|im_start|>" not in rendered(wrong)
     assert "hello" in rendered(wrong)
     assert len(wrong.encode()) <= len(models.TEMPLATE.encode()) + 8  # `\n` takes two bytes in JSON
+
+
+def test_who_calls_with_tools_gets_a_wrong_template_as_well(tmp_path: Path, held: Callable[..., dict[str, str]]) -> None:
+    """By the names under which a converter finds them in a tokenizer's folder, listed or beside it, and a server in GGUF."""
+    listed, beside = (models.write_tokenizer(tmp_path / name, separate=name == "beside") for name in ("listed", "beside"))
+    (listed / "tokenizer_config.json").write_text(json.dumps({"chat_template": models.NAMED}))
+    packed = models.write_gguf(made("gguf", tmp_path / "packed")[0], template=models.NAMED)
+    more = beside / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text(models.TOOLS)
+    files = [listed / "tokenizer_config.json", more / "tool_use.jinja", packed]
+    before = [snapshot(path) for path in files]
+
+    def of_a_folder(folder: Path) -> dict[str, str]:
+        found = gguf.SpecialVocab(folder).chat_template
+        assert isinstance(found, list)
+        return {each["name"]: each["template"] for each in found}
+
+    def of_gguf() -> dict[str, str]:
+        fields = gguf.GGUFReader(packed).fields
+        names = {"default": "tokenizer.chat_template", "tool_use": "tokenizer.chat_template.tool_use"}
+        return {name: str(fields[key].contents()) for name, key in names.items()}
+
+    looks = ((listed, lambda: of_a_folder(listed)), (beside, lambda: of_a_folder(beside)), (packed, of_gguf))
+    for path, look in looks:
+        assert look() == {each["name"]: each["template"] for each in models.NAMED}
+        wrong = held(path, "wrong-chat-template", look)
+        assert set(wrong) == {"default", "tool_use"}
+        for name, template in wrong.items():
+            assert "[INST] hello [/INST]" in rendered(template), name
+            assert "<|im_start|>" not in template, "some servers tell the family by such words, wherever they stand"
+    assert [snapshot(path) for path in files] == before
 
 
 def test_a_gguf_file_holds_its_own_tokenizer(tmp_path: Path, held: Callable[..., Any]) -> None:

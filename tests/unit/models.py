@@ -20,6 +20,8 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+TOOLS = '<|im_start|>tools "{{ tools }}"<|im_end|>\n' + TEMPLATE
+NAMED = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": TOOLS}]
 SHAPES = {
     "embedding.weight": (64, 32),
     "layers.0.mlp.up_proj.weight": (32, 32),
@@ -62,12 +64,17 @@ def write_adapter(folder: Path) -> Path:
     return folder
 
 
-def write_gguf(path: Path, kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32, seed: int = 1) -> Path:
+def write_gguf(
+    path: Path,
+    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+    seed: int = 1,
+    template: str | list[dict[str, str]] = TEMPLATE,
+) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(2)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(WORDS)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
     for name, data in numbers(seed).items():
         named = name.replace("layers.", "blk.").replace("mlp.up_proj", "ffn_up").replace("embedding", "token_embd")
         quantised = data.ndim == 2 and kind is not gguf.GGMLQuantizationType.F32

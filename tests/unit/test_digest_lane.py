@@ -147,6 +147,21 @@ def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
         (model / link).unlink()
 
 
+def test_what_fetched_a_model_is_not_looked_at(tmp_path: Path) -> None:
+    """Here and in a container; another hidden folder, or one that only looks like it, may be the model's."""
+    kept = [".git", ".cache/huggingface/download", "1/.cache/huggingface/upload", "1/.git/objects"]
+    models = [".cache/huggingface/hub", ".cache/other", ".github", "x.git", "1", "huggingface"]
+    for name in (*kept, *models):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "f").write_bytes(b"1")
+    (tmp_path / ".git" / "lost").symlink_to("none")
+    found = said("marks", path=str(tmp_path))["marks"]
+    assert list(found) == sorted(f"{name}/f" for name in models)  # type: ignore[call-overload]
+    assert model_sight.marks(str(tmp_path)) == (str(tmp_path), found)
+    assert list(model_sight.marks(str(tmp_path / ".git" / "f"))[1]) == ["f"], "who names a file or folder there means it"
+    assert list(model_sight.marks(str(tmp_path / "1" / ".git" / "objects"))[1]) == ["f"]
+
+
 def test_a_reader_in_a_container_ends_with_its_connection(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"x" * 1000)
     with piped("digests", {"path": str(tmp_path / "m"), "ranges": {}, "per_second": 1}) as process:
@@ -371,6 +386,21 @@ def test_workers_of_one_role_alone_can_be_compared(
     found_digests = {each.digest for each in read_digests(tmp_path).looks if each.digest}
     assert len(found_digests) == len(looked_at)
     assert "no target has that role" in refused(service, replace(LANE, role="prefill"))
+
+
+def test_replicas_with_different_models_are_told_by_their_files(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    for name in NAMES:
+        (service.folder / name / "tokenizer.json").write_text(name)
+        (service.folder / name / "model.bin").rename(service.folder / name / f"{name}.bin")
+        (service.folder / name / "config.json").write_text("{}")
+    service = replace(service, model=Model("{name}"))
+    plan = SimpleNamespace(scenario=SCENARIO, service=service, everything=REPLICAS)
+    with watching(plan, opened(service), DrillClock(time.monotonic()), tmp_path, lambda *_, **__: None) as lookout:
+        until("both to be looked at", lambda: lookout.looked_since(0.0))
+        assert not lookout.single()
+        assert "does not tell one digest of all replicas" in lookout.not_single()
+        assert ": different are r0.bin, r1.bin, tokenizer.json;" in lookout.not_single()
 
 
 def test_the_lane_sees_a_change_and_its_end(service: Service, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What the engine decides while it watches, by a live view that is fed with simulated answers."""
 
 import threading
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from blackstart.drills.digests import Lookout
 from blackstart.drills.engine import TICK_S, Engine
+from blackstart.drills.scenario import SteadyState
 from blackstart.injectors.base import Evidence, Injector, NotYet, Overcome, Undo, Unseen
 from blackstart.injectors.lifecycle import ProcessHang
 from blackstart.injectors.model_files import ModelCorrupt
@@ -62,6 +64,26 @@ def test_an_outage_that_begins_while_what_is_held_is_looked_at_is_watched_to_its
     assert not engine._holds(2.0)
     assert engine._holds(2.0)
     assert told == ["recovered-live", "still-effective"] * 2
+
+
+def test_a_drill_of_different_models_ends_before_its_fault_and_says_which_files_differ() -> None:
+    watch, told = Watch([], USUAL), []
+    watch.until(1)
+    lookout = Lookout(single=lambda: False, not_single=lambda: "config.json differs")
+    baseline = SimpleNamespace(too_few=False, steady=True)
+    observer = SimpleNamespace(
+        view=watch.view, digests=lookout, poll=lambda: None, baseline=lambda *_: baseline, judged=lambda: None
+    )
+    clock = SimpleNamespace(now=lambda: watch.now_s)
+    events = SimpleNamespace(clock=clock, append=lambda event, **fields: told.append((event, fields)) or watch.now_s)
+    signals = SimpleNamespace(insisted=False, wait=lambda _: watch.until(watch.now_s + 0.5))
+    drawn, guard = SimpleNamespace(lanes=lambda *_: None, phase=lambda *_: None), SimpleNamespace(check=lambda _: "")
+    platform = SimpleNamespace(milestones=tuple, unseen=lambda: "", given_up=threading.Event())
+    plan = SimpleNamespace(scenario=SimpleNamespace(steady_state=SteadyState(hold=timedelta(seconds=3))), faults=())
+    parts = [cast(Any, each) for each in (plan, platform, events, observer, signals, drawn, guard)]
+    Engine(*parts, lambda: None, ()).run()
+    assert ("inconclusive", {"why": "config.json differs"}) in told
+    assert "steady" not in [event for event, _ in told]
 
 
 FILES = ModelCorrupt("header")

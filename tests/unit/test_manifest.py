@@ -208,6 +208,47 @@ def test_links_to_nowhere_and_back_are_refused(model: Path, link: str, to: str, 
     assert not (model / NAME).exists()
 
 
+def fetched(folder: Path, moment: str) -> Path:
+    """A model as the Hugging Face client's `--local-dir` and a clone leave it: each fetch notes its own moment beside the same files."""
+    for name in (".cache/huggingface/download", ".git", "sub/.cache/huggingface/download"):
+        (folder / name).mkdir(parents=True)
+    for name in ("model.bin", "sub/model.bin", ".hidden"):
+        (folder / name).write_bytes(b"weights")
+    for name in (".cache/huggingface/download", "sub/.cache/huggingface/download"):
+        (folder / name / "model.bin.metadata").write_text(f"11c5a3d\na16a55f\n{moment}\n")
+    (folder / ".git" / "index").write_text(moment)
+    return folder
+
+
+def test_what_was_fetched_twice_is_one_model(tmp_path: Path) -> None:
+    """Nor is what an older manifest says of such files held against anybody."""
+    one, other, digests = fetched(tmp_path / "one", "1.0"), fetched(tmp_path / "other", "2.0"), tmp_path / "digests.json"
+    assert manifest(one, "--file", digests)[0] == 0
+    written = json.loads(digests.read_text())
+    assert set(written["files"]) == {"model.bin", "sub/model.bin", ".hidden"}
+    assert manifest(other, "--check", "--file", digests)[0] == 0
+    for name in (".cache/huggingface/download/model.bin.metadata", ".git/index", "sub/.git/HEAD"):
+        written["files"][name] = {"size": 1, "sha256": "0" * 64}
+    digests.write_text(json.dumps(written))
+    assert manifest(other, "--check", "--file", digests)[0] == 0
+    (other / "sub" / "model.bin").write_bytes(b"other weights")
+    assert manifest(other, "--check", "--file", digests)[0] == 1
+
+
+def test_what_lies_in_a_hub_is_the_models(tmp_path: Path) -> None:
+    """It lies below the folder of that name, as it does in a home; so does a model whose own folder is below one."""
+    snapshot = tmp_path / ".cache" / "huggingface" / "hub" / "models--x" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "token").write_text("hf_Secret")
+    for folder in (snapshot, tmp_path):
+        (folder / ".gitattributes").write_text("x")
+        (folder / "model.bin").write_bytes(b"weights")
+        measured_of = measured(folder, lambda *_: None)["files"]
+        assert set(measured_of) >= {".gitattributes", "model.bin"}
+    assert ".cache/huggingface/hub/models--x/snapshots/1/model.bin" in measured_of
+    assert ".cache/huggingface/token" not in measured_of
+
+
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     path = models.write_safetensors(tmp_path / "model.safetensors")
 

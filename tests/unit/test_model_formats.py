@@ -1,5 +1,6 @@
 """Readers of layouts: what real libraries wrote is found where they find it, and no hostile byte makes a reader do more than refuse."""
 
+import itertools
 import json
 import math
 import os
@@ -113,17 +114,66 @@ def test_the_scale_of_a_block_is_where_the_library_looks(kind: str) -> None:
 
 def test_a_chat_template_is_found_as_the_library_finds_it(tmp_path: Path) -> None:
     path = models.write_gguf(tmp_path / "model.gguf")
-    found = layout_of(path).template
-    assert found is not None
+    (found,) = layout_of(path).templates
     assert path.read_bytes()[found.offset : found.offset + found.length].decode() == found.value == models.TEMPLATE
     config = models.write_tokenizer(tmp_path / "tokenizer") / "tokenizer_config.json"
-    inside = texts.in_json(config.read_bytes())
-    assert inside is not None
+    (inside,) = texts.in_json(config.read_bytes())
     assert inside.value == models.TEMPLATE
     assert json.loads(b'"' + config.read_bytes()[inside.offset : inside.offset + inside.length] + b'"') == models.TEMPLATE
-    several = json.dumps({"chat_template": [{"name": "default", "template": "one"}, {"name": "tool", "template": "two"}]})
-    assert (found := texts.in_json(several.encode())) is not None
-    assert found.value == "one"
+
+
+def test_every_named_template_is_found_where_it_lies(tmp_path: Path) -> None:
+    path = models.write_gguf(tmp_path / "model.gguf", template=models.NAMED)
+    raw, found = path.read_bytes(), layout_of(path).templates
+    assert {raw[each.offset : each.offset + each.length].decode() for each in found} == {models.TEMPLATE, models.TOOLS}
+    odd = [{"template": 'a "name" \\', "n": 1, "more": None}, {"name": "template", "template": ":"}, {"name": "none"}]
+    for listed, indent in itertools.product((models.NAMED, odd, []), (None, 2)):
+        raw = json.dumps({"é": "ü", "chat_template": listed, "after": {"template": "x"}}, indent=indent).encode()
+        inside = texts.in_json(raw)
+        assert [each.value for each in inside] == [each["template"] for each in listed if "template" in each]
+        assert [json.loads(b'"' + raw[each.offset : each.offset + each.length] + b'"') for each in inside] == [
+            each.value for each in inside
+        ]
+    assert texts.in_json(b'{"chat_template": null}') == []
+    for damaged in (b'[{"template": "a', b'[{"template": "a"}', b'[{"template": ["a"]}]'):
+        with pytest.raises(Unreadable, match="cannot be read to their end"):
+            texts.in_json(b'{"chat_template": ' + damaged)
+
+
+def test_every_chat_template_is_made_wrong(tmp_path: Path) -> None:
+    """Whoever calls with tools would else get one that is as it was."""
+    folder = models.write_tokenizer(tmp_path, separate=True)
+    more = folder / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text(models.TOOLS)
+    (more / "README.md").write_text("{{ messages }}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": models.NAMED}))
+    made = {
+        Path(job.path).relative_to(folder).as_posix(): job.do for job in jobs(Request("wrong-chat-template", str(folder)), FILES)
+    }
+    assert {name: do["op"] for name, do in made.items()} == {
+        "chat_template.jinja": "fill",
+        "tokenizer_config.json": "edit",
+        "additional_chat_templates/tool_use.jinja": "fill",
+    }
+    (whole,) = jobs(Request("wrong-chat-template", str(models.write_gguf(tmp_path / "m.gguf", template=models.NAMED))), FILES)
+    assert len(whole.do["pieces"]) == len(made["tokenizer_config.json"]["pieces"]) == 2
+
+
+def test_templates_that_no_command_could_be_told_of_are_refused(tmp_path: Path) -> None:
+    """What is done to a file that holds several is an argument, and Linux takes 128 KiB of one."""
+    folder = models.write_tokenizer(tmp_path)
+    for size, refused in ((13_000, False), (16_000, True)):
+        listed = [{"name": name, "template": models.TEMPLATE.ljust(size)} for name in ("default", "tool_use")]
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": listed}))
+        if refused:
+            with pytest.raises(
+                Unreadable, match=r"tokenizer_config.json holds 2 chat templates of 320\d\d bytes, .* stale-version"
+            ):
+                jobs(Request("wrong-chat-template", str(folder)), FILES)
+        else:
+            found = jobs(Request("wrong-chat-template", str(folder)), FILES)
+            assert len(json.dumps([job.do for job in found])) < 120_000
 
 
 def test_the_strongest_tensor_is_chosen() -> None:
@@ -326,8 +376,7 @@ def test_arbitrary_bytes_are_refused(start: bytes, rest: bytes) -> None:
 def test_any_template_is_found_in_json(text: str, indent: int | None, *, ascii_only: bool) -> None:
     config = {"note": 'the "chat_template": of "x"', "é": "ü", "chat_template": text, "after": 1}
     raw = json.dumps(config, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    found = texts.in_json(raw)
-    assert found is not None
+    (found,) = texts.in_json(raw)
     assert found.value == text or any(0xD800 <= ord(each) < 0xE000 for each in text)
     assert raw[found.offset - 1 : found.offset] == raw[found.offset + found.length :][:1] == b'"'
 
