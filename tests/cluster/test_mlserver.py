@@ -120,7 +120,7 @@ def test_a_pod_that_starts_with_damaged_weights_serves_them_although_others_serv
     before = restarts(api, namespace_of(service))
     faults = [f"{{kind: model-corrupt, mutation: exponent-msb, {ON_ONE}}}", f"{{kind: replica-kill, {ON_ONE}, at: 1s}}"]
     damaged = drill(blackstart.folder, "silent-damage", faults, "{quality_loss: 0}")
-    done = blackstart.telling("run", damaged, *quick("60s"), "--service", service, "--yes", within_s=200)
+    done = blackstart.telling("run", damaged, *quick("45s"), "--service", service, "--yes", within_s=200)
     check_damage_was_served(done, f"replica:{ONE}")
     until("the pod that was replaced to be ready", lambda: all_stand(api, namespace_of(service)), 90)
     after = restarts(api, namespace_of(service))
