@@ -110,11 +110,11 @@ def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) ->
     from ..drills.recovery import recover_run
 
     if accept:
-        left = close(name, folder, os.environ)
+        staying = close(name, folder, os.environ)
         insist(f"{name}: closed on your word")
-        for told in left:
+        for told in staying:
             insist(f"{name}: {told}")
-        if left:
+        if staying:
             insist(
                 f"{name}: this is yours to delete once you have looked at the files that it lies beside: what they held before is in it, "
                 "and as long as it is there no drill changes them"
