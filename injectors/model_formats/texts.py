@@ -1,6 +1,5 @@
 """Tokenizers and chat templates: which files they are, and where in a file a template lies."""
 
-import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ OTHERS = (
     "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}",
 )
 SHORT = "{{ messages[0]['content'] }}"
-LONGEST = 112 << 10  # characters that tell what is done: they are an argument of a command, and Linux takes 128 KiB
+MOST = 27_000  # bytes of templates in files that hold several: told as they are and will be, in an argument, of which Linux takes 128 KiB
 
 
 def vocabularies(files: Files, folder: str) -> list[str]:
@@ -100,14 +99,14 @@ def _given(content: str, position: int) -> Iterator[tuple[int, str, int]]:
 
 def replaced(files: Files, found: Mapping[str, Sequence[Text]]) -> dict[str, JSON]:
     """Path -> what file_agent.py does to the templates there. Raises Unreadable."""
-    done = {path: _replaced(files.source(path), each) for path, each in found.items()}
-    if len(json.dumps(done)) > LONGEST:
-        path = max(done, key=lambda each: len(json.dumps(done[each])))
+    sizes = {path: sum(text.length for text in each) for path, each in found.items() if len(each) > 1}
+    if sum(sizes.values()) > MOST:
+        path = max(sizes, key=lambda each: sizes[each])
         raise Unreadable(
-            f"{path} holds {len(found[path])} chat templates of {sum(text.length for text in found[path])} bytes, and where a file holds "
-            f"several about {LONGEST // 4} can be changed; put a file of your own in its place: stale-version with `file` and `source`"
+            f"{path} holds {len(found[path])} chat templates of {sizes[path]} bytes, and in files that hold several at most {MOST} bytes can "
+            "be changed; put a file of your own in its place: stale-version with `file` and `source`"
         )
-    return done
+    return {path: _replaced(files.source(path), each) for path, each in found.items()}
 
 
 def _replaced(source: Source, found: Sequence[Text]) -> JSON:
