@@ -13,11 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from blackstart.injectors import registry, testing
-from blackstart.injectors.base import Differs, Injector, Refusal
+from blackstart.injectors import file_agent, registry, testing
+from blackstart.injectors.base import Differs, ForeignChange, Injector, Refusal
 from blackstart.injectors.caches import CacheWipe
 from blackstart.injectors.compute import CpuStress, MemoryStress
 from blackstart.injectors.inline import NetworkDelay, StreamStall, TcpReset
+from blackstart.injectors.left_files import left_beside
 from blackstart.injectors.lifecycle import ProcessHang, ProcessKill, ReplicaKill, RolloutRestart, StoreKill
 from blackstart.injectors.model_files import CheckpointCorrupt, CredentialExpire, ModelCorrupt, ModelStoreOutage
 from blackstart.injectors.model_revisions import VersionSkew
@@ -254,6 +255,23 @@ def test_what_somebody_uses_by_a_command_of_his_own_is_left_alone(
             injector.plan((target,), platform)
         stranger.stdin.close()
     assert (victims.root(api) / TOKEN.lstrip("/")).read_bytes() == before
+
+
+def test_what_stays_beside_a_file_is_named_with_the_container_that_sees_it(service: Open, api: DockerApi) -> None:
+    path = f"{TOKEN}-of-its-own"
+    token, injector, beside = victims.root(api) / path.lstrip("/"), CredentialExpire(path), file_agent.beside(path, "left.0")
+    token.write_text("hf_abcdefgh")
+    with closing(service()) as platform:
+        (target,) = [each for each in platform.find() if each.name == REPLICA]
+        undo = injector.plan((target,), platform).stamped("left.0", injector.kind, {"path": path}, 60.0)
+        injector.inject(undo, platform)
+        token.write_text("somebody else's")
+        with pytest.raises(ForeignChange, match="so it was left alone"):
+            injector.recover(undo, platform)
+        assert left_beside([undo], platform) == [f"stays: {REPLICA}: {beside}{end}" for end in ("", ".original")]
+        for left in (path, beside, f"{beside}.original"):
+            (victims.root(api) / left.lstrip("/")).unlink()
+        assert left_beside([undo], platform) == []
 
 
 def test_an_engine_elsewhere_is_asked_to_kill(service: Open, api: DockerApi, monkeypatch: pytest.MonkeyPatch) -> None:
