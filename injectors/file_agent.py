@@ -18,7 +18,7 @@ bytes lie is told in `do`: whoever asks has read the layout (model_formats/), an
 read.
 
     {op: edit, pieces: [[OFFSET, BEFORE, AFTER], ...]}           a few bytes, as hexadecimals (in place)
-    {op: fill, offset, length, text}                             a chat template, filled up with a comment (in place)
+    {op: fill, places: [[OFFSET, LENGTH, TEXT], ...]}            chat templates, filled up with comments (in place)
     {op: element, how: nan-one | exponent-msb, offset, stride, count, number, about, checksum}     one of many numbers (in place)
     {op: cut | zero, offset}                                     all from there on (in place)
     {op: exchange, pairs: [[OFFSET, OFFSET, LENGTH], ...]}       ranges that take each other's place (in place)
@@ -320,6 +320,12 @@ def beside(path: str, fault: str) -> str:
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.blackstart-{fault.replace('/', '_')}")
 
 
+def undo_first(left: str) -> str:
+    """What to do about what lies beside a file. Its name tells the run: one that a person has closed is not among those that all are."""
+    run = left.rpartition(".blackstart-")[2].partition(".")[0]
+    return f"undo it first: blackstart recover {run}; where that run is closed (--accept), delete what lies there once you have looked at it"
+
+
 def regular(path: str) -> os.stat_result:
     try:
         found = os.stat(path)
@@ -477,7 +483,7 @@ def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Rec
         raise Refused(f"{folder} may not be written to; the undo record of {path} would have to lie there, beside it")
     held = [entry for entry in os.listdir(folder) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
     if held:
-        raise Refused(f"{path} is held by a fault already: {held[0]} lies beside it; recover that one first")
+        raise Refused(f"{path} is held by a fault already: {held[0]} lies beside it; {undo_first(held[0])}")
     if do["op"] in (*IN_PLACE, "chmod") and found.st_nlink > 1:
         raise Refused(f"{path} has {found.st_nlink} names (hard links); what is done to it in place would hit the others as well")
     record: Record = {
@@ -513,7 +519,7 @@ def prepare_edit(request: Record, path: str, do: Record, go_on: Callable[[], Non
             pieces = [element(request, handle, do, facts)]
             pieces += checksums(handle, do["checksum"], pieces[0], go_on) if do.get("checksum") else []
         elif do["op"] == "fill":
-            pieces = [[do["offset"], os.pread(handle, do["length"], do["offset"]).hex(), filled(do["text"], do["length"]).hex()]]
+            pieces = [[at, os.pread(handle, length, at).hex(), filled(text, length).hex()] for at, length, text in do["places"]]
         else:
             pieces = [list(piece) for piece in do["pieces"]]
         ranges = sorted([offset, len(after) // 2] for offset, _, after in pieces)
@@ -890,7 +896,7 @@ def prepare_folder(request: Record, path: str) -> Record:
         raise Refused(f"{path}: {problem.strerror}") from None
     held = [name for name in names if name.startswith(f".{WIPED}.blackstart-")]
     if held:
-        raise Refused(f"{path} is held by a fault already: {held[0]} lies in it; recover that one first")
+        raise Refused(f"{path} is held by a fault already: {held[0]} lies in it; {undo_first(held[0])}")
     if not names:
         raise Refused(f"{path} is empty already")
     if not os.access(path, os.W_OK | os.X_OK):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import file_agent
 from ..platforms import model_sight
 from ..values import first_of
 from . import read
@@ -99,12 +100,7 @@ def _refuse_held(path: Path) -> None:
 
 
 def _left(path: Path) -> Unfit:
-    """Its name tells the run (file_agent.py, `beside`): one that a person has closed is not among those that `recover --all` knows."""
-    run = path.name.rpartition(HELD)[2].partition(".")[0]
-    return Unfit(
-        f"{path} is left by a fault that is held or was not undone; undo it first: blackstart recover {run}; where that run is closed "
-        "(--accept), delete what lies beside the file once you have looked at it"
-    )
+    return Unfit(f"{path} is left by a fault that is held or was not undone; {file_agent.undo_first(path.name)}")
 
 
 def _tensors(base: Path, names: list[str]) -> dict[str, dict[str, Tensor]]:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .. import file_agent
 from ..values import JSON
 from . import folders, read, selection, texts
 from .layout import Layout, Piece, Text, Unreadable
@@ -95,7 +96,11 @@ def _looked(path: str, files: folders.Files) -> Layout:
     except Unreadable as problem:
         mark = f".{posixpath.basename(path)}.blackstart-"
         held = [name for name in files.listing(posixpath.dirname(path) or ".") if name.startswith(mark)]
-        why = f"it is held by a fault already: {min(held)} lies beside it; recover that one first" if held else str(problem)
+        why = (
+            f"it is held by a fault already: {min(held)} lies beside it; {file_agent.undo_first(min(held))}"
+            if held
+            else str(problem)
+        )
         raise Unreadable(why if why.startswith(path) else f"{path}: {why}") from None
 
 
@@ -266,7 +271,7 @@ def _wrong_template(request: Request, files: folders.Files) -> list[Job]:
     if not any(found.values()):
         where = path or f"{folder or '.'} ({', '.join((texts.TEMPLATE_FILE, *texts.TEMPLATE_KEYS, texts.TEMPLATES))})"
         raise Unreadable(f"there is no chat template in {where}")
-    return [Job(at, do) for at, do in texts.replaced(files, found).items()]
+    return [Job(at, texts.replaced(each)) for at, each in found.items() if each]
 
 
 PLANS: dict[str, Callable[[Request, folders.Files], list[Job]]] = {

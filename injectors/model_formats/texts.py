@@ -2,10 +2,9 @@
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
-from .. import file_agent
 from ..values import JSON
 from .folders import Files
 from .layout import HEADER_LIMIT, Source, Text, Unreadable
@@ -32,7 +31,6 @@ OTHERS = (
     "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}",
 )
 SHORT = "{{ messages[0]['content'] }}"
-MOST = 27_000  # bytes of templates in files that hold several: told as they are and will be, in an argument, of which Linux takes 128 KiB
 
 
 def vocabularies(files: Files, folder: str) -> list[str]:
@@ -97,26 +95,9 @@ def _given(content: str, position: int) -> Iterator[tuple[int, str, int]]:
         raise ValueError
 
 
-def replaced(files: Files, found: Mapping[str, Sequence[Text]]) -> dict[str, JSON]:
-    """Path -> what file_agent.py does to the templates there. Raises Unreadable."""
-    sizes = {path: sum(text.length for text in each) for path, each in found.items() if len(each) > 1}
-    if sum(sizes.values()) > MOST:
-        path = max(sizes, key=lambda each: sizes[each])
-        raise Unreadable(
-            f"{path} holds {len(found[path])} chat templates of {sizes[path]} bytes, and in files that hold several at most {MOST} bytes can "
-            "be changed; put a file of your own in its place: stale-version with `file` and `source`"
-        )
-    return {path: _replaced(files.source(path), each) for path, each in found.items()}
-
-
-def _replaced(source: Source, found: Sequence[Text]) -> JSON:
-    if len(found) == 1:
-        return {"op": "fill", "offset": found[0].offset, "length": found[0].length, "text": wrong(found[0])}
-    pieces = [
-        [text.offset, source.read(text.offset, text.length).hex(), file_agent.filled(wrong(text), text.length).hex()]
-        for text in found
-    ]
-    return {"op": "edit", "pieces": pieces}
+def replaced(found: Sequence[Text]) -> JSON:
+    """What file_agent.py does to the templates of a file. Raises Unreadable."""
+    return {"op": "fill", "places": [[text.offset, text.length, wrong(text)] for text in found]}
 
 
 def wrong(template: Text) -> str:

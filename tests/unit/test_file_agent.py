@@ -470,7 +470,7 @@ def test_refusals(folder: Path, model: Path) -> None:
 def test_an_undo_record_that_nobody_could_fetch_is_refused(folder: Path, model: Path) -> None:
     """Of what is edited, the record holds the bytes themselves."""
     model.write_text("{{ messages }}" + " " * 300_000)
-    job = {"path": str(model), "do": {"op": "fill", "offset": 0, "length": 300_000, "text": "{{ '' }}"}}
+    job = {"path": str(model), "do": {"op": "fill", "places": [[0, 300_000, "{{ '' }}"]]}}
     assert "the undo record of wrong-chat-template would have 1200" in refusal(folder, model, "wrong-chat-template", jobs=[job])
 
 
