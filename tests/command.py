@@ -53,16 +53,19 @@ class Done:
     def codes(self) -> set[str]:
         return {reason["code"] for reason in self.result["reasons"]}
 
-    def told_nothing(self, wanted: str, calm: tuple[str, ...] = ()) -> bool:
+    def told_nothing(self, wanted: str, calm: tuple[str, ...] = (), by: str = "") -> bool:
         """Whether chance decided that, and the drill says so: the machine was too busy for a prober, or for the service before or at the fault;
         or what it saw is too coarse for the target; or of four streams none was open on the replica that was hit, one time in sixteen. A failure
         where a pass is `wanted` as well, if the prober was not trusted: what it saw may be its own machine's. Whatever it found, where a
-        lane that begins with one of `calm` was late and no worse: that is the machine, and what is asked of it is that nothing becomes of it.
+        lane that begins with one of `calm` was late and no worse: that is the machine, and what is asked of it is that nothing becomes of it;
+        and where the objective is open `by` which the service is to be judged, though another one failed.
         """
         if calm and any(each["lane"].startswith(calm) and set(each["classes"]) == {"slow"} for each in self.result["outages"]):
             return True
         if self.code not in {FAILED, INCONCLUSIVE}:
             return False
+        if any(one["name"] == by and one["verdict"] == "inconclusive" for one in self.result["objectives"]):
+            return True
         texts = [reason["text"] for reason in self.result["reasons"]]
         if any("already down when the first fault was injected" in text for text in texts):
             return True
@@ -103,14 +106,15 @@ class Blackstart:
         within_s: float = 110.0,
         wanted: str = "",
         calm: tuple[str, ...] = (),
+        by: str = "",
         **environment: str,
     ) -> Done:
-        """A drill, which is made again where it told nothing; `wanted` is the verdict that it should have, if there is one; with `calm` begin
-        the lanes on which nothing should be seen.
+        """A drill, which is made again where it told nothing; `wanted` is the verdict that it should have, if there is one, `by` an objective;
+        with `calm` begin the lanes on which nothing should be seen.
         """
         for _ in range(TRIES):
             done = self(*arguments, within_s=within_s, **environment)
-            if not done.told_nothing(wanted, calm):
+            if not done.told_nothing(wanted, calm, by):
                 break
         return done
 

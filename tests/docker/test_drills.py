@@ -185,7 +185,9 @@ def test_measured_from_a_container_on_the_service_s_network(blackstart: Blacksta
 def test_scenario(blackstart: Blackstart, service: Path, api: DockerApi, kind: str, name: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     wanted = verdict_of(name, kind)
-    done = blackstart.telling("run", name, *words, "--service", service, "--yes", within_s=200.0, wanted=wanted)
+    done = blackstart.telling(
+        "run", name, *words, "--service", service, "--yes", within_s=200.0, wanted=wanted, by=EXPECTED[name].objective
+    )
     wrong = contradiction(name, kind, done.result)
     assert not wrong, f"{wrong}\n{done.out}\n{done.err}"
     assert anything_left(api, service) == []

@@ -42,7 +42,7 @@ def test_the_table_is_complete() -> None:
 def test_scenario(blackstart: Blackstart, name: str, kind: str) -> None:
     words = [word for setting in (*SHORT, *EXPECTED[name].settings) for word in ("--set", setting)]
     words += ["--hardened"] if kind == "hardened" else []
-    done = blackstart.telling("demo", name, *words, within_s=200.0, wanted=verdict_of(name, kind))
+    done = blackstart.telling("demo", name, *words, within_s=200.0, wanted=verdict_of(name, kind), by=EXPECTED[name].objective)
     assert not contradiction(name, kind, done.result), f"{done.out}\n{done.err}"
     assert done.code == {"passed": 0, "failed": 1}[done.result["verdict"]]
 
