@@ -117,7 +117,8 @@ def _recovered(name: str, folder: Path, context: str | None, *, accept: bool) ->
         if staying:
             insist(
                 f"{name}: this is yours to delete once you have looked at the files that it lies beside: what they held before is in it, "
-                "and as long as it is there no drill changes them"
+                "and as long as it is there no drill changes them. An agent that still lives puts it back by itself within a minute, or as "
+                "long as it takes to write such a file: look again after that"
             )
         return ExitCode.PASSED
     done = recover_run(name, folder, os.environ, tell, context)

@@ -74,6 +74,7 @@ CHUNK = 1 << 20  # bytes read or written at once
 WIPED = "wiped"  # what stands for a folder's content in the names of what lies beside it
 ROOM_RESERVE = 16 << 20  # bytes that stay free beside a copy
 BLOCK = 4096  # bytes of a file system that a file takes at least
+BEGUN = 0o400  # mode of an undo record of which the undo has begun, where there was no room to write that into it
 SLOWEST = 50 << 20  # bytes a second at which an undo is assumed to read, for how long others wait for it
 TELL_S = 5.0  # between two words to who waits for the first write
 RECORD_LIMIT = 900 << 10  # bytes of an undo record; those who fetch one out of a container take little more
@@ -359,6 +360,8 @@ def prepare(request: Record, go_on: Callable[[], None]) -> list[Record]:
 def refuse_narrow(folder: str, mutation: str, records: list[Record], long: int) -> None:
     """Where there is no room for the copies and the undo records, of `long` bytes each, while the next ones are written."""
     space = os.statvfs(folder)
+    if not space.f_blocks:
+        return  # a file system that has no limit, or tells none
     room, needed = space.f_bavail * space.f_frsize, sum(record["needs"] for record in records)
     if needed and needed + ROOM_RESERVE > room:
         raise Refused(f"the copy of what {mutation} takes away needs {needed} bytes in {folder}; {room} are free")
@@ -772,6 +775,7 @@ def apply(body: Record, ending: Ending) -> Record:
 
 def refuse_changed(record: Record, found: os.stat_result) -> None:
     if (found.st_ino, found.st_mtime_ns) != (record["inode"], record["mtime_ns"]):
+        record["untouched"] = True
         raise Failed(f"{record['path']} was changed by somebody else just now; it was left alone")
 
 
@@ -820,7 +824,10 @@ def write_other(record: Record, go_on: Callable[[], None]) -> None:
     if (
         digest_of(record["beside"] + ".copy", go_on) != record["digest_after"]
     ):  # or the undo would take our own copy for somebody else's
-        raise Refused(f"{what} was changed while it was being copied; give a `source` that nobody writes to")
+        better = (
+            "give a `source` that nobody writes to" if do.get("source") else f"{record['path']} was changed just now; try again"
+        )
+        raise Refused(f"{what} is not what it was when it was looked at; {better}")
 
 
 def other_content(record: Record) -> bytes:
@@ -977,7 +984,8 @@ def restore(body: Record) -> Record:
     told, foreign, failed = [], [], []
     for record in body["records"]:
         try:
-            told.append(UNCHANGED if body["phase"] == "preparing" else RESTORE[record["how"]](body, record))
+            untouched = body["phase"] == "preparing" or record.get("untouched")
+            told.append(UNCHANGED if untouched else RESTORE[record["how"]](body, record))
         except Foreign as problem:
             foreign.append(str(problem))
         except (Failed, OSError) as problem:
@@ -1026,8 +1034,11 @@ def note_restoring(body: Record, record: Record) -> None:
     record["restoring"] = True
     body["phase"] = "restoring"
     for path in (body["state"], *(each["beside"] for each in body["records"])):
-        with suppress(OSError):  # no full disk and no folder that is lost keeps a file from being put back
+        try:
             write_whole(path, body)
+        except OSError:  # no full disk, and no folder that is lost, keeps a file from being put back
+            with suppress(OSError):
+                os.chmod(path, BEGUN)
 
 
 @contextmanager
@@ -1411,6 +1422,10 @@ def load(path: str) -> Record:
     try:
         with open(path, encoding="utf-8") as text:
             body: Record = json.load(text)
+            if stat.S_IMODE(os.fstat(text.fileno()).st_mode) == BEGUN:
+                body.setdefault("undone_from", body["phase"])
+                for record in body["records"]:
+                    record["restoring"] = True
             return body
     except FileNotFoundError:
         return {}

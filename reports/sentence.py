@@ -221,14 +221,14 @@ def _next(run: FinishedRun) -> str:
 
 def _remedy(run: FinishedRun, missed: set[str]) -> str:
     stretches = run.measurement.anatomy
-    if stretches and missed & _RECOVERY and not missed & _GRAVER:
+    late = "rto" in missed or ("time_to_redundancy" in missed and any(part.until == "redundancy" for part in stretches))
+    if stretches and late and not missed & _GRAVER:
         worst = longest(stretches)
         return f"shorten the longest part of the recovery, until {until(worst)} ({worst.length_s:.1f} s, {figures.share(worst.share)})"
     return next(remedy for name, remedy in _REMEDIES.items() if name in missed)
 
 
 _GRAVER = {"rpo", "quality_loss", "mixed_answers"}  # than a recovery that took too long
-_RECOVERY = {"rto", "time_to_redundancy", "time_to_single_digest"}
 _REMEDIES = {  # by what was missed; the gravest first
     "rpo": "find out why acknowledged writes did not survive (their ids are below)",
     "quality_loss": "find out who gave wrong answers and why it stayed in rotation (an example is below)",

@@ -117,7 +117,7 @@ def _pairs(cursor: Cursor, count: int) -> _Pairs:
         kind = cursor.whole(4)
         if (key == TEMPLATE or key.startswith(TEMPLATE + b".")) and kind == STRING:
             offset, raw = _text(cursor, TEXT_LIMIT)
-            templates.append(Text(offset, len(raw), raw.decode("utf-8", "replace")))
+            templates += [Text(offset, len(raw), raw.decode("utf-8", "replace"))] if raw else []
             continue
         if key == b"tokenizer.ggml.tokens":
             vocabulary = Piece(start + len(key) - 1, key[-1:], b"_")

@@ -24,7 +24,8 @@ TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_KEYS = ("tokenizer_config.json", "chat_template.json")
 TEMPLATES = "additional_chat_templates"  # a folder, of those that have names: one for callers with tools, one for documents
 KEY = re.compile(r'"chat_template"\s*:\s*(?=["\[])')
-NEXT = re.compile(r'([\s{},:\w.+-]*)(["\]])')  # the next text in a list of names and templates, or the list's end
+COLON = re.compile(r"\s*:")
+ENTRY = 2  # brackets that are open where an entry of a list tells its name and its template
 # Those of other families: markers that the model was not trained on, roles and the prompt for an answer lost.
 OTHERS = (
     "{% for message in messages %}[INST] {{ message['content'] }} [/INST]{% endfor %}",
@@ -83,16 +84,21 @@ def _given(content: str, position: int) -> Iterator[tuple[int, str, int]]:
         value, end = scanstring(content, position + 1)
         yield position + 1, value, end
         return
-    name, position = "", position + 1
-    while (found := NEXT.match(content, position)) and found[2] != "]":
-        start = found.end()
-        value, position = scanstring(content, start)
-        if found[1].strip() != ":":
-            name = value
-        elif name == "template":
-            yield start, value, position
-    if found is None:
-        raise ValueError
+    name, depth = "", 0
+    while position < len(content):
+        if content[position] == '"':
+            value, end = scanstring(content, position + 1)
+            if depth == ENTRY and COLON.match(content, end):
+                name = value
+            elif depth == ENTRY and name == "template":
+                yield position + 1, value, end
+            position = end
+            continue
+        depth += (content[position] in "[{") - (content[position] in "]}")
+        position += 1
+        if not depth:
+            return
+    raise ValueError
 
 
 def replaced(found: Sequence[Text]) -> JSON:

@@ -76,6 +76,59 @@ def test_what_needs_no_room_comes_back_on_a_full_disk(disk: Path, tmp_path: Path
     assert sorted(disk.rglob("*")) == sorted([filler, model, disk / "state"])
 
 
+KILLED_AT = """
+import os, runpy, signal, sys
+path, left, pwrite = sys.argv.pop(1), int(sys.argv.pop(1)), os.pwrite
+def counting(handle, data, offset):
+    global left
+    if os.readlink("/proc/self/fd/%d" % handle) == path:
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return pwrite(handle, data, offset)
+os.pwrite = counting
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@MOUNTS
+@pytest.mark.parametrize("record", ["state", "beside"])
+def test_an_undo_on_a_full_disk_that_is_killed_in_the_middle_is_done_by_the_next(disk: Path, record: str) -> None:
+    """By either record: that it began could not be written into them."""
+    model = disk / "model.safetensors"
+    before = snapshot(model)
+    agent = Agent(disk / "state", model, "swap-tensors")
+    assert agent.first["event"] == "effective", agent.first
+    agent.kill()
+    damaged, filler, beside = digest(model), fill(disk), disk / ".model.safetensors.blackstart-f1"
+    assert not undo_killed(agent.state, [sys.executable, "-c", KILLED_AT, str(model), "1"])
+    assert digest(model) not in {before[0], damaged}
+    if record == "beside":
+        agent.state.unlink()
+    status, last = undo(agent.state if record == "state" else beside)
+    assert (status, last["event"], last["restored"]) == (0, "undone", "its bytes were written back"), last
+    assert snapshot(model) == before
+    assert sorted(disk.rglob("*")) == sorted([filler, model, disk / "state"])
+
+
+@MOUNTS
+def test_a_file_system_that_tells_no_room_is_not_taken_for_a_full_one(tmp_path: Path, folder: Path) -> None:
+    where = tmp_path / "endless"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", where], check=True)
+    try:
+        assert os.statvfs(where).f_blocks == 0
+        write(where / "model.safetensors")
+        before = snapshot(where / "model.safetensors")
+        agent = Agent(folder, where / "model.safetensors", "truncate")
+        assert agent.first["event"] == "effective", agent.first
+        agent.let_go()
+        assert snapshot(where / "model.safetensors") == before
+    finally:
+        subprocess.run(["umount", "--lazy", where], check=True)
+
+
 @MOUNTS
 def test_what_needs_room_that_is_gone_says_where_and_comes_back_once_there_is_some(disk: Path, folder: Path) -> None:
     model = disk / "model.safetensors"
@@ -163,9 +216,11 @@ def test_a_file_that_comes_while_the_fault_begins_is_left_alone(folder: Path, mo
     expected = digest(newer)
     meanwhile = [sys.executable, "-c", MEANWHILE, "replace", str(2 * RECORDS), str(newer), str(model)]
     agent = Agent(folder, model, mutation, program=meanwhile)
-    assert agent.first["event"] == "foreign", agent.first
-    assert agent.ended()[0] == 4
+    assert agent.first["event"] == "failed", agent.first
+    assert f"{model} was changed by somebody else just now; it was left alone" in agent.first["why"]
+    assert agent.ended()[0] == 1
     assert digest(model) == expected
+    assert [*model.parent.iterdir(), *folder.iterdir()] == [model]
 
 
 def test_a_source_that_changes_while_it_is_copied_is_refused(folder: Path, model: Path) -> None:
@@ -178,7 +233,7 @@ def test_a_source_that_changes_while_it_is_copied_is_refused(folder: Path, model
     agent = Agent(folder, model, "stale-version", source=str(older), program=meanwhile)
     assert agent.first == {
         "event": "refused",
-        "why": f"{older} was changed while it was being copied; give a `source` that nobody writes to",
+        "why": f"{older} is not what it was when it was looked at; give a `source` that nobody writes to",
     }
     agent.let_go()
     assert snapshot(model) == before

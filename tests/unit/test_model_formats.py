@@ -127,6 +127,7 @@ def test_every_named_template_is_found_where_it_lies(tmp_path: Path) -> None:
     raw, found = path.read_bytes(), layout_of(path).templates
     assert {raw[each.offset : each.offset + each.length].decode() for each in found} == {models.TEMPLATE, models.TOOLS}
     odd = [{"template": 'a "name" \\', "n": 1, "more": None}, {"name": "template", "template": ":"}, {"name": "none"}]
+    odd += [{"tags": ["]"], "template": "b", "meta": {"template": "no"}, "name": "[{"}]
     for listed, indent in itertools.product((models.NAMED, odd, []), (None, 2)):
         raw = json.dumps({"é": "ü", "chat_template": listed, "after": {"template": "x"}}, indent=indent).encode()
         inside = texts.in_json(raw)
@@ -135,7 +136,8 @@ def test_every_named_template_is_found_where_it_lies(tmp_path: Path) -> None:
             each.value for each in inside
         ]
     assert texts.in_json(b'{"chat_template": null}') == []
-    for damaged in (b'[{"template": "a', b'[{"template": "a"}', b'[{"template": ["a"]}]'):
+    assert texts.in_json(b'{"chat_template": [{"template": ["a"]}]}') == []
+    for damaged in (b'[{"template": "a', b'[{"template": "a"}'):
         with pytest.raises(Unreadable, match="cannot be read to their end"):
             texts.in_json(b'{"chat_template": ' + damaged)
 

@@ -394,7 +394,8 @@ def test_whatever_objective_was_missed_the_next_step_is_about_that_one() -> None
     for name in (each.name for each in fields(Objectives)):
         missed = replace(runs.RTO, name=name, verdict=Verdict.FAILED)
         run = runs.build(runs.SHORT, runs.Measured(runs.BACK), runs.judgement(Verdict.FAILED, (missed,)))
-        run = replace(run, measurement=replace(run.measurement, anatomy=()))
+        kept = [part for part in run.measurement.anatomy if part.until != "redundancy"]  # some replica never came back
+        run = replace(run, measurement=replace(run.measurement, anatomy=() if name == "rto" else tuple(kept)))
         told[name] = sentence(run).split("Next: ")[1]
     assert len(set(told.values())) == len(told), told
     assert "which answers failed" in told["availability"]
