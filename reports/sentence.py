@@ -222,8 +222,8 @@ def _next(run: FinishedRun) -> str:
 def _remedy(run: FinishedRun, missed: set[str]) -> str:
     stretches = run.measurement.anatomy
     late = "rto" in missed or ("time_to_redundancy" in missed and any(part.until == "redundancy" for part in stretches))
-    if stretches and late and not missed & _GRAVER:
-        worst = longest(stretches)
+    # What lasted until the undo had nothing of its own that brought it back, so there is nothing to shorten.
+    if stretches and late and not missed & _GRAVER and (worst := longest(stretches)).until != "undo":
         return f"shorten the longest part of the recovery, until {until(worst)} ({worst.length_s:.1f} s, {figures.share(worst.share)})"
     return next(remedy for name, remedy in _REMEDIES.items() if name in missed)
 

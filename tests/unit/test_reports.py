@@ -389,6 +389,17 @@ def test_objective_missed_by_time_names_the_longest_part_as_the_next_step(name: 
     )
 
 
+def test_what_came_back_by_the_undo_alone_is_not_told_to_be_quicker() -> None:
+    missed = replace(runs.RTO, name="time_to_redundancy", target=1.0, verdict=Verdict.FAILED)
+    run = runs.build(runs.SHORT, runs.Measured(runs.BACK), runs.judgement(Verdict.FAILED, (missed,)))
+    parts = [
+        replace(part, until="undo") if part == longest(run.measurement.anatomy) else part for part in run.measurement.anatomy
+    ]
+    last = replace(parts[-1], until="redundancy", end_s=parts[-1].start_s)
+    run = replace(run, measurement=replace(run.measurement, anatomy=(*parts, last)))
+    assert "Next: find out what kept a replica from answering by itself" in sentence(run)
+
+
 def test_whatever_objective_was_missed_the_next_step_is_about_that_one() -> None:
     told = {}
     for name in (each.name for each in fields(Objectives)):
