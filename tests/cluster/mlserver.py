@@ -66,7 +66,7 @@ def pod(image: str) -> dict[str, Any]:
         "ports": [{"name": "http", "containerPort": PORT}],
         "startupProbe": probe("/v2/health/live", periodSeconds=1, failureThreshold=60),
         "livenessProbe": probe("/v2/health/live", periodSeconds=2, failureThreshold=3),
-        "readinessProbe": probe("/v2/models/small/ready", periodSeconds=1, failureThreshold=3),
+        "readinessProbe": probe("/v2/models/small/ready", periodSeconds=1, failureThreshold=1),
         "securityContext": locked,
         "volumeMounts": [models, {"name": "servers", "mountPath": MOUNTED, "readOnly": True}],
     }

@@ -51,11 +51,9 @@ DRAIN = "gpu-node-drain"
 # Hardened all others; plain one for each means but for damaged files, which test_mlserver.py drills; all of both: tests/drills/all_scenarios.py --on kubernetes
 PLAIN = ("engine-hang-zombie", "router-worker-partition", "store-loss")
 DRILLS = [("plain", name) for name in PLAIN] + [("hardened", name) for name in sorted(HERE - {DRAIN})]
-# Of hardened ones. The gateway has noticed a replica that falls silent after 0.8 to 1.8 s here, where the shipped 2 s leave nothing for a busy machine.
-# A kubelet that learns of a replacement before the API server's node authorizer does may not see its claim, and asks again some
+# Of hardened ones. A kubelet that learns of a replacement before the API server's node authorizer does may not see its claim, and asks again some
 # 15 s later (https://github.com/kubernetes/kubernetes/issues/113429): a replica is back after 7 s or, seldom, after 25.
 AT_LEISURE = {
-    "router-worker-partition": ("faults[0].for=12s", "objectives.rto=4s"),
     "latent-artifact-corruption": ("objectives.time_to_redundancy=30s", "observe=35s"),
     "version-skew": ("observe=35s",),
 }
