@@ -77,11 +77,11 @@ class CacheWipe(Injector):
         told, facts = [], {}
         for target, prior in _once(undo):
             at = platform.current(target.name) or target
-            aside = _listed(at, _beside(undo, prior) + ".original", platform)
+            aside = _listed(at, beside(undo, prior) + ".original", platform)
             here = _listed(at, prior["path"], platform) or {}
             if aside is None or sorted(aside) != sorted(prior["entries"]):
                 back = aside is None and all(name in here for name in prior["entries"])
-                kind = Overcome if back and posixpath.basename(_beside(undo, prior)) in here else NotYet
+                kind = Overcome if back and posixpath.basename(beside(undo, prior)) in here else NotYet
                 raise kind(f"{prior['path']} holds {len(here)} entries, and {len(aside or ())} were moved aside")
             made = [name for name in here if not name.startswith(".")]
             facts[target.name] = {"path": prior["path"], "moved": len(aside), "made_anew": len(made)}
@@ -90,14 +90,14 @@ class CacheWipe(Injector):
 
     def recover(self, undo: Undo, platform: Platform) -> None:
         for target, prior in _once(undo):
-            end_agent(undo, target, platform, (_beside(undo, prior),) if prior["outlives"] else ())
+            end_agent(undo, target, platform, (beside(undo, prior),) if prior["outlives"] else ())
 
     def verify_recovered(self, undo: Undo, platform: Platform) -> Evidence:
         told, facts = [], {}
         for target, prior in _once(undo):
             at = platform.current(target.name) or target
             here = _listed(at, prior["path"], platform) or {}
-            left = [name for name in here if name.startswith(posixpath.basename(_beside(undo, prior)))]
+            left = [name for name in here if name.startswith(posixpath.basename(beside(undo, prior)))]
             now = _tree(at, prior["path"], platform)
             missing = sorted(prior["tree"].keys() - now.keys())
             if left or missing:
@@ -167,7 +167,7 @@ def _once(undo: Undo) -> list[tuple[Target, JSON]]:
     return list(found.values())
 
 
-def _beside(undo: Undo, prior: JSON) -> str:
+def beside(undo: Undo, prior: JSON) -> str:
     return file_agent.beside(posixpath.join(prior["real"], file_agent.WIPED), undo.fault)
 
 

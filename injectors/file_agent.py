@@ -65,7 +65,7 @@ import sys
 import time
 import zlib
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator  # noqa: UP035 - Python 3.8
+from typing import Any, Callable, Dict, Iterable, Iterator  # noqa: UP035 - Python 3.8
 
 UNCHANGED, AS_BEFORE = UNTOUCHED = ("it had not been changed", "it was as before already")
 NAMED_BACK, MODE_BACK = "the original was put back under its name", "its mode was set back"
@@ -314,11 +314,28 @@ def copy_range(source: tuple[int, int], sink: tuple[int, int], size: int, go_on:
         write_at(writer, data, target + position - start)
 
 
+def copy_whole(source: int, sink: int, digest: Any, go_on: Callable[[], None]) -> None:
+    """Copy all of a file into an empty one and hash what was copied. Zeros are not written: holes stay holes."""
+    position, zeros = 0, bytes(CHUNK)
+    for piece in chunks(source, go_on):
+        data = bytes(piece)
+        digest.update(data)
+        if data != zeros[: len(data)]:
+            write_at(sink, data, position)
+        position += len(data)
+    os.ftruncate(sink, position)
+
+
 # --- the mutation: look, then do ------------------------------------------------------------------------------------------
 
 
 def beside(path: str, fault: str) -> str:
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.blackstart-{fault.replace('/', '_')}")
+
+
+def held(path: str, names: Iterable[str]) -> list[str]:
+    """Which of the names in its folder a fault keeps beside that file."""
+    return [name for name in names if name.startswith(os.path.basename(beside(path, "")))]
 
 
 def undo_first(left: str) -> str:
@@ -484,9 +501,9 @@ def prepare_file(request: Record, job: Record, go_on: Callable[[], None]) -> Rec
     folder = os.path.dirname(path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Refused(f"{folder} may not be written to; the undo record of {path} would have to lie there, beside it")
-    held = [entry for entry in os.listdir(folder) if entry.startswith(f".{os.path.basename(path)}.blackstart-")]
-    if held:
-        raise Refused(f"{path} is held by a fault already: {held[0]} lies beside it; {undo_first(held[0])}")
+    kept = held(path, os.listdir(folder))
+    if kept:
+        raise Refused(f"{path} is held by a fault already: {kept[0]} lies beside it; {undo_first(kept[0])}")
     if do["op"] in (*IN_PLACE, "chmod") and found.st_nlink > 1:
         raise Refused(f"{path} has {found.st_nlink} names (hard links); what is done to it in place would hit the others as well")
     record: Record = {
@@ -745,9 +762,14 @@ PREPARE = {
 }
 
 
+def kept_in(body: Record) -> list[str]:
+    """Every file that the undo record is in."""
+    return [body["state"], *(record["beside"] for record in body["records"])]
+
+
 def keep(body: Record, phase: str) -> None:
     body["phase"] = phase
-    for path in (body["state"], *(record["beside"] for record in body["records"])):
+    for path in kept_in(body):
         write_whole(path, body)
 
 
@@ -804,16 +826,16 @@ def kept_at(record: Record) -> dict[int, int]:
 
 def write_other(record: Record, go_on: Callable[[], None]) -> None:
     """The file that takes this one's name, complete, under another one; with the mode and owner of the one it replaces."""
-    do, what = record["do"], record["do"].get("source") or "what takes its place"
+    do, what, digest = record["do"], record["do"].get("source") or "what takes its place", hashlib.sha256()
     try:
         with fresh(record["beside"] + ".copy") as copy:
             if do.get("source"):
                 with opened(do["source"], os.O_RDONLY) as source:
-                    size = os.fstat(source).st_size
-                    copy_range((source, 0), (copy, 0), size, go_on)
-                    os.ftruncate(copy, size)
+                    copy_whole(source, copy, digest, go_on)
             else:
-                write_at(copy, other_content(record), 0)
+                content = other_content(record)
+                digest.update(content)
+                write_at(copy, content, 0)
             os.fchmod(copy, record["mode"])
             owner = os.stat(record["path"])
             with suppress(PermissionError):
@@ -821,9 +843,7 @@ def write_other(record: Record, go_on: Callable[[], None]) -> None:
             os.fsync(copy)
     except OSError as problem:
         raise Refused(f"the copy of {what} could not be written: {problem.strerror}") from None
-    if (
-        digest_of(record["beside"] + ".copy", go_on) != record["digest_after"]
-    ):  # or the undo would take our own copy for somebody else's
+    if name_of(digest) != record["digest_after"]:  # or the undo would take our own copy for somebody else's
         better = (
             "give a `source` that nobody writes to" if do.get("source") else f"{record['path']} was changed just now; try again"
         )
@@ -901,9 +921,9 @@ def prepare_folder(request: Record, path: str) -> Record:
         found, names = os.stat(path), sorted(os.listdir(path))
     except OSError as problem:
         raise Refused(f"{path}: {problem.strerror}") from None
-    held = [name for name in names if name.startswith(f".{WIPED}.blackstart-")]
-    if held:
-        raise Refused(f"{path} is held by a fault already: {held[0]} lies in it; {undo_first(held[0])}")
+    kept = held(os.path.join(path, WIPED), names)
+    if kept:
+        raise Refused(f"{path} is held by a fault already: {kept[0]} lies in it; {undo_first(kept[0])}")
     if not names:
         raise Refused(f"{path} is empty already")
     if not os.access(path, os.W_OK | os.X_OK):
@@ -1033,7 +1053,7 @@ def note_restoring(body: Record, record: Record) -> None:
     body.setdefault("undone_from", body["phase"])
     record["restoring"] = True
     body["phase"] = "restoring"
-    for path in (body["state"], *(each["beside"] for each in body["records"])):
+    for path in kept_in(body):
         try:
             write_whole(path, body)
         except OSError:  # no full disk, and no folder that is lost, keeps a file from being put back
@@ -1314,7 +1334,7 @@ def begin(request: Record, ending: Ending) -> Record:
     try:
         keep(body, "preparing")
     except OSError:
-        for path in (state, *(record["beside"] for record in records)):
+        for path in kept_in(body):
             for name in (path, path + ".new"):
                 with suppress(OSError):
                     os.unlink(name)

@@ -3,9 +3,8 @@
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from . import file_agent
+from . import caches, file_agent
 from .base import Refusal, Undo
-from .caches import CacheWipe
 from .model_formats.layout import Unreadable
 from .platforms.base import Platform, PlatformError, Target
 from .seen_files import seen_by
@@ -29,9 +28,9 @@ def _kept(undo: Undo) -> Iterator[tuple[Target, str, list[str]]]:
     seen = set()
     for target in undo.targets:
         folders: dict[str, list[str]] = {}
-        for whose, real in _files(undo, target):
+        for whose, beside in _files(undo, target):
             if whose not in seen:
-                folder, start = posixpath.split(file_agent.beside(real, undo.fault))
+                folder, start = posixpath.split(beside)
                 folders.setdefault(folder, []).append(start)
             seen.add(whose)
         for folder, starts in folders.items():
@@ -39,12 +38,13 @@ def _kept(undo: Undo) -> Iterator[tuple[Target, str, list[str]]]:
 
 
 def _files(undo: Undo, target: Target) -> list[tuple[str, str]]:
-    """Which file it is, and its real path."""
-    if undo.kind == CacheWipe.kind:
+    """Which file it is, and where its undo record lies."""
+    if undo.kind == caches.CacheWipe.kind:
         cache = undo.prior[target.name]
-        return [(cache["id"], posixpath.join(cache["real"], file_agent.WIPED))]
+        return [(cache["id"], caches.beside(undo, cache))]
     parts = undo.prior.get("files", {}).get(target.name, {}).get("parts", ())
-    return [(part["id"], part["real"]) for part in parts if "do" in part]  # nothing is done to one that is only slow to read
+    changed = [part for part in parts if "do" in part]  # nothing is done to one that is only slow to read
+    return [(part["id"], file_agent.beside(part["real"], undo.fault)) for part in changed]
 
 
 def _named(target: Target, folder: str, undo: Undo, platform: Platform | None) -> tuple[list[str], str]:

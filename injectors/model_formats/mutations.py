@@ -94,8 +94,7 @@ def _looked(path: str, files: folders.Files) -> Layout:
     try:
         return read(files.source(path))
     except Unreadable as problem:
-        mark = f".{posixpath.basename(path)}.blackstart-"
-        held = [name for name in files.listing(posixpath.dirname(path) or ".") if name.startswith(mark)]
+        held = file_agent.held(path, files.listing(posixpath.dirname(path) or "."))
         why = (
             f"it is held by a fault already: {min(held)} lies beside it; {file_agent.undo_first(min(held))}"
             if held

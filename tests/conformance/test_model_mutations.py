@@ -20,7 +20,7 @@ from blackstart.injectors import file_agent
 from blackstart.injectors.model_formats.layout import LocalFiles
 from blackstart.injectors.model_formats.mutations import Request, jobs
 from blackstart.tests.unit import models
-from blackstart.tests.unit.held_files import Agent, snapshot, undo, undo_killed
+from blackstart.tests.unit.held_files import RUN, Agent, snapshot, undo, undo_killed
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -409,10 +409,6 @@ def test_a_killed_agent_is_undone_from_either_record(tmp_path: Path, mutation: s
     assert list(tmp_path.glob("state/*")) == []
 
 
-RUN = """
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 NO_LINKS = """
 def link(*_):
     raise PermissionError(1, "Operation not permitted")

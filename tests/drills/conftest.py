@@ -1,13 +1,11 @@
 """Fixtures of whole drills."""
 
-import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from blackstart.scenarios.demo import Demo
+from blackstart.tests.disks import disk_of
 
 
 @pytest.fixture(scope="module")
@@ -15,18 +13,6 @@ def demo() -> Iterator[Demo]:
     """One plain demo service for the tests of a file; each drill must leave it as it was."""
     with Demo.started() as running:
         yield running
-
-
-@contextmanager
-def disk_of(place: Path, size: str) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system of a given size")
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "blackstart-test", str(place)], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture

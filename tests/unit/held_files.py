@@ -15,6 +15,11 @@ from blackstart.injectors.model_formats.mutations import Request, jobs
 from blackstart.injectors.platforms.agent_programs import PREPARING
 
 PATIENCE_S = 30.0
+# Behind what a test makes of the system's calls: the agent, with these.
+RUN = """
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 class Agent:

@@ -20,7 +20,7 @@ import safetensors
 from blackstart.injectors import file_agent
 from blackstart.injectors.model_formats.layout import LocalFiles, Unreadable
 from blackstart.injectors.model_formats.mutations import Request, jobs
-from blackstart.tests.unit.held_files import PATIENCE_S, Agent, digest, snapshot, undo
+from blackstart.tests.unit.held_files import PATIENCE_S, RUN, Agent, digest, snapshot, undo
 from safetensors.numpy import load_file, save_file
 
 NOBODY = 65534
@@ -349,8 +349,6 @@ def replacing(*given, **named):
         os.replace(newer, path)
     return call(*given, **named)
 setattr(os, at, replacing)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -375,7 +373,7 @@ def test_a_file_that_comes_while_the_undo_is_under_way_is_left_alone(folder: Pat
     agent = Agent(folder, model, mutation, source=str(older))
     assert agent.first["event"] == "effective", agent.first
     agent.kill()
-    status, last = undo(agent.state, program=[sys.executable, "-c", REPLACED, call, str(newer), str(model)])
+    status, last = undo(agent.state, program=[sys.executable, "-c", REPLACED + RUN, call, str(newer), str(model)])
     assert (status, last["event"]) == (4, "foreign"), last
     for _ in range(2):
         assert digest(model) == expected

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blackstart.tests.unit.held_files import Agent, digest, snapshot, undo, undo_killed
+from blackstart.tests.disks import disk_of
+from blackstart.tests.unit.held_files import RUN, Agent, digest, snapshot, undo, undo_killed
 from safetensors.numpy import save_file
 
 NOBODY = 65534
-MOUNTS = pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="to mount something takes root")
-DISK = 24 << 20  # bytes: room for the model and what the agent wants to be free beside a copy
+DISK = "24m"  # room for the model and what the agent wants to be free beside a copy
 
 
 def write(path: Path, seed: int = 1) -> None:
@@ -40,15 +39,10 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with a model and a folder for records."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", where], check=True)
-    try:
-        (where / "state").mkdir()
-        write(where / "model.safetensors")
-        yield where
-    finally:
-        subprocess.run(["umount", "--lazy", where], check=True)
+    with disk_of(tmp_path / "disk", DISK) as place:
+        (place / "state").mkdir()
+        write(place / "model.safetensors")
+        yield place
 
 
 def fill(disk: Path) -> Path:
@@ -60,7 +54,6 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-@MOUNTS
 @pytest.mark.parametrize("mutation", ["exponent-msb", "zero-tail", "swap-tensors", "stale-version", "delete"])
 def test_what_needs_no_room_comes_back_on_a_full_disk(disk: Path, tmp_path: Path, mutation: str) -> None:
     """Its records lie on the same disk."""
@@ -87,12 +80,9 @@ def counting(handle, data, offset):
             os.kill(os.getpid(), signal.SIGKILL)
     return pwrite(handle, data, offset)
 os.pwrite = counting
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@MOUNTS
 @pytest.mark.parametrize("record", ["state", "beside"])
 def test_an_undo_on_a_full_disk_that_is_killed_in_the_middle_is_done_by_the_next(disk: Path, record: str) -> None:
     """By either record: that it began could not be written into them."""
@@ -102,7 +92,7 @@ def test_an_undo_on_a_full_disk_that_is_killed_in_the_middle_is_done_by_the_next
     assert agent.first["event"] == "effective", agent.first
     agent.kill()
     damaged, filler, beside = digest(model), fill(disk), disk / ".model.safetensors.blackstart-f1"
-    assert not undo_killed(agent.state, [sys.executable, "-c", KILLED_AT, str(model), "1"])
+    assert not undo_killed(agent.state, [sys.executable, "-c", KILLED_AT + RUN, str(model), "1"])
     assert digest(model) not in {before[0], damaged}
     if record == "beside":
         agent.state.unlink()
@@ -112,24 +102,17 @@ def test_an_undo_on_a_full_disk_that_is_killed_in_the_middle_is_done_by_the_next
     assert sorted(disk.rglob("*")) == sorted([filler, model, disk / "state"])
 
 
-@MOUNTS
 def test_a_file_system_that_tells_no_room_is_not_taken_for_a_full_one(tmp_path: Path, folder: Path) -> None:
-    where = tmp_path / "endless"
-    where.mkdir()
-    subprocess.run(["mount", "-t", "ramfs", "ramfs", where], check=True)
-    try:
-        assert os.statvfs(where).f_blocks == 0
-        write(where / "model.safetensors")
-        before = snapshot(where / "model.safetensors")
-        agent = Agent(folder, where / "model.safetensors", "truncate")
+    with disk_of(tmp_path / "endless", DISK, "ramfs") as place:
+        assert os.statvfs(place).f_blocks == 0
+        write(place / "model.safetensors")
+        before = snapshot(place / "model.safetensors")
+        agent = Agent(folder, place / "model.safetensors", "truncate")
         assert agent.first["event"] == "effective", agent.first
         agent.let_go()
-        assert snapshot(where / "model.safetensors") == before
-    finally:
-        subprocess.run(["umount", "--lazy", where], check=True)
+        assert snapshot(place / "model.safetensors") == before
 
 
-@MOUNTS
 def test_what_needs_room_that_is_gone_says_where_and_comes_back_once_there_is_some(disk: Path, folder: Path) -> None:
     model = disk / "model.safetensors"
     before = snapshot(model)
@@ -145,7 +128,6 @@ def test_what_needs_room_that_is_gone_says_where_and_comes_back_once_there_is_so
     assert list(disk.glob(".model*")) == []
 
 
-@MOUNTS
 def test_no_room_for_the_undo_record_is_refused(disk: Path, folder: Path) -> None:
     before, filler = snapshot(disk / "model.safetensors"), fill(disk)
     agent = Agent(folder, disk / "model.safetensors", "exponent-msb")
@@ -157,7 +139,6 @@ def test_no_room_for_the_undo_record_is_refused(disk: Path, folder: Path) -> Non
     assert sorted(disk.iterdir()) == sorted([filler, disk / "model.safetensors", disk / "state"])
 
 
-@MOUNTS
 def test_an_undo_record_that_cannot_be_written_says_where(disk: Path, model: Path) -> None:
     before, filler = snapshot(model), fill(disk)
     agent = Agent(disk / "state", model, "exponent-msb")
@@ -202,8 +183,6 @@ def counting(*given, **named):
         rename(newer, path)
     return done
 setattr(os, name, counting)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 RECORDS = 2  # of a fault of one file; each is written twice before the first change
 
@@ -214,7 +193,7 @@ def test_a_file_that_comes_while_the_fault_begins_is_left_alone(folder: Path, mo
     newer = model.with_name("newer")
     write(newer, seed=3)
     expected = digest(newer)
-    meanwhile = [sys.executable, "-c", MEANWHILE, "replace", str(2 * RECORDS), str(newer), str(model)]
+    meanwhile = [sys.executable, "-c", MEANWHILE + RUN, "replace", str(2 * RECORDS), str(newer), str(model)]
     agent = Agent(folder, model, mutation, program=meanwhile)
     assert agent.first["event"] == "failed", agent.first
     assert f"{model} was changed by somebody else just now; it was left alone" in agent.first["why"]
@@ -229,7 +208,7 @@ def test_a_source_that_changes_while_it_is_copied_is_refused(folder: Path, model
     write(older, seed=2)
     write(newer, seed=3)
     before = snapshot(model)
-    meanwhile = [sys.executable, "-c", MEANWHILE, "replace", str(RECORDS), str(newer), str(older)]
+    meanwhile = [sys.executable, "-c", MEANWHILE + RUN, "replace", str(RECORDS), str(newer), str(older)]
     agent = Agent(folder, model, "stale-version", source=str(older), program=meanwhile)
     assert agent.first == {
         "event": "refused",
@@ -248,8 +227,6 @@ def killed(path):
     if path.endswith(".blackstart-f1"):
         os.kill(os.getpid(), signal.SIGKILL)
 os.unlink = killed
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -262,7 +239,7 @@ def test_an_undo_that_is_killed_while_it_takes_its_records_away_is_ended_from_th
     agent = Agent(folder, model, "by hand", jobs=both)
     assert agent.first["event"] == "effective", agent.first
     agent.kill()
-    assert not undo_killed(agent.state, [sys.executable, "-c", KILLED])
+    assert not undo_killed(agent.state, [sys.executable, "-c", KILLED + RUN])
     assert json.loads(agent.state.read_text())["fault"] == "f1"
     agent.state.unlink()
     assert undo(model.with_name(f".{model.name}.blackstart-f1"))[1]["event"] == "undone"
